@@ -1,0 +1,220 @@
+"""A ladder's table, validated once, and its reduction to the arrays that the model reads."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from laddercast import columns as c
+from laddercast.checks import (
+    check_columns,
+    check_fittable,
+    check_ladder_rows,
+    check_target_rows,
+    check_tasks,
+    read_table,
+    stop_on,
+)
+
+Rungs = Literal["last", "every"]
+
+END_CHECKPOINTS = 5
+"""A run's end is the mean of at most this many last checkpoints (as published)..."""
+END_SHARE = 0.9
+"""...all of them beyond this share of the run's tokens, so that sparse ones are not mixed in."""
+SPREAD_CHECKPOINTS = 10
+SPREAD_SHARE = 0.75
+"""Checkpoint noise is read from at most 10 last checkpoints in the last quarter of a run."""
+WARMUP_SHARE = 0.1
+"""`rungs="every"` leaves out each run's first tenth, as the published step 2 does."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Measurements of small models: one row per model x task x checkpoint.
+
+    `table` has the columns of `columns.py` (others are kept), sorted by model, task and tokens;
+    `tasks` has one row per task with `chance` and `items`. `rungs="last"` lets the end of each
+    run speak for the laws, `"every"` takes each checkpoint at its own tokens. Raises ValueError
+    that lists every fault.
+    """
+
+    table: pd.DataFrame
+    tasks: pd.DataFrame
+    rungs: Rungs = "last"
+    name: str = field(default="ladder", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.rungs not in ("last", "every"):
+            raise ValueError(f'rungs={self.rungs!r}: use "last" or "every"')
+        faults: list[str] = []
+        table = check_columns(self.table, c.LADDER_REQUIRED, self.name, faults)
+        table = check_ladder_rows(table, self.name, faults)
+        tasks, table = check_tasks(table, self.tasks, self.name, faults)
+        check_fittable(table, self.name, self.rungs, faults)
+        stop_on(faults)
+        order = [c.MODEL, c.TASK, c.TOKENS]
+        table = table.sort_values(order, kind="stable").reset_index(drop=True)
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "tasks", tasks)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, by params, then by the length of their runs."""
+        ends = self.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+        return list(ends.sort_values([c.PARAMS, c.TOKENS]).index)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the values a fit can read, independent of row order and of other columns."""
+        read = [name for name in c.KNOWN if name in self.table]
+        text = self.table[read].to_csv(index=False) + self.tasks.to_csv() + self.rungs
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def keep(self, models: Iterable[str]) -> "Ladder":
+        """The ladder of these models alone, validated anew."""
+        named = set(models)
+        _check_names(named, self.models)
+        kept = self.table[self.table[c.MODEL].isin(named)]
+        return Ladder(kept, self.tasks, self.rungs, self.name)
+
+    def split(
+        self,
+        max_params: float | None = None,
+        max_tokens_per_param: float | None = None,
+        hold_out: Iterable[str] = (),
+    ) -> tuple["Ladder", pd.DataFrame]:
+        """The rungs to fit, and the held-out others as a table of targets with their measurements.
+
+        Held out is every model above `max_params`, with more than `max_tokens_per_param` tokens
+        per parameter at its end, or named in `hold_out`.
+        """
+        ends = self.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+        named = set(hold_out)
+        _check_names(named, self.models)
+        out = ends.index.isin(named)
+        if max_params is not None:
+            out |= (ends[c.PARAMS] > max_params).to_numpy()
+        if max_tokens_per_param is not None:
+            out |= (ends[c.TOKENS] / ends[c.PARAMS] > max_tokens_per_param * (1 + 1e-9)).to_numpy()
+        if not out.any():
+            raise ValueError(
+                f"{self.name}: nothing is held out by this split; "
+                f"params run from {ends[c.PARAMS].min()} to {ends[c.PARAMS].max()}"
+            )
+        held_out = self.table[self.table[c.MODEL].isin(ends.index[out])]
+        return self.keep(ends.index[~out]), as_targets(held_out)
+
+
+def _check_names(named: set[str], models: list[str]) -> None:
+    unknown = sorted(named - set(models))
+    if unknown:
+        raise ValueError(f"no such model: {', '.join(unknown)}; models are {', '.join(models)}")
+
+
+def read_ladder(
+    source: str | Path | pd.DataFrame,
+    tasks: str | Path | pd.DataFrame | None = None,
+    rungs: Rungs = "last",
+) -> Ladder:
+    """Read a ladder from CSV, Parquet or a DataFrame.
+
+    `tasks` (`task, chance, items`) chooses the tasks; without it the ladder's own columns serve.
+    Raises ValueError that names every fault, its row and the cure.
+    """
+    faults: list[str] = []
+    table, name = read_table(source, "ladder", faults)
+    chosen, tasks_name = (None, "") if tasks is None else read_table(tasks, "tasks", faults)
+    stop_on(faults)
+    if chosen is not None:
+        chosen = chosen.copy(deep=False)
+        chosen.attrs["name"] = tasks_name
+    return Ladder(table, chosen if chosen is not None else pd.DataFrame(), rungs, name)
+
+
+def read_targets(source: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Read targets: `model, params, tokens`, and `task, loss, accuracy, checkpoints` if measured.
+
+    Returns one row per model x task (per model, without `task`). Several checkpoints of one model
+    and task are taken as its run, of which the end is the target. Raises ValueError as
+    `read_ladder` does.
+    """
+    faults: list[str] = []
+    table, name = read_table(source, "targets", faults)
+    stop_on(faults)
+    table = check_columns(table, c.TARGET_REQUIRED, name, faults)
+    table = check_target_rows(table, name, faults)
+    stop_on(faults)
+    if c.TASK not in table:
+        return table.reset_index(drop=True)
+    return as_targets(table)
+
+
+def as_targets(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per model x task: the end of each run, and of how many checkpoints it is the mean."""
+    several = table.duplicated([c.MODEL, c.TASK], keep=False)
+    if not several.any():
+        targets = table.copy(deep=False)
+        if c.CHECKPOINTS not in targets:
+            targets = targets.assign(**{c.CHECKPOINTS: 1})
+        return targets.fillna({c.CHECKPOINTS: 1}).reset_index(drop=True)
+    ends = run_ends(table)
+    measured = [name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if name in table]
+    return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *measured, c.CHECKPOINTS]]
+
+
+def run_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """The end of each run per task: one row per model x task, quantities averaged over checkpoints.
+
+    Columns: `model, task, params, tokens` (of the run's end), the quantities, and `checkpoints`.
+    Rows of a table that are means already carry their own `checkpoints`; these add up.
+    """
+    last = _last_rows(table, END_CHECKPOINTS, END_SHARE)
+    measured = [
+        name
+        for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS)
+        if name in last
+    ]
+    weight = last[c.CHECKPOINTS] if c.CHECKPOINTS in last else pd.Series(1.0, index=last.index)
+    weighted = last.assign(**{c.CHECKPOINTS: weight})
+    groups = weighted.groupby([c.MODEL, c.TASK], sort=True)
+    means = groups[measured].mean()
+    means[c.CHECKPOINTS] = groups[c.CHECKPOINTS].sum()
+    means = means.reset_index()
+    ends = table.groupby(c.MODEL).agg({c.PARAMS: "first", c.TOKENS: "max"})
+    return means.join(ends, on=c.MODEL)
+
+
+def checkpoint_spread(table: pd.DataFrame, quantity: str, *, log: bool) -> pd.DataFrame:
+    """Variance of `quantity` between a run's last checkpoints about their straight line.
+
+    One row per model x task with at least 4 checkpoints: `model, task, variance, dof`. With
+    `log`, of its natural log.
+    """
+    last = _last_rows(table.dropna(subset=[quantity]), SPREAD_CHECKPOINTS, SPREAD_SHARE)
+    rows = []
+    for (model, task), group in last.groupby([c.MODEL, c.TASK], sort=True):
+        if len(group) < 4:
+            continue
+        y = group[quantity].to_numpy(float)
+        y = np.log(y) if log else y
+        x = group[c.TOKENS].to_numpy(float)
+        x = (x - x.mean()) / x.std()
+        centred = y - y.mean()
+        residual = centred - x * (x @ centred) / (x @ x)
+        dof = len(y) - 2
+        rows.append((model, task, residual @ residual / dof, dof))
+    return pd.DataFrame(rows, columns=[c.MODEL, c.TASK, "variance", "dof"])
+
+
+def _last_rows(table: pd.DataFrame, count: int, share: float) -> pd.DataFrame:
+    end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
+    late = table[table[c.TOKENS] >= share * end].sort_values(c.TOKENS, kind="stable")
+    return late.groupby([c.MODEL, c.TASK], sort=False).tail(count).sort_index()

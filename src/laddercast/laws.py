@@ -1,0 +1,54 @@
+"""The laws as pure functions of arrays, evaluated in logs around reference sizes.
+
+Stage 1 and 2 are eqs. 1 and 2 of arXiv 2412.04403. `log_params` and `log_tokens` are natural
+logs relative to reference sizes (zero there), so that no power of 1e10 is ever taken.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+def log_loss(
+    log_params: ArrayLike,
+    log_tokens: ArrayLike,
+    log_a: ArrayLike,
+    log_b: ArrayLike,
+    log_e: ArrayLike,
+    alpha: ArrayLike,
+    beta: ArrayLike,
+) -> jax.Array:
+    """Log of `A / N^alpha + B / D^beta + E` (stage 1), all arguments broadcast together.
+
+    `log_a`, `log_b`, `log_e` are the logs of the three terms at the reference sizes.
+    """
+    terms = jnp.broadcast_arrays(
+        log_a - jnp.asarray(alpha) * log_params,
+        log_b - jnp.asarray(beta) * log_tokens,
+        jnp.asarray(log_e),
+    )
+    return jax.nn.logsumexp(jnp.stack(terms), axis=0)
+
+
+def accuracy(
+    loss: ArrayLike,
+    k: ArrayLike,
+    L0: ArrayLike,  # noqa: N803 - the paper's letter
+    lower: ArrayLike,
+    upper: ArrayLike,
+    shift: ArrayLike = 0.0,
+) -> jax.Array:
+    """Stage 2: `b + a / (1 + exp(-k (loss - L0)))` with `upper = b` and `lower = a + b`.
+
+    `shift` adds to the logit (discrepancy); zero gives the published law.
+    """
+    logit = jnp.asarray(k) * (jnp.asarray(L0) - loss) + shift
+    return jnp.asarray(lower) + (jnp.asarray(upper) - lower) * jax.nn.sigmoid(logit)
+
+
+def log_loss_of_flops(
+    log_flops: ArrayLike, log_a: ArrayLike, log_e: ArrayLike, alpha: ArrayLike
+) -> jax.Array:
+    """Log of `A / C^alpha + E`, the law in compute alone; arguments as in `log_loss`."""
+    terms = jnp.broadcast_arrays(log_a - jnp.asarray(alpha) * log_flops, jnp.asarray(log_e))
+    return jax.nn.logsumexp(jnp.stack(terms), axis=0)
