@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,28 +33,29 @@ WARMUP_SHARE = 0.1
 """`rungs="every"` leaves out each run's first tenth, as the published step 2 does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ladder:
     """Measurements of small models: one row per model x task x checkpoint.
 
     `table` has the columns of `columns.py` (others are kept), sorted by model, task and tokens;
     `tasks` has one row per task with `chance` and `items`. `rungs="last"` lets the end of each
-    run speak for the laws, `"every"` takes each checkpoint at its own tokens. Raises ValueError
-    that lists every fault.
+    run speak for the laws, `"every"` takes each checkpoint at its own tokens. Both tables are given
+    out as copies. Raises ValueError that lists every fault.
     """
 
     table: pd.DataFrame
     tasks: pd.DataFrame
     rungs: Rungs = "last"
-    name: str = field(default="ladder", compare=False)
+    name: str = "ladder"
 
     def __post_init__(self) -> None:
+        """Check everything at once, and keep what was checked."""
         if self.rungs not in ("last", "every"):
             raise ValueError(f'rungs={self.rungs!r}: use "last" or "every"')
         faults: list[str] = []
         table = check_columns(self.table, c.LADDER_REQUIRED, self.name, faults)
-        table = check_ladder_rows(table, self.name, faults)
         tasks, table = check_tasks(table, self.tasks, self.name, faults)
+        table = check_ladder_rows(table, self.name, faults)
         check_fittable(table, self.name, self.rungs, faults)
         stop_on(faults)
         order = [c.MODEL, c.TASK, c.TOKENS]
@@ -62,7 +63,13 @@ class Ladder:
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "tasks", tasks)
 
+    def __getattribute__(self, name: str) -> Any:
+        """Tables as shallow copies: what a user writes into one never reaches the ladder."""
+        value = object.__getattribute__(self, name)
+        return value.copy(deep=False) if isinstance(value, pd.DataFrame) else value
+
     def __len__(self) -> int:
+        """Count the rows of the table."""
         return len(self.table)
 
     @property
@@ -74,16 +81,17 @@ class Ladder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the values a fit can read, independent of row order and of other columns."""
-        read = [name for name in c.KNOWN if name in self.table]
-        text = self.table[read].to_csv(index=False) + self.tasks.to_csv() + self.rungs
+        table = self.table
+        # Chance and items are read from the tasks alone.
+        read = [word for word in c.KNOWN if word in table and word not in (c.CHANCE, c.ITEMS)]
+        text = table[read].to_csv(index=False) + self.tasks.sort_index().to_csv() + self.rungs
         return hashlib.sha256(text.encode()).hexdigest()
 
     def keep(self, models: Iterable[str]) -> "Ladder":
         """The ladder of these models alone, validated anew."""
-        named = set(models)
-        _check_names(named, self.models)
-        kept = self.table[self.table[c.MODEL].isin(named)]
-        return Ladder(kept, self.tasks, self.rungs, self.name)
+        named = _checked_names(models, self.models)
+        table = self.table
+        return Ladder(table[table[c.MODEL].isin(named)], self.tasks, self.rungs, self.name)
 
     def split(
         self,
@@ -96,27 +104,33 @@ class Ladder:
         Held out is every model above `max_params`, with more than `max_tokens_per_param` tokens
         per parameter at its end, or named in `hold_out`.
         """
-        ends = self.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
-        named = set(hold_out)
-        _check_names(named, self.models)
-        out = ends.index.isin(named)
+        table = self.table
+        ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+        out = ends.index.isin(_checked_names(hold_out, self.models))
         if max_params is not None:
             out |= (ends[c.PARAMS] > max_params).to_numpy()
         if max_tokens_per_param is not None:
             out |= (ends[c.TOKENS] / ends[c.PARAMS] > max_tokens_per_param * (1 + 1e-9)).to_numpy()
-        if not out.any():
+        if out.all() or not out.any():
+            ratio = ends[c.TOKENS] / ends[c.PARAMS]
+            what = "everything" if out.all() else "nothing"
             raise ValueError(
-                f"{self.name}: nothing is held out by this split; "
-                f"params run from {ends[c.PARAMS].min()} to {ends[c.PARAMS].max()}"
+                f"{self.name}: {what} is held out by this split; "
+                f"params run from {ends[c.PARAMS].min()} to {ends[c.PARAMS].max()}, "
+                f"tokens per parameter at the end from {ratio.min():.4g} to {ratio.max():.4g}, "
+                f"models are {', '.join(self.models)}"
             )
-        held_out = self.table[self.table[c.MODEL].isin(ends.index[out])]
+        held_out = table[table[c.MODEL].isin(ends.index[out])]
         return self.keep(ends.index[~out]), as_targets(held_out)
 
 
-def _check_names(named: set[str], models: list[str]) -> None:
-    unknown = sorted(named - set(models))
+def _checked_names(named: Iterable[str], models: list[str]) -> set[str]:
+    # Models with numbers for names are text in the table.
+    names = {str(name) for name in ([named] if isinstance(named, str) else named)}
+    unknown = sorted(names - set(models))
     if unknown:
         raise ValueError(f"no such model: {', '.join(unknown)}; models are {', '.join(models)}")
+    return names
 
 
 def read_ladder(
@@ -131,12 +145,17 @@ def read_ladder(
     """
     faults: list[str] = []
     table, name = read_table(source, "ladder", faults)
-    chosen, tasks_name = (None, "") if tasks is None else read_table(tasks, "tasks", faults)
-    stop_on(faults)
-    if chosen is not None:
-        chosen = chosen.copy(deep=False)
-        chosen.attrs["name"] = tasks_name
-    return Ladder(table, chosen if chosen is not None else pd.DataFrame(), rungs, name)
+    chosen = pd.DataFrame()
+    if tasks is not None:
+        chosen, chosen.attrs["name"] = read_table(tasks, "tasks", faults)
+    if faults:
+        # Of two files one may still be legible: its faults belong in the same error.
+        if len(table.columns):
+            check_ladder_rows(check_columns(table, c.LADDER_REQUIRED, name, faults), name, faults)
+        elif len(chosen.columns):
+            check_tasks(table, chosen, name, faults)
+        stop_on(faults)
+    return Ladder(table, chosen, rungs, name)
 
 
 def read_targets(source: str | Path | pd.DataFrame) -> pd.DataFrame:
@@ -159,37 +178,42 @@ def read_targets(source: str | Path | pd.DataFrame) -> pd.DataFrame:
 
 def as_targets(table: pd.DataFrame) -> pd.DataFrame:
     """One row per model x task: the end of each run, and of how many checkpoints it is the mean."""
-    several = table.duplicated([c.MODEL, c.TASK], keep=False)
-    if not several.any():
-        targets = table.copy(deep=False)
-        if c.CHECKPOINTS not in targets:
-            targets = targets.assign(**{c.CHECKPOINTS: 1})
-        return targets.fillna({c.CHECKPOINTS: 1}).reset_index(drop=True)
-    ends = run_ends(table)
-    measured = [name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if name in table]
-    return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *measured, c.CHECKPOINTS]]
+    if table.duplicated([c.MODEL, c.TASK]).any():
+        ends = run_ends(table)
+        measured = [name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if name in table]
+        return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *measured, c.CHECKPOINTS]]
+    return table.assign(**{c.CHECKPOINTS: _checkpoints(table)}).reset_index(drop=True)
 
 
 def run_ends(table: pd.DataFrame) -> pd.DataFrame:
     """The end of each run per task: one row per model x task, quantities averaged over checkpoints.
 
     Columns: `model, task, params, tokens` (of the run's end), the quantities, and `checkpoints`.
-    Rows of a table that are means already carry their own `checkpoints`; these add up.
+    What was not measured at the end is NaN. Rows that are means count by their own `checkpoints`;
+    of loss and accuracy measured at different checkpoints the fewer are counted.
     """
     last = _last_rows(table, END_CHECKPOINTS, END_SHARE)
     measured = [
-        name
-        for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS)
-        if name in last
+        name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS) if name in last
     ]
-    weight = last[c.CHECKPOINTS] if c.CHECKPOINTS in last else pd.Series(1.0, index=last.index)
-    weighted = last.assign(**{c.CHECKPOINTS: weight})
-    groups = weighted.groupby([c.MODEL, c.TASK], sort=True)
-    means = groups[measured].mean()
-    means[c.CHECKPOINTS] = groups[c.CHECKPOINTS].sum()
-    means = means.reset_index()
+    keys = [last[c.MODEL], last[c.TASK]]
+    weight = _checkpoints(last)
+    weights = last[measured].notna().mul(weight, axis=0)
+    counts = weights.groupby(keys).sum()
+    means = last[measured].mul(weight, axis=0).groupby(keys).sum() / counts
+    counted = counts[[name for name in measured if name in (c.LOSS, c.ACCURACY)]]
+    fewest = counted.where(counted > 0).min(axis=1)
+    means[c.CHECKPOINTS] = fewest.fillna(weight.groupby(keys).sum())
+    every = table[[c.MODEL, c.TASK]].drop_duplicates().sort_values([c.MODEL, c.TASK])
     ends = table.groupby(c.MODEL).agg({c.PARAMS: "first", c.TOKENS: "max"})
-    return means.join(ends, on=c.MODEL)
+    joined = every.join(means, on=[c.MODEL, c.TASK]).join(ends, on=c.MODEL)
+    return joined.fillna({c.CHECKPOINTS: 1.0}).reset_index(drop=True)
+
+
+def _checkpoints(table: pd.DataFrame) -> pd.Series:
+    if c.CHECKPOINTS in table:
+        return table[c.CHECKPOINTS].fillna(1.0).astype(float)
+    return pd.Series(1.0, index=table.index)
 
 
 def checkpoint_spread(table: pd.DataFrame, quantity: str, *, log: bool) -> pd.DataFrame:
@@ -205,7 +229,8 @@ def checkpoint_spread(table: pd.DataFrame, quantity: str, *, log: bool) -> pd.Da
             continue
         y = group[quantity].to_numpy(float)
         y = np.log(y) if log else y
-        x = group[c.TOKENS].to_numpy(float)
+        # Differences of integers first: tokens above 2**53 would fall together as float64.
+        x = (group[c.TOKENS] - group[c.TOKENS].min()).to_numpy(float)
         x = (x - x.mean()) / x.std()
         centred = y - y.mean()
         residual = centred - x * (x @ centred) / (x @ x)

@@ -52,3 +52,13 @@ def log_loss_of_flops(
     """Log of `A / C^alpha + E`, the law in compute alone; arguments as in `log_loss`."""
     terms = jnp.broadcast_arrays(log_a - jnp.asarray(alpha) * log_flops, jnp.asarray(log_e))
     return jax.nn.logsumexp(jnp.stack(terms), axis=0)
+
+
+def accuracy_of_task_ce(
+    task_ce: ArrayLike,
+    a: ArrayLike,
+    k: ArrayLike,
+    L0: ArrayLike,  # noqa: N803 - the paper's letter
+) -> jax.Array:
+    """`1 - a log(1 - sigmoid(k (task_ce - L0)))` with `a` below 0, all arguments broadcast."""
+    return 1.0 + jnp.asarray(a) * jax.nn.softplus(jnp.asarray(k) * (jnp.asarray(task_ce) - L0))

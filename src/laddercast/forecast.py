@@ -1,0 +1,175 @@
+"""Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
+
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpyro import handlers
+
+from laddercast import columns as c
+from laddercast.design import target_design
+from laddercast.fitted import LATENT, complaints, frame_of, mark, tasks_of
+from laddercast.ladder import read_targets
+from laddercast.model import two_stage
+from laddercast.priors import Priors
+from laddercast.sampler import on_device
+
+FAR_DECADES = 3.0
+"""A target further beyond the largest rung, in decades of compute, is forecast with a warning."""
+FAR_TOKENS_PER_PARAM = 10.0
+"""So is one with tokens per parameter beyond this many times the ladder's range."""
+
+LEVELS = ("law", "discrepancy", "run", c.ACCURACY)
+"""Sites of one forecast, each with one more source of variance than the one before."""
+
+PER_FIT = (*LATENT, "run_loss_shared", "run_accuracy_shared")
+
+
+def forecast(
+    fitted: xr.DataTree, targets: str | Path | pd.DataFrame, *, seed: int = 0
+) -> xr.DataTree:
+    """The distribution of each target's loss and accuracy, jointly over tasks and targets.
+
+    `targets` as `read_targets` takes them. Group `predictions`: `loss`, `accuracy` (chain, draw,
+    row), with coordinates `model, task, params, tokens, checkpoints` on row; group `variance`:
+    where that of each accuracy comes from (points squared): `law`, `discrepancy`, `run`,
+    `checkpoint`, and `total`; group `measured`, where targets were. Warns of targets beyond what
+    the ladder supports, and where draws cannot be trusted.
+    """
+    table = read_targets(targets)
+    tasks, frame = tasks_of(fitted), frame_of(fitted)
+    models = _models(table)
+    warn_of_far_targets(fitted, models)
+    curves = list(fitted["posterior"]["curve"].to_numpy().astype(str))
+    design, rows = target_design(models, tasks, curves, frame)
+
+    posterior = fitted["posterior"].to_dataset()
+    names = [name for name in posterior.data_vars if name not in PER_FIT]
+    draws = {name: posterior[name].to_numpy() for name in names}
+    chains, length = draws[names[0]].shape[:2]
+    flat = {name: value.reshape(chains * length, *value.shape[2:]) for name, value in draws.items()}
+    cpu = jax.devices("cpu")[0]
+    with on_device(cpu):
+        keys = jax.random.split(jax.random.key(seed), chains * length)
+        placed = jax.tree.map(jnp.asarray, design)
+        sites = jax.tree.map(np.asarray, _predict(keys, flat, placed, Priors()))
+    levels = {name: np.clip(sites[name], 0.0, 1.0) for name in LEVELS}
+    loss = sites[c.LOSS] if len(curves) > 1 or curves == list(tasks.index) else None
+    if loss is None:
+        loss = np.repeat(sites[c.LOSS], len(tasks), axis=1)
+
+    def shaped(value: np.ndarray) -> np.ndarray:
+        return value.reshape(chains, length, -1)
+
+    coords = {word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)}
+    coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
+    dims = ("chain", "draw", "row")
+    predictions = xr.Dataset(
+        {c.LOSS: (dims, shaped(loss)), c.ACCURACY: (dims, shaped(levels[c.ACCURACY]))},
+        coords=coords | {"chain": np.arange(chains), "draw": np.arange(length)},
+    )
+    groups = {"predictions": predictions, "variance": _variance(levels, coords)}
+    measured = _measured(table, rows, curves)
+    if measured is not None:
+        groups["measured"] = measured.assign_coords(coords)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs.update(fitted.attrs)
+    tree.attrs["forecast_seed"] = seed
+    found = [text for text in (fitted.attrs.get("complaints", ""),) if text]
+    return mark(tree, found + complaints(tree, "predictions"), "the forecast")
+
+
+@jax.jit
+def _predict(keys: jax.Array, draws: dict, design: object, priors: Priors) -> dict:
+    def one(pair: tuple) -> dict:
+        key, draw = pair
+        model = handlers.substitute(handlers.seed(two_stage, key), data=draw)
+        trace = handlers.trace(model).get_trace(design, priors)
+        return {name: trace[name]["value"] for name in (c.LOSS, *LEVELS)}
+
+    return jax.lax.map(one, (keys, draws), batch_size=100)
+
+
+def _models(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per target: `model, params, tokens, checkpoints`."""
+    ends = table.sort_values(c.TOKENS).groupby(c.MODEL, sort=False).tail(1)
+    ends = ends.sort_values([c.PARAMS, c.TOKENS], kind="stable")
+    checkpoints = table.groupby(c.MODEL)[c.CHECKPOINTS].max() if c.CHECKPOINTS in table else None
+    result = ends[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
+    result[c.CHECKPOINTS] = 1.0 if checkpoints is None else result[c.MODEL].map(checkpoints)
+    return result
+
+
+def _variance(levels: dict[str, np.ndarray], coords: dict) -> xr.Dataset:
+    """Variance of the accuracy forecast in points squared, by source, from differences of levels."""
+    points = {name: 100 * value for name, value in levels.items()}
+    law = points["law"].var(axis=0)
+    parts = {"law": law}
+    for source, before, after in (
+        ("discrepancy", "law", "discrepancy"),
+        ("run", "discrepancy", "run"),
+        ("checkpoint", "run", c.ACCURACY),
+    ):
+        step = points[after] - points[before]
+        parts[source] = (step**2).mean(axis=0)
+    parts["total"] = points[c.ACCURACY].var(axis=0)
+    return xr.Dataset({name: ("row", value) for name, value in parts.items()}, coords=coords)
+
+
+def _measured(table: pd.DataFrame, rows: pd.DataFrame, curves: list[str]) -> xr.Dataset | None:
+    loss = c.REFERENCE_LOSS if curves == [c.REFERENCE_LOSS] else c.LOSS
+    found = [word for word in (loss, c.ACCURACY) if word in table]
+    if c.TASK not in table or not found:
+        return None
+    joined = rows[[c.MODEL, c.TASK]].merge(
+        table[[c.MODEL, c.TASK, *found]], on=[c.MODEL, c.TASK], how="left"
+    )
+    names = {loss: c.LOSS, c.ACCURACY: c.ACCURACY}
+    return xr.Dataset({names[word]: ("row", joined[word].to_numpy(float)) for word in found})
+
+
+def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
+    """Warn of each target that lies beyond what the ladder supports."""
+    constant = fitted["constant_data"]
+    params = constant[c.PARAMS].to_numpy().astype(float)
+    tokens = constant[c.TOKENS].to_numpy().astype(float)
+    largest, ratio = np.log10(params * tokens).max(), tokens / params
+    for target in models.itertuples():
+        decades = np.log10(float(target.params) * float(target.tokens)) - largest
+        own = target.tokens / target.params
+        if decades > FAR_DECADES:
+            warnings.warn(
+                f"target {target.model} lies {decades:.1f} decades of compute beyond the largest "
+                f"rung; beyond {FAR_DECADES:g} a ladder says little",
+                stacklevel=3,
+            )
+        if own > FAR_TOKENS_PER_PARAM * ratio.max() or own < ratio.min() / FAR_TOKENS_PER_PARAM:
+            warnings.warn(
+                f"target {target.model} has {own:.3g} tokens per parameter, the ladder "
+                f"{ratio.min():.3g} to {ratio.max():.3g}; beyond {FAR_TOKENS_PER_PARAM:g} times "
+                "that range a ladder says little",
+                stacklevel=3,
+            )
+
+
+def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:
+    """One row per model x task x quantity: moments, quantiles and the measurement if there is one."""
+    predictions = forecast["predictions"].to_dataset()
+    parts = []
+    for quantity in (c.LOSS, c.ACCURACY):
+        draws = predictions[quantity].to_numpy().reshape(-1, predictions.sizes["row"])
+        part = pd.DataFrame(
+            {word: predictions[word].to_numpy() for word in (c.MODEL, c.PARAMS, c.TOKENS, c.TASK)}
+        )
+        part["quantity"] = quantity
+        part["mean"], part["sd"] = draws.mean(axis=0), draws.std(axis=0)
+        for name, level in c.QUANTILES.items():
+            part[name] = np.quantile(draws, level, axis=0)
+        known = "measured" in forecast.children and quantity in forecast["measured"]
+        part["measured"] = forecast["measured"][quantity].to_numpy() if known else np.nan
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)[list(c.FORECAST_COLUMNS)]

@@ -1,0 +1,76 @@
+"""The priors: one NumPyro distribution per symbol, to be replaced one by one."""
+
+from dataclasses import dataclass, field, fields
+from math import log
+
+import jax
+import numpyro.distributions as dist
+
+Distribution = dist.Distribution
+
+
+def _normal(loc: float, scale: float) -> Distribution:
+    return field(default_factory=lambda: dist.Normal(loc, scale))
+
+
+def _log_normal(median: float, scale: float) -> Distribution:
+    return field(default_factory=lambda: dist.LogNormal(log(median), scale))
+
+
+def _beta(a: float, b: float) -> Distribution:
+    return field(default_factory=lambda: dist.Beta(a, b))
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Priors of the two-stage model; sites carry the names of the fields.
+
+    `*_center` and `*_scale` are the mean and SD between tasks of what they are named after, on
+    the scale given in README's notation table. Loss is in the ladder's unit, noise of loss in logs.
+    Scales have densities that vanish at 0, so that pooling makes no funnel.
+    """
+
+    # Stage 1: loss at the reference sizes, its shares, its exponents.
+    loss_level: Distribution = _normal(0.0, 1.0)
+    alpha_center: Distribution = _normal(log(0.35), 0.3)
+    alpha_scale: Distribution = _log_normal(0.2, 0.5)
+    beta_center: Distribution = _normal(log(0.35), 0.3)
+    beta_scale: Distribution = _log_normal(0.2, 0.5)
+    share_e_center: Distribution = _normal(0.5, 0.75)
+    share_e_scale: Distribution = _log_normal(0.5, 0.5)
+    share_a_center: Distribution = _normal(0.0, 0.5)
+    share_a_scale: Distribution = _log_normal(0.4, 0.5)
+    # Stage 2: logit at the reference loss, slope there, ends of the curve.
+    accuracy_level: Distribution = _normal(-1.0, 1.5)
+    slope_center: Distribution = _normal(log(7.0), 0.5)
+    slope_scale: Distribution = _log_normal(0.4, 0.5)
+    log_lower: Distribution = _normal(0.0, 0.1)
+    gap: Distribution = _beta(3.0, 100.0)
+    # Noise between runs, between checkpoints, and discrepancy from the laws.
+    run_loss_center: Distribution = _normal(log(0.006), 0.7)
+    run_loss_scale: Distribution = _log_normal(0.5, 0.4)
+    run_loss_correlation: Distribution = _beta(2.0, 3.0)
+    run_accuracy_center: Distribution = _normal(log(0.5), 0.5)
+    run_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
+    run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
+    checkpoint_loss_center: Distribution = _normal(log(0.003), 1.0)
+    checkpoint_loss_scale: Distribution = _log_normal(0.5, 0.4)
+    checkpoint_accuracy_center: Distribution = _normal(log(0.35), 0.5)
+    checkpoint_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
+    walk_loss_scale: Distribution = _log_normal(0.004, 0.6)
+    walk_accuracy_scale: Distribution = _log_normal(0.15, 0.5)
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{prior.name} is a {type(getattr(self, prior.name)).__name__}"
+            for prior in fields(self)
+            if isinstance(getattr(self, prior.name), int | float | str | None)
+        ]
+        if wrong:
+            raise TypeError(f"{'; '.join(wrong)}; give NumPyro distributions")
+
+
+# As a pytree, priors are data to a compiled fit: other numbers need no new compilation.
+jax.tree_util.register_dataclass(
+    Priors, data_fields=[prior.name for prior in fields(Priors)], meta_fields=[]
+)

@@ -1,0 +1,163 @@
+"""NUTS chains of NumPyro in standard coordinates: compiled once a shape, run in chunks."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo
+from tqdm.auto import tqdm
+
+from laddercast.geometry import Geometry
+
+CHUNK = 50
+"""Draws per compiled call: progress is shown between calls."""
+
+FIRST_STEP = 0.1
+
+Potential = Callable[[jax.Array, Any], jax.Array]
+"""Negative log density of a position, given data (a pytree of arrays)."""
+
+
+class Settings(NamedTuple):
+    """What a compiled kernel depends on beside shapes."""
+
+    warmup: int
+    target_accept: float
+    max_tree_depth: tuple[int, int]  # in warm-up, after it
+
+
+class Draws(NamedTuple):
+    """Draws of all chains, (chains, draws, ...)."""
+
+    position: np.ndarray
+    diverging: np.ndarray
+    num_steps: np.ndarray
+    accept_prob: np.ndarray
+    energy: np.ndarray
+
+
+def in_standard(potential: Potential) -> Potential:
+    """The potential as a function of standard coordinates; data are `(geometry, data)`."""
+
+    def standard(u: jax.Array, data: tuple[Geometry, Any]) -> jax.Array:
+        geometry, inner = data
+        # Padding has no counterpart among positions: standard normal, so that it stays put.
+        return potential(geometry.position(u), inner) + 0.5 * jnp.sum(geometry.padding * u**2)
+
+    return standard
+
+
+@lru_cache(maxsize=8)
+def value_and_gradient(potential: Potential) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """Compiled value and gradient in standard coordinates."""
+    return jax.jit(jax.value_and_grad(in_standard(potential)))
+
+
+@lru_cache(maxsize=8)
+def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callable, Callable]:
+    standard = in_standard(potential)
+    init, sample = hmc(
+        potential_fn_gen=lambda *data: lambda u: standard(u, data), algo="NUTS"
+    )
+
+    def begin(key: jax.Array, u: jax.Array, value: jax.Array, gradient: jax.Array, data: Any) -> Any:
+        return init(
+            ParamInfo(u, value, gradient),
+            settings.warmup,
+            step_size=FIRST_STEP,
+            target_accept_prob=settings.target_accept,
+            max_tree_depth=settings.max_tree_depth,
+            model_args=data,
+            rng_key=key,
+        )
+
+    def advance(state: Any, data: tuple[Geometry, Any]) -> tuple[Any, Draws]:
+        def step(state: Any, _: None) -> tuple[Any, Draws]:
+            state = sample(state, data, {})
+            draw = Draws(
+                data[0].position(state.z),
+                state.diverging,
+                state.num_steps,
+                state.accept_prob,
+                state.energy,
+            )
+            return state, draw
+
+        return jax.lax.scan(step, state, None, length=CHUNK)
+
+    return jax.jit(begin), jax.jit(advance), jax.jit(jax.vmap(advance, in_axes=(0, (_GEOMETRY_AXES, None))))
+
+
+_GEOMETRY_AXES = Geometry(0, None, None, None, None, None, None)
+
+
+def run_chains(
+    potential: Potential,
+    settings: Settings,
+    centers: np.ndarray,
+    geometry: Geometry,
+    data: Any,
+    key: jax.Array,
+    draws: int,
+    bar: Any,
+    device: Any,
+) -> Draws:
+    """All chains, each from its row of `centers`: warm-up, then `draws`, of which all are returned.
+
+    On a CPU the chains run side by side in threads, on another device as one batch.
+    """
+    chains = len(centers)
+    chunks = -(-(settings.warmup + draws) // CHUNK)
+    keys = jax.random.split(key, chains)
+    begin, advance, advance_all = _kernel(potential, settings)
+    gradient = value_and_gradient(potential)
+
+    def place(center: np.ndarray) -> tuple[Geometry, Any]:
+        return geometry._replace(center=jnp.asarray(center)), data
+
+    def first(number: int) -> tuple[Any, tuple[Geometry, Any]]:
+        placed = place(centers[number])
+        u = jnp.zeros(geometry.padding.shape[0])
+        return begin(keys[number], u, *gradient(u, placed), placed), placed
+
+    def one_chain(number: int) -> Draws:
+        with on_device(device):
+            state, placed = first(number)
+            parts = []
+            for _ in range(chunks):
+                state, part = advance(state, placed)
+                parts.append(jax.tree.map(np.asarray, part))
+                bar.update(CHUNK)
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+    if device.platform == "cpu":
+        with ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as threads:
+            results = list(threads.map(one_chain, range(chains)))
+        return jax.tree.map(lambda *x: np.stack(x), *results)
+    states = jax.tree.map(lambda *x: jnp.stack(x), *[first(n)[0] for n in range(chains)])
+    parts = []
+    for _ in range(chunks):
+        states, part = advance_all(states, place(centers))
+        parts.append(jax.tree.map(np.asarray, part))
+        bar.update(CHUNK * chains)
+    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+
+
+def on_device(device: Any) -> ExitStack:
+    """Float64 on this device for our own computations, in this thread only."""
+    stack = ExitStack()
+    stack.enter_context(jax.enable_x64(True))
+    stack.enter_context(jax.default_device(device))
+    return stack
+
+
+def progress_bar(total: int, shown: bool) -> Any:
+    """A tqdm bar of sampler steps."""
+    return tqdm(total=total, desc="sampling", unit="step", disable=not shown)

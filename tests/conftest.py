@@ -1,0 +1,51 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SIZES = (200e6, 400e6, 800e6)
+TOKENS_PER_PARAM = (20, 100)
+CHECKPOINTS = 12
+TASKS = {"easy": (0.25, 2000, 1.1), "hard": (0.5, 500, 0.8)}
+"""Chance, items, and the loss at which stage 2 is steepest."""
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The measured ladders, which a checkout may lack."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("LADDERCAST_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no measured ladders in {folder}; set LADDERCAST_DATA")
+    return folder
+
+
+@pytest.fixture
+def small_table() -> pd.DataFrame:
+    """A sound ladder: 3 sizes x 2 lengths, 2 tasks, 12 checkpoints a run, indexed from 0."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for params in SIZES:
+        for length in TOKENS_PER_PARAM:
+            for i in range(1, CHECKPOINTS + 1):
+                tokens = params * length * i / CHECKPOINTS
+                reference_loss = 1.8 + (params / 1e8) ** -0.3 + (tokens / 1e9) ** -0.3
+                for task, (chance, items, steepest) in TASKS.items():
+                    loss = reference_loss / 3 * np.exp(rng.normal(0, 0.003))
+                    law = chance + (0.95 - chance) / (1 + np.exp(4 * (loss - steepest)))
+                    rows.append(
+                        {
+                            "model": f"{params / 1e6:.0f}M-{length}",
+                            "params": int(params),
+                            "tokens": round(tokens),
+                            "task": task,
+                            "loss": loss,
+                            "reference_loss": reference_loss,
+                            "accuracy": rng.binomial(items, law) / items,
+                            "chance": chance,
+                            "items": items,
+                        }
+                    )
+    return pd.DataFrame(rows)
