@@ -730,6 +730,11 @@ def test_targets_of_several_checkpoints_are_their_ends(small_table: pd.DataFrame
     assert (measured.checkpoints == ends.checkpoints).all()
 
 
+def test_held_out_models_read_as_targets_unchanged(small_table: pd.DataFrame) -> None:
+    _, held_out = read_ladder(small_table).split(max_params=5e8)
+    pd.testing.assert_frame_equal(read_targets(held_out), held_out)
+
+
 def test_targets_carry_their_own_number_of_checkpoints() -> None:
     given = ragged(("7B", 9, "easy", 1.0, 0.5), ("13B", 9, "easy", 1.0, np.nan))
     assert read_targets(given.assign(checkpoints=[5, None])).checkpoints.tolist() == [5.0, 1.0]

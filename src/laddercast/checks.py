@@ -48,6 +48,8 @@ def read_table(
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path)
+            # Text that is no UTF-8 fails only when it is used.
+            table.select_dtypes("str").apply(lambda text: text.str.strip())
         else:
             table = _read_csv(path)
     except FileNotFoundError:

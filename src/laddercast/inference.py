@@ -46,7 +46,7 @@ PER_TASK = (
     "log_run_accuracy", "log_checkpoint_accuracy", "walk_accuracy",
 )  # fmt: skip
 
-TARGET_ACCEPT = 0.9
+TARGET_ACCEPT = 0.8
 # A first warm-up from the start, in poor coordinates, is not worth long trajectories.
 MAX_TREE_DEPTH = (7, 9)
 
@@ -60,7 +60,7 @@ def fit(
     seed: int = 0,
     chains: int = 4,
     warmup: int = 300,
-    draws: int = 1000,
+    draws: int = 2000,
     device: Literal["cpu", "gpu"] = "cpu",
     progress: bool = True,
 ) -> xr.DataTree:

@@ -92,10 +92,9 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
 
         return jax.lax.scan(step, state, None, length=CHUNK)
 
-    return jax.jit(begin), jax.jit(advance), jax.jit(jax.vmap(advance, in_axes=(0, (_GEOMETRY_AXES, None))))
-
-
-_GEOMETRY_AXES = Geometry(0, None, None, None, None, None, None)
+    per_chain = Geometry(0, None, None, None, None, None, None)
+    batch = jax.vmap(advance, in_axes=(0, (per_chain, None)))
+    return jax.jit(begin), jax.jit(advance), jax.jit(batch)
 
 
 def run_chains(
@@ -115,39 +114,43 @@ def run_chains(
     """
     chains = len(centers)
     chunks = -(-(settings.warmup + draws) // CHUNK)
-    keys = jax.random.split(key, chains)
     begin, advance, advance_all = _kernel(potential, settings)
     gradient = value_and_gradient(potential)
+    u = jnp.zeros(geometry.padding.shape[0])
 
-    def place(center: np.ndarray) -> tuple[Geometry, Any]:
-        return geometry._replace(center=jnp.asarray(center)), data
+    def first(number: int, key: jax.Array) -> tuple[Any, tuple[Geometry, Any]]:
+        placed = geometry._replace(center=jnp.asarray(centers[number])), data
+        return begin(key, u, *gradient(u, placed), placed), placed
 
-    def first(number: int) -> tuple[Any, tuple[Geometry, Any]]:
-        placed = place(centers[number])
-        u = jnp.zeros(geometry.padding.shape[0])
-        return begin(keys[number], u, *gradient(u, placed), placed), placed
+    starts = [first(number, key) for number, key in enumerate(jax.random.split(key, chains))]
+    if device.platform != "cpu":
+        states = jax.tree.map(lambda *x: jnp.stack(x), *[state for state, _ in starts])
+        placed = geometry._replace(center=jnp.asarray(centers)), data
+        parts = []
+        for _ in range(chunks):
+            states, part = advance_all(states, placed)
+            parts.append(jax.tree.map(np.asarray, part))
+            bar.update(CHUNK * chains)
+        return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
 
-    def one_chain(number: int) -> Draws:
+    def one_chain(number: int, count: int, state: Any) -> tuple[Any, list[Draws]]:
+        parts = []
         with on_device(device):
-            state, placed = first(number)
-            parts = []
-            for _ in range(chunks):
-                state, part = advance(state, placed)
+            for _ in range(count):
+                state, part = advance(state, starts[number][1])
                 parts.append(jax.tree.map(np.asarray, part))
                 bar.update(CHUNK)
-        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return state, parts
 
-    if device.platform == "cpu":
-        with ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as threads:
-            results = list(threads.map(one_chain, range(chains)))
-        return jax.tree.map(lambda *x: np.stack(x), *results)
-    states = jax.tree.map(lambda *x: jnp.stack(x), *[first(n)[0] for n in range(chains)])
-    parts = []
-    for _ in range(chunks):
-        states, part = advance_all(states, place(centers))
-        parts.append(jax.tree.map(np.asarray, part))
-        bar.update(CHUNK * chains)
-    return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+    # The first chunk compiles; threads that all began at once would each compile it again.
+    state, head = one_chain(0, 1, starts[0][0])
+    counts = [chunks - 1] + [chunks] * (chains - 1)
+    states = [state] + [state for state, _ in starts[1:]]
+    with ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as threads:
+        tails = [parts for _, parts in threads.map(one_chain, range(chains), counts, states)]
+    tails[0] = head + tails[0]
+    results = [jax.tree.map(lambda *x: np.concatenate(x), *parts) for parts in tails]
+    return Draws(*jax.tree.map(lambda *x: np.stack(x), *results))
 
 
 def on_device(device: Any) -> ExitStack:

@@ -1,0 +1,131 @@
+"""Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from laddercast import columns as c
+from laddercast.baseline import baseline
+from laddercast.design import loss_column
+from laddercast.forecast import forecast
+from laddercast.inference import fit
+from laddercast.ladder import Ladder, read_targets
+from laddercast.score import UNITS, score_cells, summarise
+
+PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
+"""The published method for the loss that the fit is on."""
+
+
+def backtest(
+    ladder: Ladder, *, hold_out: Iterable[str] | None = None, seed: int = 0, **settings: Any
+) -> pd.DataFrame:
+    """Hold out some rungs, fit the rest, forecast those held out; `settings` as `fit` takes them.
+
+    Splits: `largest size` (every model of the largest params), `longest runs` (every model among
+    the longer half of the lengths, in tokens per parameter at the run's end to two digits; of an
+    odd number the middle one is fitted); or `named rungs` alone, those in `hold_out`. A split whose
+    rest cannot be fitted is warned of and left out; ValueError if none is left or the named one
+    cannot be.
+
+    One row per split x quantity x model x task: `split`, the columns of `score_cells`, `baseline`
+    (the published method's point forecast from the same rungs) and `baseline_error` (absolute),
+    both in points for accuracy and NaN where it gives none; `ladder_flops` of the rungs fitted,
+    `target_flops` of the model held out (6ND unless every row has `flops`), `converged` (1 or 0).
+    """
+    parts = []
+    flops = _flops(ladder.table, _all_have_flops(ladder.table))
+    for split, rungs, held_out in _splits(ladder, hold_out):
+        forecasted = forecast(fit(rungs, seed=seed, **settings), held_out, seed=seed)
+        cells = _with_baseline(score_cells(forecasted), rungs, held_out)
+        cells.insert(0, "split", split)
+        cells["ladder_flops"] = flops[rungs.models].sum()
+        cells["target_flops"] = cells[c.MODEL].map(flops)
+        cells["converged"] = int(forecasted.attrs["converged"])
+        parts.append(cells)
+    return pd.concat(parts, ignore_index=True)
+
+
+def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise a backtest: `split`, the columns of `score`, `baseline_error`, `converged`.
+
+    `baseline_error` is a mean over the same cells as `error`, so NaN where one of them has none.
+    """
+    scores = summarise(table.assign(baseline_error=table["baseline_error"]), ("split",))
+    means = {
+        name: summarise(table.assign(error=table[name].fillna(np.inf)), ("split",))["error"]
+        for name in ("baseline_error", "converged")
+    }
+    scores["baseline_error"] = means["baseline_error"].replace(np.inf, np.nan)
+    scores["converged"] = means["converged"].astype(int)
+    return scores
+
+
+def how_much_ladder(
+    ladder: Ladder, targets: str | Path | pd.DataFrame, *, seed: int = 0, **settings: Any
+) -> pd.DataFrame:
+    """Error and width of accuracy forecasts against the compute of the ladder.
+
+    Fits the ladder, then without its largest size, its two largest, ..., then without its longest
+    runs, its two longest lengths, ... (in tokens per parameter to two digits), as far as what is
+    left can be fitted; `settings` as `fit` takes them. `targets` as `read_targets` takes them,
+    with measured accuracies (ValueError otherwise).
+
+    One row per sub-ladder x task and one of task `all`: `ladder` (what it was cut to), `models`
+    (names, comma-separated), `rungs` (how many), `ladder_flops`, `share` (of the compute of all
+    targets) and `share_of_largest` (of the largest target's), then the columns of `score`, in
+    points, and `converged` (1 or 0). Compute is 6ND unless every row of both tables has `flops`.
+    """
+    table = read_targets(targets)
+    measured = {c.TASK, c.ACCURACY} <= set(table)
+    known = table[table[c.TASK].isin(ladder.tasks.index)] if measured else table.iloc[:0]
+    if not measured or known[c.ACCURACY].isna().all():
+        raise ValueError("the targets have no measured accuracy of the ladder's tasks; give `task` "
+                         "and `accuracy` with them")
+    counted = _all_have_flops(ladder.table) and _all_have_flops(table)
+    flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
+    parts = []
+    for name, rungs in _sub_ladders(ladder):
+        forecasted = forecast(fit(rungs, seed=seed, **settings), table, seed=seed)
+        cells = score_cells(forecasted)
+        scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")
+        spent = flops[rungs.models].sum()
+        about = {
+            "ladder": name,
+            "models": ", ".join(rungs.models),
+            "rungs": len(rungs.models),
+            "ladder_flops": spent,
+            "share": spent / target_flops.sum(),
+            "share_of_largest": spent / target_flops.max(),
+        }
+        scores = pd.DataFrame(about, index=scores.index).join(scores)
+        parts.append(scores.assign(converged=int(forecasted.attrs["converged"])))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _splits(
+    ladder: Ladder, hold_out: Iterable[str] | None
+) -> Iterator[tuple[str, Ladder, pd.DataFrame]]:
+    """Name, rungs to fit and table of held-out targets of each split that can be fitted."""
+    if hold_out is not None:
+        yield "named rungs", *ladder.split(hold_out=hold_out)
+        return
+    sizes, lengths = _levels(ladder)
+    longest = lengths.groupby(_rounded(lengths)).max()
+    faults = []
+    for split, limits, levels, kept in (
+        ("largest size", "max_params", sizes.groupby(sizes).max(), -1),
+        ("longest runs", "max_tokens_per_param", longest, -(len(longest) // 2)),
+    ):
+        if len(levels) < 2:
+            faults.append(f"{split}: all models are of one")
+            continue
+        try:
+            rungs, held_out = ladder.split(**{limits: levels.iloc[kept - 1]})
+        except ValueError as reason:
+            faults.append(f"{split}: what is left cannot be fitted ({reason})")
+            continue
+        yield split, rungs, held_out

@@ -1,0 +1,143 @@
+"""Scores of forecasts against measurements: error, CRPS, coverage and width of intervals."""
+
+import numpy as np
+import pandas as pd
+import scoringrules
+import xarray as xr
+
+from laddercast import columns as c
+from laddercast.design import loss_column
+from laddercast.ladder import read_targets
+
+INTERVALS = (50, 80, 95)
+"""Central intervals, in percent."""
+
+UNITS = {c.LOSS: 1.0, c.ACCURACY: 100.0}
+"""Accuracies are scored in points, losses in their own unit."""
+
+ALL = "all"
+"""In the column `task`, the mean over the cells of all tasks."""
+
+
+def score(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Score a forecast against measurements, as `score_cells` takes them.
+
+    One row per quantity x task, then one of task `all` per quantity. Columns: `quantity, task,
+    cells` (how many), `error` (mean absolute error of the median), `crps`, `cover50, cover80,
+    cover95` (share of cells within the central interval), `width50, width80, width95` (its mean
+    width). Accuracy in points, loss in its own unit. Raises ValueError as `score_cells` does.
+    """
+    return summarise(score_cells(forecast, measured))
+
+
+def score_cells(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The forecast of each measured cell against its measurement: one row per quantity x cell.
+
+    `measured` is a table as `read_targets` takes it, matched on model x task; without it, what was
+    measured of the forecast's targets counts. Columns: `model, params, tokens, task, quantity,
+    median, measured, error` (absolute), `crps, pit` (share of draws below the measurement, of ties
+    a half), `inside50, inside80, inside95`, `width50, width80, width95`; accuracies, errors and
+    widths of them in points, losses in their own unit. What was not measured has no row. Raises
+    ValueError if nothing was.
+    """
+    predictions = forecast["predictions"].to_dataset()
+    rows = pd.DataFrame(
+        {word: predictions[word].to_numpy() for word in (c.MODEL, c.PARAMS, c.TOKENS, c.TASK)}
+    ).astype({c.MODEL: str, c.TASK: str})
+    known = _own_measurements(forecast) if measured is None else _matched(predictions, measured)
+    parts = []
+    for quantity, unit in UNITS.items():
+        values = known.get(quantity, np.full(len(rows), np.nan))
+        here = np.isfinite(values)
+        draws = predictions[quantity].transpose("row", "chain", "draw").to_numpy()
+        draws = draws.reshape(len(rows), -1)[here]
+        part = rows[here].assign(quantity=quantity)
+        parts.append(part.join(_scores(unit * draws, unit * values[here], part.index)))
+    cells = pd.concat(parts, ignore_index=True)
+    if cells.empty:
+        raise ValueError(_nothing_measured(rows, measured))
+    return cells
+
+
+def summarise(cells: pd.DataFrame, by: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Means over cells, as `score` gives them, for each value of the columns `by`."""
+    every = pd.concat([cells, cells.assign(**{c.TASK: ALL})])
+    keys = [*by, "quantity", c.TASK]
+    means = {"error": "error", "crps": "crps"}
+    means |= {f"cover{level}": f"inside{level}" for level in INTERVALS}
+    means |= {f"width{level}": f"width{level}" for level in INTERVALS}
+    groups = every.groupby(keys, sort=False)
+    table = pd.DataFrame({"cells": groups.size()})
+    for name, column in means.items():
+        table[name] = groups[column].mean()
+    table = table.reset_index()
+    # The rows of task `all` come last within each quantity, whatever the order of the cells.
+    order = [pd.factorize(table[key])[0] for key in keys[:-1]]
+    last = np.lexsort([(table[c.TASK] == ALL).to_numpy(), *order[::-1]])
+    return table.iloc[last].reset_index(drop=True)
+
+
+def _scores(draws: np.ndarray, values: np.ndarray, index: pd.Index) -> pd.DataFrame:
+    """Scores of `draws` (cells, draws) against `values` (cells,)."""
+    median = np.median(draws, axis=1)
+    below, ties = draws < values[:, None], draws == values[:, None]
+    table = pd.DataFrame(
+        {
+            "median": median,
+            "measured": values,
+            "error": np.abs(median - values),
+            "crps": scoringrules.crps_ensemble(values, draws, backend="numpy"),
+            "pit": below.mean(axis=1) + ties.mean(axis=1) / 2,
+        },
+        index=index,
+    )
+    ends = {
+        level: np.quantile(draws, [0.5 - level / 200, 0.5 + level / 200], axis=1)
+        for level in INTERVALS
+    }
+    for level, (low, high) in ends.items():
+        table[f"inside{level}"] = (low <= values) & (values <= high)
+    for level, (low, high) in ends.items():
+        table[f"width{level}"] = high - low
+    return table
+
+
+def _own_measurements(forecast: xr.DataTree) -> dict[str, np.ndarray]:
+    if "measured" not in forecast.children:
+        return {}
+    own = forecast["measured"].to_dataset()
+    return {quantity: own[quantity].to_numpy() for quantity in UNITS if quantity in own}
+
+
+def _matched(predictions: xr.Dataset, measured: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What `measured` says of each row of the predictions, NaN where it says nothing."""
+    table = read_targets(measured)
+    if c.TASK not in table:
+        return {}
+    loss = c.REFERENCE_LOSS if _is_common(predictions) else c.LOSS
+    if len(np.unique(predictions[c.TASK])) == 1:
+        loss = loss_column(table)  # of one task, the draws cannot tell which loss they are
+    models, tasks = (predictions[word].to_numpy().astype(str) for word in (c.MODEL, c.TASK))
+    by_cell = table.set_index([c.MODEL, c.TASK]).reindex(pd.MultiIndex.from_arrays([models, tasks]))
+    named = {loss: c.LOSS, c.ACCURACY: c.ACCURACY}
+    return {q: by_cell[word].to_numpy(float) for word, q in named.items() if word in by_cell}
+
+
+def _is_common(predictions: xr.Dataset) -> bool:
+    """Whether the forecast loss is `reference_loss`: draw for draw the same for all tasks."""
+    models = predictions[c.MODEL].to_numpy()
+    loss = predictions[c.LOSS].transpose("row", "chain", "draw").to_numpy()
+    first = loss[[np.flatnonzero(models == model)[0] for model in models]]
+    return bool((loss == first).all())
+
+
+def _nothing_measured(rows: pd.DataFrame, measured: pd.DataFrame | None) -> str:
+    if measured is None:
+        return (
+            "the forecast's targets have no measurements; give a table of them as `measured`, "
+            "or `task`, `loss` and `accuracy` with the targets"
+        )
+    return (
+        "no measured loss or accuracy matches the forecast; it has models "
+        f"{', '.join(rows[c.MODEL].unique())} and tasks {', '.join(rows[c.TASK].unique())}"
+    )
