@@ -31,7 +31,7 @@ def message(read: Callable[..., object], *args: object, **kwargs: object) -> str
 
 def put(row: int, column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
     def corrupt(table: pd.DataFrame) -> pd.DataFrame:
-        values = table[column].astype(object)
+        values = table.get(column, pd.Series(index=table.index)).astype(object)
         values[row] = value
         return table.assign(**{column: values.infer_objects()})
 
@@ -59,8 +59,11 @@ def ends_in_line(table: pd.DataFrame) -> pd.DataFrame:
 
 
 FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
-    "missing column": (drop("tokens"), ["ladder: column `tokens` is missing; columns are model,"]),
-    "missing columns": (drop("tokens", "task"), ["columns `tokens`, `task` are missing"]),
+    "missing column": (drop("tokens"), ["ladder: column `tokens` is missing; add it to model,"]),
+    "missing columns": (
+        drop("tokens", "task"),
+        ["columns `tokens`, `task` are missing; add them to model"],
+    ),
     "misspelt column": (rename("params", "parms"), ["column `params` is missing; rename `parms`"]),
     "column in capitals": (rename("accuracy", "Accuracy"), ["`accuracy`", "rename `Accuracy`"]),
     "misspelt loss beside reference_loss": (
@@ -87,7 +90,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         lambda table: table.set_index("model"),
         ["column `model` is missing; it is in the index: give `table.reset_index()`"],
     ),
-    "empty table": (only("tokens < 0"), ["ladder: the table is empty; give one row per model"]),
+    "empty table": (only("tokens < 0"), ["ladder: the table is empty; give rows"]),
     "no column": (lambda _: pd.DataFrame(), ["ladder: the table is empty; give a table"]),
     "no model": (put(7, "model", None), ["row 7: model is missing; name it"]),
     "blank task": (put(7, "task", "  "), ["row 7: task is missing; name it"]),
@@ -163,6 +166,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         lambda table: table.assign(checkpoints=1 / 3),
         ["row 0: checkpoints 0.3333333333333333 is not a count (also rows 1,"],
     ),
+    "two checkpoints and a half": (put(7, "checkpoints", 2.5), ["row 7: checkpoints 2.5 is not a"]),
     "two models": (
         only("model in ('200M-20', '400M-100')"),
         ["fewer than 3 models have measured a task (easy: 2 with loss, 2 with accuracy; hard: 2 "],
@@ -346,6 +350,14 @@ def test_a_bad_kind_of_rungs(small_table: pd.DataFrame) -> None:
     assert 'use "last" or "every"' in message(read_ladder, small_table, rungs="all")
 
 
+def test_other_columns_and_unnamed_recipes_are_no_fault(small_table: pd.DataFrame) -> None:
+    recipe = np.where(small_table.index < 7, "a", "")
+    table = small_table.assign(loss_sd=0.1, recipe_id=1, checkpoint=2, step=3, recipe=recipe)
+    without_loss = table.drop(columns="loss")
+    for given in (table, without_loss, table.drop(columns="recipe")):
+        assert set(read_ladder(given).table) == set(given)
+
+
 def test_all_faults_come_in_one_error(small_table: pd.DataFrame) -> None:
     table = small_table.assign(
         accuracy=small_table.accuracy.where(small_table.index != 6, 47),
@@ -392,7 +404,7 @@ def test_rows_of_a_file_count_its_header_and_its_blank_lines(
 
 
 TASK_FAULTS: dict[str, tuple[pd.DataFrame, str]] = {
-    "no chance": (TASKS[["task"]], "tasks: column `chance` is missing; columns are task"),
+    "no chance": (TASKS[["task"]], "tasks: column `chance` is missing; add it to task"),
     "misspelt task": (TASKS.rename(columns={"task": "tasks"}), "`task` is missing; rename `tasks`"),
     "misspelt items": (TASKS.rename(columns={"items": "item"}), "`item` looks like a misspelt"),
     "no rows": (TASKS[:0], "tasks: the table is empty;"),
@@ -493,7 +505,8 @@ def test_csv_with_byte_order_mark_spaces_and_floats(
 def test_names_that_look_like_numbers_stay_text(small_table: pd.DataFrame, tmp_path: Path) -> None:
     numbers = small_table.model.factorize()[0]
     path = tmp_path / "ladder.csv"
-    small_table.assign(model=[f"00{number}" for number in numbers]).to_csv(path, index=False)
+    table = small_table.drop(columns="model").assign(model=[f"00{number}" for number in numbers])
+    path.write_text(table.to_csv(index=False).replace(",", ", "))
     assert read_ladder(path).models == ["000", "001", "002", "003", "004", "005"]
     ladder = read_ladder(small_table.assign(model=numbers))
     assert ladder.models == ["0", "1", "2", "3", "4", "5"]
@@ -515,6 +528,7 @@ def test_fingerprint_is_of_the_values_a_fit_reads(small_table: pd.DataFrame) -> 
     known = read_ladder(small_table).fingerprint
     shuffled = small_table.sample(frac=1, random_state=0).assign(step=1)
     assert read_ladder(shuffled).fingerprint == known
+    assert list(read_ladder(shuffled[::-1]).tasks.index) == ["easy", "hard"]
     assert read_ladder(small_table, TASKS[::-1]).fingerprint == known
     for column in ("loss", "accuracy", "chance"):
         changed = small_table.assign(**{column: small_table[column] * (1 - 1e-9)})
@@ -635,6 +649,7 @@ def test_the_end_of_a_run_skips_what_was_not_measured() -> None:
             ("a", 50, "easy", 9.0, 0.9),
             ("a", 95, "easy", 2.0, 0.4),
             ("a", 96, "easy", 3.0, nan),
+            ("a", 97, "easy", 2.5, nan),
             ("a", 100, "easy", nan, 0.6),
             ("a", 100, "hard", nan, 0.5),
             ("a", 50, "early", 1.0, 0.1),
@@ -756,6 +771,13 @@ def test_targets_carry_their_own_number_of_checkpoints() -> None:
 def test_fault_of_targets(change: dict[str, object], part: str) -> None:
     given = ragged(("7B", 9, "easy", 1.0, 0.5), ("13B", 9, "easy", 1.0, 0.5))
     assert part in message(read_targets, given.assign(**change))
+
+
+def test_a_model_is_a_target_once() -> None:
+    given = pd.DataFrame({"model": "7B", "params": 7e9, "tokens": [1e12, 2e12]})
+    assert message(read_targets, given) == (
+        "targets row 0: 7B is given twice (also row 1); keep one row for each"
+    )
 
 
 def test_misspelt_task_of_targets() -> None:

@@ -1,0 +1,96 @@
+"""From measurements of small language models to credible intervals for a big one's accuracy."""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from laddercast.backtest import backtest, how_much_ladder
+    from laddercast.baseline import baseline
+    from laddercast.forecast import forecast, forecast_table
+    from laddercast.inference import fit
+    from laddercast.ladder import Ladder, read_ladder, read_targets
+    from laddercast.model import two_stage
+    from laddercast.noise import metric_noise
+    from laddercast.plots import (
+        plot_calibration,
+        plot_forecast,
+        plot_noise,
+        plot_stage1,
+        plot_stage2,
+    )
+    from laddercast.priors import Priors
+    from laddercast.score import score
+    from laddercast.simulate import demo_ladder, simulate
+
+    __version__: str
+
+__all__ = [
+    "Ladder",
+    "Priors",
+    "__version__",
+    "backtest",
+    "baseline",
+    "demo_ladder",
+    "fit",
+    "forecast",
+    "forecast_table",
+    "how_much_ladder",
+    "metric_noise",
+    "plot_calibration",
+    "plot_forecast",
+    "plot_noise",
+    "plot_stage1",
+    "plot_stage2",
+    "read_ladder",
+    "read_targets",
+    "score",
+    "simulate",
+    "two_stage",
+]
+
+_MODULE = {
+    "Ladder": "ladder",
+    "Priors": "priors",
+    "demo_ladder": "simulate",
+    "fit": "inference",
+    "forecast_table": "forecast",
+    "how_much_ladder": "backtest",
+    "metric_noise": "noise",
+    "read_ladder": "ladder",
+    "read_targets": "ladder",
+    "two_stage": "model",
+}
+"""Where each public name lives; of the others, `plot_*` in plots, the rest in its namesake."""
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a submodule binds it here: where a public function has its name, that one stays.
+        if isinstance(value, ModuleType) and name in __all__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """Load public names on first use (PEP 562): imports are slow, and `--help` needs none."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("laddercast")
+    else:
+        home = "plots" if name.startswith("plot_") else _MODULE.get(name, name)
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted(set(globals()) | set(__all__))

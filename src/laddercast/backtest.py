@@ -54,14 +54,8 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
 
     `baseline_error` is a mean over the same cells as `error`, so NaN where one of them has none.
     """
-    scores = summarise(table.assign(baseline_error=table["baseline_error"]), ("split",))
-    means = {
-        name: summarise(table.assign(error=table[name].fillna(np.inf)), ("split",))["error"]
-        for name in ("baseline_error", "converged")
-    }
-    scores["baseline_error"] = means["baseline_error"].replace(np.inf, np.nan)
-    scores["converged"] = means["converged"].astype(int)
-    return scores
+    scores = summarise(table, by=("split",), also=("baseline_error", "converged"))
+    return scores.astype({"converged": int})
 
 
 def how_much_ladder(
@@ -83,8 +77,10 @@ def how_much_ladder(
     measured = {c.TASK, c.ACCURACY} <= set(table)
     known = table[table[c.TASK].isin(ladder.tasks.index)] if measured else table.iloc[:0]
     if not measured or known[c.ACCURACY].isna().all():
-        raise ValueError("the targets have no measured accuracy of the ladder's tasks; give `task` "
-                         "and `accuracy` with them")
+        raise ValueError(
+            "the targets have no measured accuracy of the ladder's tasks; give `task` "
+            "and `accuracy` with them"
+        )
     counted = _all_have_flops(ladder.table) and _all_have_flops(table)
     flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
     parts = []
@@ -109,23 +105,72 @@ def how_much_ladder(
 def _splits(
     ladder: Ladder, hold_out: Iterable[str] | None
 ) -> Iterator[tuple[str, Ladder, pd.DataFrame]]:
-    """Name, rungs to fit and table of held-out targets of each split that can be fitted."""
+    """Name, rungs to fit and held-out targets of each split that leaves a ladder to be fitted."""
     if hold_out is not None:
-        yield "named rungs", *ladder.split(hold_out=hold_out)
+        yield ("named rungs", *ladder.split(hold_out=hold_out))
         return
     sizes, lengths = _levels(ladder)
-    longest = lengths.groupby(_rounded(lengths)).max()
     faults = []
-    for split, limits, levels, kept in (
-        ("largest size", "max_params", sizes.groupby(sizes).max(), -1),
-        ("longest runs", "max_tokens_per_param", longest, -(len(longest) // 2)),
+    for name, limit, levels, dropped in (
+        ("largest size", "max_params", sizes, 1),
+        ("longest runs", "max_tokens_per_param", lengths, len(lengths) // 2),
     ):
         if len(levels) < 2:
-            faults.append(f"{split}: all models are of one")
+            faults.append(f"no split `{name}`: all models are of one")
             continue
         try:
-            rungs, held_out = ladder.split(**{limits: levels.iloc[kept - 1]})
+            rungs, held_out = ladder.split(**{limit: levels[-1 - dropped]})
         except ValueError as reason:
-            faults.append(f"{split}: what is left cannot be fitted ({reason})")
+            faults.append(f"no split `{name}`: what it leaves cannot be fitted ({reason})")
             continue
-        yield split, rungs, held_out
+        yield name, rungs, held_out
+    if len(faults) == 2:
+        raise ValueError("\n".join([*faults, "name rungs to hold out with `hold_out`"]))
+    for fault in faults:
+        warnings.warn(fault, stacklevel=3)
+
+
+def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
+    """The ladder, and what is left of it without its largest sizes or its longest lengths."""
+    yield "all", ladder
+    sizes, lengths = _levels(ladder)
+    for name, limit, levels in (
+        ("params", "max_params", sizes),
+        ("tokens per parameter", "max_tokens_per_param", lengths),
+    ):
+        for level in levels[-2::-1]:
+            try:
+                rungs, _ = ladder.split(**{limit: level})
+            except ValueError:
+                break  # with still less it cannot be fitted either
+            yield f"{name} <= {level:.3g}", rungs
+
+
+def _levels(ladder: Ladder) -> tuple[list[float], list[float]]:
+    """The distinct sizes, and the greatest of each length (tokens per parameter), ascending."""
+    ends = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+    ratio = ends[c.TOKENS] / ends[c.PARAMS]
+    length = ratio.map(lambda value: float(f"{value:.1e}"))
+    return sorted(ends[c.PARAMS].unique()), list(ratio.groupby(length).max())
+
+
+def _with_baseline(cells: pd.DataFrame, rungs: Ladder, held_out: pd.DataFrame) -> pd.DataFrame:
+    method = PUBLISHED[loss_column(rungs.table)]
+    points = baseline(rungs, held_out, [method]).rename(columns={"q50": "baseline"})
+    keys = [c.MODEL, c.TASK, "quantity"]
+    joined = cells.merge(points[[*keys, "baseline"]], on=keys, how="left")
+    joined["baseline"] *= joined["quantity"].map(UNITS)
+    joined["baseline_error"] = (joined["baseline"] - joined["measured"]).abs()
+    return joined
+
+
+def _all_have_flops(table: pd.DataFrame) -> bool:
+    return c.FLOPS in table and bool(table[c.FLOPS].notna().all())
+
+
+def _flops(table: pd.DataFrame, counted: bool) -> pd.Series:
+    """Compute of each model's whole run: its `flops` if they are `counted`, else 6ND."""
+    if counted:
+        return table.groupby(c.MODEL)[c.FLOPS].max()
+    ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().astype(float)
+    return 6 * ends[c.PARAMS] * ends[c.TOKENS]

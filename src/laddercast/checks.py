@@ -80,7 +80,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
             index_col=False,
             skipinitialspace=True,
             skip_blank_lines=False,  # they count as rows
-            low_memory=False,
+            low_memory=False,  # else a long column of mixed types warns
         )
     header = [str(column) for column in table.columns]
     if not header:
@@ -124,14 +124,15 @@ def check_columns(
         else:
             unlike.append("`loss` or `reference_loss`" if word == c.REFERENCE_LOSS else f"`{word}`")
     if unlike:
-        are = "columns {} are" if len(unlike) > 1 else "column {} is"
-        missed = are.format(", ".join(unlike))
-        faults.append(f"{name}: {missed} missing; columns are {_listed(given)}")
+        what = "columns {} are missing; add them"
+        if len(unlike) == 1:
+            what = "column {} is missing; add it"
+        faults.append(f"{name}: {what.format(', '.join(unlike))} to {_listed(given)}")
     if c.MODEL in required:
         others = (c.TASK, c.LOSS, c.ACCURACY, c.RECIPE, c.LOSS_KIND)
         _check_spelling(table, [word for word in others if word not in missing], name, faults)
     if given and table.empty:
-        faults.append(f"{name}: the table is empty; give one row per model x task x checkpoint")
+        faults.append(f"{name}: the table is empty; give rows below its columns")
     return table
 
 
@@ -278,7 +279,7 @@ def _check_spelling(
         near = _misspelt(word, table, 0.8) if word not in table else None
         # `recipe_id` and the like are the user's own.
         if near and not near.lower().startswith(f"{word}_"):
-            cure = f"rename it to `{word}`, or else if it is something else"
+            cure = f"rename it to `{word}`, or leave it out"
             faults.append(f"{name}: column `{near}` looks like a misspelt `{word}`; {cure}")
 
 

@@ -59,22 +59,26 @@ def score_cells(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> 
     return cells
 
 
-def summarise(cells: pd.DataFrame, by: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Means over cells, as `score` gives them, for each value of the columns `by`."""
+def summarise(
+    cells: pd.DataFrame, by: tuple[str, ...] = (), also: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """Means over cells as `score` gives them, for each value of the columns `by`.
+
+    So for the columns `also`: NaN where one of the cells has none, to be of the same cells.
+    """
     every = pd.concat([cells, cells.assign(**{c.TASK: ALL})])
     keys = [*by, "quantity", c.TASK]
-    means = {"error": "error", "crps": "crps"}
-    means |= {f"cover{level}": f"inside{level}" for level in INTERVALS}
-    means |= {f"width{level}": f"width{level}" for level in INTERVALS}
+    names = {"error": "error", "crps": "crps"}
+    names |= {f"inside{level}": f"cover{level}" for level in INTERVALS}
+    names |= {f"width{level}": f"width{level}" for level in INTERVALS}
+    names |= {name: name for name in also}
     groups = every.groupby(keys, sort=False)
-    table = pd.DataFrame({"cells": groups.size()})
-    for name, column in means.items():
-        table[name] = groups[column].mean()
+    table = groups[list(names)].mean(skipna=False).rename(columns=names)
+    table.insert(0, "cells", groups.size())
     table = table.reset_index()
-    # The rows of task `all` come last within each quantity, whatever the order of the cells.
+    # Groups come as the cells do, with `all` after the last: put it last of each quantity.
     order = [pd.factorize(table[key])[0] for key in keys[:-1]]
-    last = np.lexsort([(table[c.TASK] == ALL).to_numpy(), *order[::-1]])
-    return table.iloc[last].reset_index(drop=True)
+    return table.iloc[np.lexsort([*order[::-1]])].reset_index(drop=True)
 
 
 def _scores(draws: np.ndarray, values: np.ndarray, index: pd.Index) -> pd.DataFrame:

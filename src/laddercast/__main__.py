@@ -1,0 +1,7 @@
+"""`python -m laddercast`."""
+
+import sys
+
+from laddercast.cli import main
+
+sys.exit(main())

@@ -1,0 +1,399 @@
+"""The command line. Imports of what is slow to load stand inside the commands, for `--help`."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from laddercast import columns as c
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from laddercast.ladder import Ladder
+
+BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 2, 3, 130
+MARK = "NOT_CONVERGED.txt"
+"""Written beside results that must not be relied on."""
+
+INPUTS = ("ladder.csv", "tasks.csv", "targets.csv")
+TABLES = ("forecast.csv", "scores.csv")
+FITTED = ("fit.nc", "predictions.nc", "forecast.png", MARK)
+BACKTEST = ("backtest.png", "how_much.csv", MARK)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 2 for bad input, 3 if the sampler did not converge, 130 for ^C."""
+    args = _parser().parse_args(argv)
+    try:
+        with _plain_warnings():
+            return int(args.command(args))
+    except (ValueError, OSError) as error:
+        return _fail(error)
+    except RuntimeError as error:
+        if not str(error).startswith("device="):
+            raise
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="laddercast",
+        description="Forecast a large language model's task accuracy, with credible intervals, "
+        "from a ladder of small ones.",
+        epilog="Exit status: 0; 2 for bad input; 3 if the sampler did not converge (results are "
+        f"written, and marked by {MARK}).",
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    out = argparse.ArgumentParser(add_help=False)
+    out.add_argument(
+        "--out", type=Path, required=True, metavar="DIR",
+        help="folder of the results, made if absent; files of their names are replaced",
+    )  # fmt: skip
+    ladder = argparse.ArgumentParser(add_help=False)
+    ladder.add_argument("ladder", metavar="LADDER", help="CSV or Parquet: model, params, tokens, "
+                        "task, accuracy, and loss or reference_loss")  # fmt: skip
+    ladder.add_argument("--tasks", metavar="TASKS", help="table of the tasks used: task, chance, "
+                        "items; may be left out if the ladder has them")  # fmt: skip
+    ladder.add_argument("--rungs", choices=("last", "every"), default="last", help="whether only "
+                        "the end of each run speaks for the laws, or every checkpoint "
+                        "(default: %(default)s)")  # fmt: skip
+    targets = argparse.ArgumentParser(add_help=False)
+    targets.add_argument("--targets", metavar="TARGETS", required=True, help="table of the models "
+                         "to forecast: model, params, tokens; with task, loss, accuracy they are "
+                         "scored")  # fmt: skip
+    sampler = argparse.ArgumentParser(add_help=False)
+    group = sampler.add_argument_group("sampler")
+    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 1000)):
+        whole = _natural if name == "seed" else _positive
+        group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
+                           help="default: %(default)s")  # fmt: skip
+
+    def command(name: str, run: Any, text: str, *parents: argparse.ArgumentParser) -> Any:
+        added = commands.add_parser(name, help=text, description=f"{text}.", parents=parents)
+        added.set_defaults(command=run)
+        return added
+
+    command("demo", _demo, "forecast from a simulated ladder, beside the truth", out, sampler)
+    command(
+        "forecast", _forecast, "fit a ladder and forecast targets", ladder, targets, out, sampler
+    )
+    command("baseline", _baseline, "forecast with the published point fits", ladder, targets, out)
+    text = "hold out rungs, fit the others, forecast those held out, score"
+    added = command("backtest", _backtest, text, ladder, out, sampler)
+    added.add_argument("--hold-out", nargs="+", metavar="MODEL", help="hold out these models, in "
+                       "place of the largest size and of the longest runs")  # fmt: skip
+    added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
+                       "from ever less of the ladder (how_much.csv)")  # fmt: skip
+    return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from laddercast import __version__
+
+        print(f"laddercast {__version__}")
+        parser.exit()
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
+    return int(text)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from laddercast.simulate import demo_ladder
+
+    ladder, targets, truth = demo_ladder(args.seed)
+    with _folder(args.out, (*INPUTS, *TABLES, *FITTED)) as folder:
+        ladder.table.to_csv(folder / "ladder.csv", index=False)
+        ladder.tasks.to_csv(folder / "tasks.csv")
+        targets.to_csv(folder / "targets.csv", index=False)
+        return _fit_and_forecast(args, ladder, targets, folder, truth)
+
+
+def _forecast(args: argparse.Namespace) -> int:
+    ladder, targets = _read(args)
+    with _folder(args.out, (*TABLES, *FITTED)) as folder:
+        return _fit_and_forecast(args, ladder, targets, folder)
+
+
+def _fit_and_forecast(
+    args: argparse.Namespace,
+    ladder: "Ladder",
+    targets: "pd.DataFrame",
+    folder: Path,
+    truth: "pd.DataFrame | None" = None,
+) -> int:
+    from laddercast.backtest import PUBLISHED
+    from laddercast.baseline import baseline
+    from laddercast.design import loss_column
+    from laddercast.forecast import forecast, forecast_table
+    from laddercast.inference import fit
+
+    fitted = fit(ladder, **_settings(args))
+    fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
+    result = forecast(fitted, targets, seed=args.seed)
+    result.to_netcdf(folder / "predictions.nc", engine="h5netcdf")
+    table = forecast_table(result)
+    table.to_csv(folder / "forecast.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a task that the published method cannot fit has no point
+        points = baseline(ladder, targets, [PUBLISHED[loss_column(ladder.table)]])
+    _save(_plots().plot_forecast(result, points), folder / "forecast.png")
+    _print_forecast(table, truth)
+    if table["measured"].notna().any():
+        _score(result, points, folder)
+    return _converged(bool(result.attrs["converged"]), result.attrs["complaints"], folder)
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from laddercast.baseline import baseline
+    from laddercast.score import ALL, UNITS
+
+    ladder, targets = _read(args)
+    with _folder(args.out, TABLES) as folder:
+        table = baseline(ladder, targets)
+        table.to_csv(folder / "forecast.csv", index=False)
+        known = table.dropna(subset=["q50", "measured"])
+        known = known.assign(
+            error=(known["q50"] - known["measured"]).abs()
+            * known["quantity"].map(UNITS).astype(float)
+        )
+        cells = pd.concat([known, known.assign(task=ALL)])
+        groups = cells.groupby(["method", "quantity", c.TASK], sort=False)["error"]
+        scores = groups.agg(cells="size", error="mean").reset_index()
+        if len(scores):
+            scores.to_csv(folder / "scores.csv", index=False)
+        of_accuracy = table[table["quantity"] == c.ACCURACY]
+        columns = [*dict.fromkeys(of_accuracy["method"]), "measured"]
+        by_cell: dict[tuple[str, str], dict[str, float]] = {}
+        for row in of_accuracy.to_dict("records"):
+            values = by_cell.setdefault((row[c.MODEL], row[c.TASK]), {"measured": row["measured"]})
+            values[row["method"]] = row["q50"]
+        rows = [
+            [*cell, *(_percent(values[name]) for name in columns)]
+            for cell, values in by_cell.items()
+        ]
+        _print_rows(["target", "task", *columns], rows)
+        overall = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == ALL)]
+        for row in overall.to_dict("records"):
+            print(
+                f"{row['method']}: mean absolute error {row['error']:.2f} points, "
+                f"{row['cells']} cells"
+            )
+    return 0
+
+
+def _backtest(args: argparse.Namespace) -> int:
+    from laddercast.backtest import backtest, how_much_ladder, score_backtest
+    from laddercast.score import UNITS
+
+    ladder, targets = _read(args, args.how_much)
+    with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
+        table = backtest(ladder, hold_out=args.hold_out, **_settings(args))
+        written = table.rename(columns={"median": "q50"})
+        for name in ("q50", "measured", "baseline"):
+            written[name] /= written["quantity"].map(UNITS)
+        last = ["split", "baseline", "pit", "converged"]
+        written.reindex(columns=[*c.FORECAST_COLUMNS, *last]).to_csv(
+            folder / "forecast.csv", index=False
+        )
+        scores = score_backtest(table)
+        scores.to_csv(folder / "scores.csv", index=False)
+        _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
+        of_accuracy = scores[scores["quantity"] == c.ACCURACY]
+        _print_scores(of_accuracy, "split", {"published": "baseline_error"})
+        failed = [f"the split {name}" for name in _unconverged(table, "split")]
+        if targets is not None:
+            enough = how_much_ladder(ladder, targets, **_settings(args))
+            enough.to_csv(folder / "how_much.csv", index=False)
+            print()
+            overall = enough[enough[c.TASK] == "all"]
+            _print_scores(overall, "ladder", {"share": "share", "width80": "width80"})
+            failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
+        reason = f"{', '.join(failed)}; give more warmup or draws, or more rungs"
+        return _converged(not failed, reason, folder)
+
+
+def _unconverged(table: "pd.DataFrame", column: str) -> list[str]:
+    return list(dict.fromkeys(table.loc[table["converged"] == 0, column]))
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {word: getattr(args, word) for word in ("seed", "chains", "warmup", "draws", "device")}
+
+
+def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder", Any]:
+    """The ladder and the targets (None without), the faults of both in one ValueError."""
+    from laddercast.ladder import read_ladder, read_targets
+
+    faults, ladder, targets = [], None, None
+    try:
+        ladder = read_ladder(args.ladder, args.tasks, args.rungs)
+    except ValueError as error:
+        faults.append(str(error))
+    source = source if source is not None else getattr(args, "targets", None)
+    try:
+        targets = None if source is None else read_targets(source)
+    except ValueError as error:
+        faults.append(str(error))
+    if ladder is None or faults:
+        raise ValueError("\n".join(faults))
+    return ladder, targets
+
+
+@contextmanager
+def _folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A passing folder inside `out`, whose files move there once all are written.
+
+    Of `names`, what was not written is removed from `out`: it would belong to an earlier run.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        passing = TemporaryDirectory(prefix=".laddercast-", dir=out)
+    except OSError as error:
+        raise OSError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
+    with passing as folder:
+        yield Path(folder)
+        for name in names:
+            if (Path(folder) / name).exists():
+                os.replace(Path(folder) / name, out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    def show(message: Warning | str, *_: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        # Said once, at the end, with the exit status.
+        warnings.filterwarnings("ignore", "the (fit|forecast) has not converged")
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _converged(converged: bool, complaints: str, folder: Path) -> int:
+    if converged:
+        return 0
+    text = f"not converged, do not rely on these results: {complaints}"
+    (folder / MARK).write_text(text + "\n")
+    print(text, file=sys.stderr)
+    return NOT_CONVERGED
+
+
+def _plots() -> Any:
+    os.environ.setdefault("MPLBACKEND", "Agg")  # files only: no window, no display
+    from laddercast import plots
+
+    return plots
+
+
+def _save(ax: Any, path: Path) -> None:
+    ax.figure.savefig(path, dpi=150)
+
+
+def _score(result: "xr.DataTree", points: "pd.DataFrame", folder: Path) -> None:
+    from laddercast.score import ALL, score
+
+    scores = score(result)
+    scores.to_csv(folder / "scores.csv", index=False)
+    found = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == ALL)]
+    for row in found.to_dict("records"):
+        shares = [row[f"cover{level}"] for level in (50, 80, 95)]
+        inside = " / ".join(f"{round(share * row['cells'])}" for share in shares)
+        print(
+            f"{row['cells']} measured accuracies: mean absolute error {row['error']:.2f} points, "
+            f"CRPS {row['crps']:.2f} points; inside the 50 / 80 / 95 % interval: {inside}"
+        )
+    point = points[points["quantity"] == c.ACCURACY]
+    error = (100 * (point["q50"] - point["measured"])).abs()
+    if error.notna().any():
+        print(f"published method: mean absolute error {error.mean():.2f} points")
+
+
+def _print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
+    head = ["target", "task", "median", "80 % interval", "95 % interval"]
+    rows = []
+    of_accuracy = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
+    for row in of_accuracy.to_dict("records"):
+        pairs = (("q10", "q90"), ("q025", "q975"))
+        ends = [f"{_percent(row[low])} to {_percent(row[high])}" for low, high in pairs]
+        rows.append([row[c.MODEL], row[c.TASK], _percent(row["q50"]), *ends])
+    columns = {}
+    if of_accuracy["measured"].notna().any():
+        columns["measured"] = of_accuracy["measured"]
+    if truth is not None:
+        keys = [c.MODEL, c.TASK]
+        columns["truth"] = of_accuracy[keys].merge(truth, on=keys, how="left")[c.ACCURACY]
+    for name, values in columns.items():
+        head.append(name)
+        for cells, value in zip(rows, values, strict=True):
+            cells.append(_percent(value))
+    print("accuracy in %")
+    _print_rows(head, rows)
+
+
+def _print_scores(scores: "pd.DataFrame", first: str, more: dict[str, str]) -> None:
+    """Scores of accuracy, in points and in % of cells; `more` are further columns by heading."""
+    head = [first, "task", "cells", "error", "CRPS", "in 50 %", "in 80 %", "in 95 %", *more]
+    rows = [
+        [
+            str(row[first]), str(row[c.TASK]), str(row["cells"]),
+            f"{row['error']:.2f}", f"{row['crps']:.2f}",
+            *(f"{100 * row[f'cover{level}']:.0f}" for level in (50, 80, 95)),
+            *(f"{row[name]:.3g}" for name in more.values()),
+        ]
+        for _, row in scores.iterrows()
+    ]  # fmt: skip
+    print("accuracy: error, CRPS in points, measurements inside intervals in %")
+    _print_rows(head, rows)
+
+
+def _percent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def _print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with the first two columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for cells in (head, *rows):
+        line = [
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        print("  ".join(line).rstrip())

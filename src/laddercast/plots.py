@@ -1,0 +1,510 @@
+"""The figures. Each takes `ax` (an array of them where it has several panels) and returns it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from laddercast import columns as c
+from laddercast.fitted import tasks_of
+from laddercast.ladder import Ladder, run_ends
+from laddercast.score import ALL
+
+WIDTH = 8.0
+"""Inches: the width of a notebook's column."""
+COLUMNS = 4
+SMALL = 8
+"""Font size in points."""
+DRAWS = 200
+"""Draws, of the posterior's, from which curves are computed."""
+GRID = 80
+"""Points along each curve."""
+
+ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+"""Okabe and Ito's palette, safe for the colour-blind."""
+TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
+
+BANDS = ((95, 0.15), (80, 0.3))
+"""Central intervals in percent, and the opacity of each band."""
+
+Panels = np.ndarray[Any, np.dtype[np.object_]]
+
+
+def plot_stage1(
+    fitted: xr.DataTree,
+    forecast: xr.DataTree | None = None,
+    ladder: Ladder | None = None,
+    ax: Any = None,
+) -> Panels:
+    """Loss against tokens: law and bands (80, 95 %) per size, rungs, targets; a panel per task.
+
+    Targets are drawn from a `forecast`: the law at their size, the interval of the loss forecast,
+    and what was measured. Rungs are the ends of runs, of `ladder` if given, else of the fit, which
+    knows them if it was fitted with `rungs="last"`.
+    """
+    posterior = _thinned(fitted)
+    curves = list(posterior["curve"].to_numpy().astype(str))
+    axes = _panels(ax, len(curves))
+    rungs = _rungs(fitted, ladder)
+    constant = fitted["constant_data"]
+    params, tokens = (constant[word].to_numpy().astype(float) for word in (c.PARAMS, c.TOKENS))
+    sizes = _sizes(params)
+    targets = _targets(forecast)
+    longest = max([tokens.max(), *targets[c.TOKENS]])
+    grid = np.geomspace(tokens.min(), longest, GRID)
+    for panel, curve in zip(axes, curves, strict=False):
+        letters = {name: posterior[name].sel(curve=curve).to_numpy()[:, None] for name in STAGE_1}
+        for size, colour in sizes.items():
+            x = grid[grid <= tokens.max()]
+            _band(panel, x, _loss(letters, size, x), colour)
+            here = rungs[(rungs[c.PARAMS] == size) & (rungs["curve"] == curve)]
+            panel.plot(
+                here[c.TOKENS], here[c.LOSS], "o", ms=3.5, color=colour, mec="white", mew=0.3
+            )
+        task = curve if curve != c.REFERENCE_LOSS else None
+        for (name, colour), rows in _by_target(targets, task):
+            row = rows.iloc[0]
+            x = grid[grid <= 1.01 * row[c.TOKENS]]
+            _band(panel, x, _loss(letters, row[c.PARAMS], x), colour, linestyle="--", bands=())
+            _interval(panel, row[c.TOKENS], row, c.LOSS, colour, name)
+        panel.set_xscale("log")
+        _tokens(panel)
+        _titled(panel, curve)
+    _labelled(axes, "tokens", "loss")
+    _legend(axes, _rung_handles(sizes, targets), ax is None)
+    return axes
+
+
+def plot_stage2(
+    fitted: xr.DataTree,
+    forecast: xr.DataTree | None = None,
+    ladder: Ladder | None = None,
+    ax: Any = None,
+) -> Panels:
+    """Accuracy against loss: the law with 80 and 95 % bands, rungs, targets; a panel per task.
+
+    Arguments and rungs as in `plot_stage1`; a target's bars are its 80 and 95 % intervals.
+    """
+    posterior = _thinned(fitted)
+    tasks = tasks_of(fitted)
+    curves = list(posterior["curve"].to_numpy().astype(str))
+    axes = _panels(ax, len(tasks))
+    rungs = _rungs(fitted, ladder)
+    sizes = _sizes(fitted["constant_data"][c.PARAMS].to_numpy().astype(float))
+    targets = _targets(forecast)
+    for panel, (task, chance) in zip(axes, tasks[c.CHANCE].items(), strict=False):
+        curve = task if task in curves else curves[0]
+        here = rungs[(rungs["curve"] == curve) & (rungs[c.TASK] == task)]
+        rows = targets[targets[c.TASK] == task]
+        reached = np.array([*here[c.LOSS].dropna(), *rows["loss_q025"], *rows["loss_q975"]])
+        if not len(reached):  # not even a target: about the middle of the curve
+            middle = float(posterior["L0"].sel(task=task).median())
+            reached = np.array([0.6, 1.4]) * middle
+        margin = 0.05 * np.ptp(reached)
+        x = np.linspace(max(reached.min() - margin, 0), reached.max() + margin, GRID)
+        letters = {name: posterior[name].sel(task=task).to_numpy()[:, None] for name in STAGE_2}
+        _band(panel, x, 100 * _accuracy(letters, x), "0.35")
+        panel.axhline(100 * float(chance), color="0.5", lw=1, ls=":", zorder=0)
+        for size, colour in sizes.items():
+            of_size = here[here[c.PARAMS] == size]
+            panel.plot(
+                of_size[c.LOSS], 100 * of_size[c.ACCURACY], "o", ms=3.5,
+                color=colour, mec="white", mew=0.3,
+            )  # fmt: skip
+        for (name, colour), chosen in _by_target(targets, str(task)):
+            row = chosen.iloc[0]
+            _interval(panel, row["loss_q50"], row, c.ACCURACY, colour, name)
+            _interval(panel, 100 * row["accuracy_q50"], row, c.LOSS, colour, name, sideways=True)
+            panel.plot(
+                row["loss_measured"], 100 * row["accuracy_measured"], "D", ms=4, mfc=colour,
+                mec="black", mew=0.8, zorder=5,
+            )  # fmt: skip
+        panel.locator_params(axis="x", nbins=4)
+        _titled(panel, str(task))
+    _labelled(axes, "loss", "accuracy (%)")
+    handles = [*_rung_handles(sizes, targets), _line("0.6", ":", "guessing")]
+    _legend(axes, handles, ax is None)
+    return axes
+
+
+def plot_forecast(
+    forecast: xr.DataTree, baseline: pd.DataFrame | None = None, ax: Axes | None = None
+) -> Axes:
+    """Accuracy forecasts: 50, 80 and 95 % intervals per task and target, median and measurement.
+
+    `baseline` adds point forecasts, from a table as `baseline` gives it (its first method).
+    """
+    targets = _targets(forecast)
+    tasks = list(dict.fromkeys(targets[c.TASK]))
+    colours = _colours(targets)
+    own = ax is None
+    if ax is None:
+        size = (WIDTH, 1.0 + len(tasks) * (0.14 + 0.17 * len(colours)))
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+    step = 0.72 / len(colours)
+    points = _points(baseline)
+    for number, (name, colour) in enumerate(colours.items()):
+        for row in targets[targets[c.MODEL] == name].to_dict("records"):
+            y = tasks.index(row[c.TASK]) + (number - (len(colours) - 1) / 2) * step
+            for level, low, high, width in INTERVALS:
+                ends = [100 * row[f"accuracy_{end}"] for end in (low, high)]
+                alpha = {95: 0.35, 80: 0.65, 50: 1.0}[level]
+                ax.plot(ends, [y, y], lw=width, color=colour, alpha=alpha, solid_capstyle="butt")
+            ax.plot(100 * row["accuracy_q50"], y, "|", ms=8, mew=1.5, color="white", zorder=4)
+            ax.plot(
+                100 * row["accuracy_measured"], y, "D", ms=4.5, mec="black", mfc="white", zorder=6
+            )
+            point = points.get((name, row[c.TASK]))
+            if point is not None:
+                ax.plot(100 * point, y, "x", ms=5, mew=1.4, color="black", zorder=5)
+    for edge in range(1, len(tasks)):
+        ax.axhline(edge - 0.5, color="0.9", lw=0.8, zorder=0)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_ylim(len(tasks) - 0.5, -0.5)
+    ax.set_xlabel("accuracy (%)")
+    ax.grid(axis="x", color="0.92")
+    ax.set_axisbelow(True)
+    ax.set_title(_mark(forecast) or "Forecast: median, 50, 80 and 95 % intervals", fontsize=10)
+    handles = [_line(colour, "-", name, lw=4) for name, colour in colours.items()]
+    if targets["accuracy_measured"].notna().any():
+        handles.append(_marker("D", "measured", mec="black", mfc="white"))
+    if points:
+        handles.append(_marker("x", "published method", color="black", mew=1.4))
+    _legend([ax], handles, own)
+    return ax
+
+
+def plot_noise(noise: pd.DataFrame, error: pd.DataFrame | None = None, ax: Any = None) -> Panels:
+    """Tasks ranked by the noise of their metric, and by the error of their accuracy forecasts.
+
+    `noise` as `noise_by_task` gives it, `error` as `score` does. Panels: SD of loss and of
+    accuracy between checkpoints (dots: measured; bars: the posterior's 90 % intervals), and the
+    mean absolute error, each ranked by itself.
+    """
+    tables = [
+        (title, noise[(noise["noise"] == kind) & (noise["unit"] == unit)])
+        for kind, unit, title in (
+            ("loss_checkpoint", "%", "loss between\ncheckpoints (SD, %)"),
+            ("accuracy_checkpoint", "points", "accuracy between\ncheckpoints (SD, points)"),
+        )
+    ]
+    if error is not None:
+        of_accuracy = error[(error["quantity"] == c.ACCURACY) & (error[c.TASK] != ALL)]
+        title = "accuracy forecast\n(mean |error|, points)"
+        tables.append((title, of_accuracy.rename(columns={"error": "measured"})))
+    tasks = list(dict.fromkeys(noise[c.TASK]))
+    colours = dict(
+        zip(tasks, mpl.colormaps["viridis"](np.linspace(0, 0.9, len(tasks))), strict=True)
+    )
+    # Each task keeps its colour, by its rank in the noise of accuracy, so that it can be followed.
+    for task, colour in zip(
+        tables[1][1].sort_values("measured")[c.TASK], list(colours.values()), strict=False
+    ):
+        colours[task] = colour
+    axes = _panels(ax, len(tables), columns=3, height=0.9 + 0.25 * len(tasks))
+    for panel, (title, table) in zip(axes, tables, strict=False):
+        known = "q50" in table and table["q50"].notna().any()
+        ranked = table.sort_values("q50" if known else "measured", na_position="first")
+        for y, row in enumerate(ranked.to_dict("records")):
+            colour = colours.get(row[c.TASK], "0.5")
+            if known:
+                panel.plot([row["q05"], row["q95"]], [y, y], color=colour, lw=4, alpha=0.5)
+                panel.plot(row["q50"], y, "|", ms=9, mew=2, color=colour)
+            panel.plot(row["measured"], y, "o", ms=5, color=colour, mec="black", mew=0.6, zorder=4)
+        panel.set_yticks(range(len(ranked)), ranked[c.TASK], fontsize=SMALL)
+        panel.set_ylim(-0.6, len(ranked) - 0.4)
+        panel.set_xlim(left=0)
+        panel.set_title(title, fontsize=SMALL + 1)
+        panel.tick_params(axis="x", labelsize=SMALL)
+        panel.grid(axis="x", color="0.92")
+        panel.set_axisbelow(True)
+    handles = [_marker("o", "measured", mfc="0.6", mec="black", mew=0.6)]
+    if "q50" in noise:
+        handles.append(_line("0.6", "-", "posterior, median and 90 % interval", lw=4))
+    _legend(axes, handles, ax is None)
+    return axes
+
+
+def plot_calibration(table: pd.DataFrame, ax: Any = None) -> Panels:
+    """Whether a backtest's intervals mean what they say: coverage by level, and the PIT histogram.
+
+    `table` as `backtest` gives it (column `pit`); one colour per quantity. A forecast that is
+    right on average follows the diagonal, and its PIT is flat. Cells of one model go up and down
+    together, so departures are less telling than their number suggests.
+    """
+    axes = _panels(ax, 2, columns=2, height=3.2)
+    levels = np.linspace(0, 1, 1001)
+    axes[0].plot([0, 100], [0, 100], color="0.6", lw=1, ls=":")
+    bins = np.linspace(0, 1, 11)
+    named = {c.ACCURACY: BLUE, c.LOSS: ORANGE}
+    pits = {
+        quantity: table.loc[table["quantity"] == quantity, "pit"].dropna() for quantity in named
+    }
+    for quantity, pit in pits.items():
+        if pit.empty:
+            continue
+        # A measurement lies inside the central interval that just reaches it, and wider ones.
+        inside = (2 * np.abs(pit.to_numpy() - 0.5))[:, None] <= levels + 1e-12
+        axes[0].plot(
+            100 * levels, 100 * inside.mean(axis=0), color=named[quantity], lw=1.8,
+            label=f"{quantity} ({len(pit)} cells)",
+        )  # fmt: skip
+        share = np.histogram(pit, bins)[0] / len(pit)
+        axes[1].stairs(100 * share, bins, color=named[quantity], lw=1.8)
+        axes[1].stairs(100 * share, bins, color=named[quantity], fill=True, alpha=0.15)
+    axes[1].axhline(10, color="0.6", lw=1, ls=":")
+    axes[0].set(
+        xlabel="nominal level of the interval (%)", ylabel="measurements inside (%)",
+        xlim=(0, 100), ylim=(0, 101), title="Coverage",
+    )  # fmt: skip
+    axes[1].set(
+        xlabel="PIT (share of draws below the measurement)", ylabel="cells (%)", xlim=(0, 1),
+        title="PIT histogram",
+    )  # fmt: skip
+    handles = [*axes[0].get_legend_handles_labels()[0], _line("0.6", ":", "ideal")]
+    _legend(axes, handles, ax is None)
+    return axes
+
+
+STAGE_1 = ("A", "alpha", "B", "beta", "E")
+STAGE_2 = ("a", "k", "L0", "b")
+INTERVALS = ((95, "q025", "q975", 2.5), (80, "q10", "q90", 5.0), (50, "q25", "q75", 7.0))
+
+
+def _loss(letters: dict[str, np.ndarray], params: float, tokens: np.ndarray) -> Any:
+    of_params = letters["A"] * float(params) ** -letters["alpha"]
+    return of_params + letters["B"] * tokens ** -letters["beta"] + letters["E"]
+
+
+def _accuracy(letters: dict[str, np.ndarray], loss: np.ndarray) -> Any:
+    # a / (1 + exp(-k (loss - L0))) + b, by tanh as exp overflows.
+    return letters["b"] + letters["a"] * (
+        0.5 + 0.5 * np.tanh(letters["k"] * (loss - letters["L0"]) / 2)
+    )
+
+
+def _thinned(fitted: xr.DataTree) -> xr.Dataset:
+    posterior = fitted["posterior"].to_dataset()[[*STAGE_1, *STAGE_2]]
+    flat = posterior.stack(sample=("chain", "draw"))
+    kept = np.linspace(0, flat.sizes["sample"] - 1, min(DRAWS, flat.sizes["sample"])).astype(int)
+    return flat.isel(sample=kept).transpose("sample", ...)
+
+
+def _rungs(fitted: xr.DataTree, ladder: Ladder | None) -> pd.DataFrame:
+    """Ends of runs: `model, params, tokens, task, curve, loss, accuracy`."""
+    curves = list(fitted["posterior"]["curve"].to_numpy().astype(str))
+    common = curves == [c.REFERENCE_LOSS]
+    if ladder is not None:
+        ends = run_ends(ladder.table)
+        ends[c.LOSS] = ends[c.REFERENCE_LOSS if common else c.LOSS]
+    else:
+        ends = _ends_of_fit(fitted, common)
+    return ends.assign(curve=c.REFERENCE_LOSS if common else ends[c.TASK])
+
+
+def _ends_of_fit(fitted: xr.DataTree, common: bool) -> pd.DataFrame:
+    observed = fitted["observed_data"].to_dataset()
+
+    def part(quantity: str) -> pd.DataFrame:
+        names = {word: f"{quantity}_{word}" for word in (c.MODEL, c.TASK)}
+        columns = {word: observed[name].to_numpy().astype(str) for word, name in names.items()}
+        return pd.DataFrame(columns | {quantity: observed[quantity].to_numpy()})
+
+    loss, accuracy = part(c.LOSS), part(c.ACCURACY)
+    if accuracy.duplicated([c.MODEL, c.TASK]).any() or loss.duplicated([c.MODEL, c.TASK]).any():
+        loss, accuracy = loss.iloc[:0], accuracy.iloc[:0]  # checkpoints, of unknown tokens
+    if common:
+        ends = accuracy.merge(loss.drop(columns=c.TASK), on=c.MODEL, how="left")
+    else:
+        ends = accuracy.merge(loss, on=[c.MODEL, c.TASK], how="outer")
+    runs = fitted["constant_data"].to_dataset()[[c.PARAMS, c.TOKENS]].to_dataframe()
+    runs.index = runs.index.astype(str)
+    return ends.join(runs, on=c.MODEL)
+
+
+def _targets(forecast: xr.DataTree | None) -> pd.DataFrame:
+    """One row per target x task: `loss_q50`, `accuracy_measured` and so on, quantiles of both."""
+    quantities = (c.LOSS, c.ACCURACY)
+    words = [c.MODEL, c.PARAMS, c.TOKENS, c.TASK]
+    values = [
+        f"{quantity}_{name}" for quantity in quantities for name in (*c.QUANTILES, "measured")
+    ]
+    if forecast is None:
+        return pd.DataFrame(columns=[*words, *values])
+    predictions = forecast["predictions"].to_dataset()
+    table = pd.DataFrame({word: predictions[word].to_numpy() for word in words})
+    table[[c.MODEL, c.TASK]] = table[[c.MODEL, c.TASK]].astype(str)
+    for quantity in quantities:
+        draws = predictions[quantity].to_numpy().reshape(-1, len(table))
+        levels = np.quantile(draws, list(c.QUANTILES.values()), axis=0)
+        for name, value in zip(c.QUANTILES, levels, strict=True):
+            table[f"{quantity}_{name}"] = value
+        known = "measured" in forecast.children and quantity in forecast["measured"]
+        table[f"{quantity}_measured"] = (
+            forecast["measured"][quantity].to_numpy() if known else np.nan
+        )
+    return table
+
+
+def _points(baseline: pd.DataFrame | None) -> dict[tuple[str, str], float]:
+    if baseline is None:
+        return {}
+    rows = baseline[baseline["quantity"] == c.ACCURACY].dropna(subset=["q50"])
+    rows = rows.drop_duplicates([c.MODEL, c.TASK])
+    return dict(zip(zip(rows[c.MODEL], rows[c.TASK], strict=True), rows["q50"], strict=True))
+
+
+def _colours(targets: pd.DataFrame) -> dict[str, str]:
+    names = dict.fromkeys(targets[c.MODEL])
+    return {str(name): TARGETS[i % len(TARGETS)] for i, name in enumerate(names)}
+
+
+def _by_target(
+    targets: pd.DataFrame, task: str | None
+) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    chosen = targets if task is None else targets[targets[c.TASK] == task]
+    pairs = [(pair, chosen[chosen[c.MODEL] == pair[0]]) for pair in _colours(targets).items()]
+    return [(pair, rows) for pair, rows in pairs if len(rows)]
+
+
+def _sizes(params: np.ndarray) -> dict[float, Any]:
+    sizes = np.unique(params)
+    colours = mpl.colormaps["viridis"](np.linspace(0.05, 0.85, len(sizes)))
+    return dict(zip(sizes.tolist(), colours, strict=True))
+
+
+def _band(
+    ax: Axes,
+    x: np.ndarray,
+    draws: np.ndarray,
+    colour: Any,
+    linestyle: str = "-",
+    bands: Sequence[tuple[int, float]] = BANDS,
+) -> None:
+    for level, alpha in bands:
+        ends = np.quantile(draws, [0.5 - level / 200, 0.5 + level / 200], axis=0)
+        ax.fill_between(x, *ends, color=colour, alpha=alpha, lw=0)
+    ax.plot(x, np.median(draws, axis=0), color=colour, lw=1.2, ls=linestyle)
+
+
+def _interval(
+    ax: Axes,
+    at: float,
+    row: Any,
+    quantity: str,
+    colour: str,
+    name: str,
+    sideways: bool = False,
+) -> None:
+    """A target's 95 and 80 % intervals as bars; its measurement as a diamond, unless sideways."""
+    unit = 100 if quantity == c.ACCURACY else 1
+    for _, low, high, width in INTERVALS[:2]:
+        ends = [unit * row[f"{quantity}_{end}"] for end in (low, high)]
+        pair = (ends, [at, at]) if sideways else ([at, at], ends)
+        ax.plot(*pair, color=colour, lw=width / 2, alpha=0.8, solid_capstyle="butt", zorder=4)
+    if not sideways and quantity == c.LOSS:
+        ax.plot(at, row["loss_measured"], "D", ms=4, mfc=colour, mec="black", mew=0.8, zorder=5)
+
+
+def _panels(ax: Any, count: int, columns: int = COLUMNS, height: float = 1.75) -> Panels:
+    if ax is not None:
+        axes = np.asarray(ax, dtype=object).ravel()
+        if len(axes) < count:
+            raise ValueError(f"{len(axes)} axes for {count} panels; give one for each")
+        return axes[:count]
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    width = WIDTH if columns > 1 else WIDTH / 2
+    fig, grid = plt.subplots(
+        rows, columns, figsize=(width, height * rows + 0.6), squeeze=False, layout="constrained"
+    )
+    axes = grid.ravel()
+    for empty in axes[count:]:
+        fig.delaxes(empty)
+    return axes[:count]
+
+
+def _titled(ax: Axes, title: str) -> None:
+    ax.set_title(title, fontsize=SMALL + 1, pad=3)
+    ax.tick_params(labelsize=SMALL - 1)
+
+
+def _labelled(axes: Panels, x: str, y: str) -> None:
+    """Axis labels at the figure's edges only: on the left, and where no panel lies below."""
+    for ax in axes:
+        place = ax.get_subplotspec()
+        if place is None or place.is_first_col():
+            ax.set_ylabel(y, fontsize=SMALL)
+        ax.set_xlabel(x, fontsize=SMALL)
+        below = place is not None and place.rowspan.stop * place.get_gridspec().ncols
+        if below and place.colspan.start + below < len(axes):
+            ax.set_xlabel("")
+
+
+def _tokens(ax: Axes) -> None:
+    """Ticks of tokens at powers of 10, as 1B, 10B, 1T."""
+    low, high = np.log10(ax.get_xlim())
+    decades = np.arange(np.ceil(low), np.floor(high) + 1)
+    # Narrow panels: no more than four labels.
+    step = max(1, -(-len(decades) // 4))
+    ax.xaxis.set_major_locator(FixedLocator((10.0 ** decades[::step]).tolist()))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(number: float) -> str:
+    """1.28e9 as 1.3B."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * unit:
+            scaled = number / unit
+            return f"{scaled:.0f}{letter}" if scaled >= 10 else f"{scaled:.2g}{letter}"
+    return f"{number:.3g}"
+
+
+def _line(colour: Any, linestyle: str, label: str, lw: float = 1.5) -> Line2D:
+    return Line2D([], [], color=colour, ls=linestyle, lw=lw, label=label)
+
+
+def _marker(marker: str, label: str, **style: Any) -> Line2D:
+    return Line2D([], [], ls="", marker=marker, ms=5, label=label, **style)
+
+
+def _rung_handles(sizes: dict[float, Any], targets: pd.DataFrame) -> list[Line2D]:
+    chosen = _few(list(sizes.items()), 6)
+    handles = [_marker("o", _short(size), color=colour) for size, colour in chosen]
+    for name, colour in _colours(targets).items():
+        handles.append(_line(colour, "-", f"{name}, 80 and 95 %", lw=2.5))
+    if targets[["loss_measured", "accuracy_measured"]].notna().any(axis=None):
+        handles.append(_marker("D", "measured", mfc="white", mec="black"))
+    return handles
+
+
+def _few(items: list[Any], count: int) -> list[Any]:
+    """At most `count` of them, evenly, with both ends."""
+    if len(items) <= count:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bool) -> None:
+    """Below our own figure, in as many rows as it takes; inside the last of the user's axes."""
+    style: dict[str, Any] = {"handles": list(handles), "fontsize": SMALL, "handletextpad": 0.5}
+    if not own:
+        axes[-1].legend(**style)
+        return
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(WIDTH * 14 / (longest + 6))))
+    axes[0].figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)
+
+
+def _mark(tree: xr.DataTree) -> str:
+    return "" if tree.attrs.get("converged", 1) else "NOT CONVERGED: do not rely on these intervals"

@@ -1,0 +1,249 @@
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from laddercast import columns as c
+from laddercast.cli import main
+
+QUICK = ["--chains", "2", "--warmup", "30", "--draws", "20"]
+TARGETS = pd.DataFrame(
+    {
+        "model": "3B",
+        "params": 3_000_000_000,
+        "tokens": 60_000_000_000,
+        "task": ["easy", "hard"],
+        "loss": [0.8, 0.8],
+        "accuracy": [0.8, 0.7],
+    }
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path, small_table: pd.DataFrame) -> dict[str, str]:
+    small_table.to_csv(tmp_path / "ladder.csv", index=False)
+    TARGETS.to_csv(tmp_path / "targets.csv", index=False)
+    names = {"ladder": "ladder.csv", "targets": "targets.csv", "out": "out"}
+    return {name: str(tmp_path / file) for name, file in names.items()}
+
+
+def python(code: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["forecast"], ["baseline"], ["backtest"]])
+def test_help_is_quick(command):
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        run = subprocess.run(
+            [sys.executable, "-m", "laddercast", *command, "--help"], capture_output=True, text=True
+        )
+        seconds.append(time.perf_counter() - start)
+        assert run.returncode == 0
+        assert run.stdout.startswith("usage: laddercast")
+    assert np.median(seconds) < 0.5
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("laddercast 0.")
+
+
+FUNCTIONS = """
+def functions(*names):
+    for name in names:
+        assert inspect.isfunction(getattr(lc, name)), name
+"""
+
+
+def test_names_shared_with_modules_are_functions_if_the_modules_came_first():
+    python(
+        "import inspect, laddercast.score, laddercast.baseline\n"
+        "import laddercast as lc\n" + FUNCTIONS + "functions('score', 'baseline')\n"
+        "lc.forecast_table\n"
+        "functions('forecast', 'score', 'baseline')\n"
+        "from laddercast import baseline\n"
+        "from laddercast.forecast import forecast\n"
+        "assert baseline is lc.baseline and forecast is lc.forecast"
+    )
+
+
+def test_all_public_names_load_whatever_came_first():
+    """ArviZ before `numpyro.infer` is a trap: the one registers the other only if loaded."""
+    python(
+        "import inspect, arviz\n"
+        "import laddercast as lc\n" + FUNCTIONS + "lc.fit\n"
+        "functions('forecast', 'score', 'baseline', 'backtest', 'simulate')\n"
+        "import laddercast.forecast, laddercast.score, laddercast.baseline, laddercast.backtest\n"
+        "functions('forecast', 'score', 'baseline', 'backtest', 'simulate')\n"
+        "assert set(lc.__all__) <= set(dir(lc))\n"
+        "for name in lc.__all__: assert getattr(lc, name) is not None\n"
+        "try: lc.nothing\n"
+        "except AttributeError as error: assert 'nothing' in str(error)\n"
+        "else: raise SystemExit(1)\n"
+        "import numpyro\n"
+        "drawn = numpyro.handlers.seed(lambda: numpyro.sample('gap', lc.Priors().gap), 0)()\n"
+        "assert 0 < float(drawn) < 1\n"
+    )
+
+
+def test_importing_the_package_imports_nothing_slow():
+    python(
+        "import sys, laddercast, laddercast.cli\n"
+        "slow = {'jax', 'numpy', 'pandas', 'numpyro', 'arviz', 'xarray', 'matplotlib'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)"
+    )
+
+
+def test_every_fault_is_named_in_one_message(files, tmp_path, small_table, capsys):
+    wrong = small_table.copy()
+    wrong["accuracy"] *= 100
+    wrong.to_csv(files["ladder"], index=False)
+    TARGETS.drop(columns="tokens").to_csv(files["targets"], index=False)
+    status = main(
+        ["forecast", files["ladder"], "--targets", files["targets"], "--out", files["out"]]
+    )
+    said = capsys.readouterr()
+    assert status == 2
+    assert said.err.startswith("error: ")
+    assert "give fractions, not percent" in said.err
+    assert "tokens" in said.err
+    assert "Traceback" not in said.err
+    assert not said.out
+    assert not Path(files["out"]).exists()
+
+
+def test_missing_files_and_folders_that_cannot_be_made(files, capsys):
+    assert main(["baseline", "no.csv", "--targets", "none.csv", "--out", files["out"]]) == 2
+    said = capsys.readouterr().err
+    assert "no.csv" in said
+    assert "none.csv" in said
+    taken = files["targets"]
+    assert main(["baseline", files["ladder"], "--targets", taken, "--out", taken]) == 2
+    assert "give a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--draws", "0"], ["--seed", "-1"], ["--rungs", "some"]])
+def test_wrong_options_are_refused(files, words):
+    with pytest.raises(SystemExit) as stopped:
+        main(["forecast", files["ladder"], "--targets", files["targets"], "--out", "x", *words])
+    assert stopped.value.code == 2
+
+
+def test_interrupt(files, monkeypatch, capsys):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("laddercast.ladder"), "read_ladder", stop)
+    status = main(
+        ["baseline", files["ladder"], "--targets", files["targets"], "--out", files["out"]]
+    )
+    assert status == 130
+
+
+def test_baseline_writes_points_and_their_scores(files, capsys):
+    out = Path(files["out"])
+    status = main(["baseline", files["ladder"], "--targets", files["targets"], "--out", str(out)])
+    said = capsys.readouterr()
+    assert status == 0
+    assert sorted(path.name for path in out.iterdir()) == ["forecast.csv", "scores.csv"]
+    table = pd.read_csv(out / "forecast.csv")
+    assert list(table.columns) == [*c.FORECAST_COLUMNS, "method"]
+    assert {"two_step", "single_step"} <= set(table["method"])
+    scores = pd.read_csv(out / "scores.csv").set_index(["method", "quantity", "task"])
+    row = table[(table["method"] == "two_step") & (table["quantity"] == "accuracy")]
+    error = 100 * (row["q50"] - row["measured"]).abs().mean()
+    assert scores.loc[("two_step", "accuracy", "all"), "error"] == pytest.approx(error)
+    assert "3B" in said.out
+    assert "mean absolute error" in said.out
+
+
+def test_results_of_an_earlier_run_do_not_stay(files):
+    out = Path(files["out"])
+    command = ["baseline", files["ladder"], "--targets", files["targets"], "--out", str(out)]
+    assert main(command) == 0
+    assert (out / "scores.csv").exists()
+    TARGETS[["model", "params", "tokens"]].iloc[:1].to_csv(files["targets"], index=False)
+    assert main(command) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["forecast.csv"]
+
+
+@pytest.mark.slow
+def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
+    out = Path(files["out"])
+    far = TARGETS.assign(model="far", params=10**13, tokens=10**15)
+    pd.concat([TARGETS, far]).to_csv(files["targets"], index=False)
+    status = main(
+        ["forecast", files["ladder"], "--targets", files["targets"], "--out", str(out), *QUICK]
+    )
+    said = capsys.readouterr()
+    assert status == 3
+    assert sorted(path.name for path in out.iterdir()) == [
+        "NOT_CONVERGED.txt", "fit.nc", "forecast.csv", "forecast.png", "predictions.nc",
+        "scores.csv",
+    ]  # fmt: skip
+    assert said.err.count("not converged") == 1
+    assert "warning: target far lies" in said.err
+    assert ".py" not in said.err
+    assert "inside the 50 / 80 / 95 % interval" in said.out
+
+    table = pd.read_csv(out / "forecast.csv")
+    assert list(table.columns) == list(c.FORECAST_COLUMNS)
+    assert len(table) == 2 * 2 * 2
+    predictions = xr.open_datatree(out / "predictions.nc")["predictions"]
+    assert predictions["accuracy"].dims == ("chain", "draw", "row")
+    assert list(predictions["task"].to_numpy()) == ["easy", "hard"] * 2
+    assert all(type(name) is str for name in predictions["model"].to_numpy().tolist())
+    accuracy = predictions["accuracy"].to_numpy()
+    assert ((accuracy >= 0) & (accuracy <= 1)).all()
+    assert xr.open_datatree(out / "fit.nc").attrs["converged"] == 0
+
+    again = out / "again.nc"
+    python(
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "import xarray as xr, laddercast as lc\n"
+        f"fitted = xr.open_datatree({str(out / 'fit.nc')!r})\n"
+        f"forecast = lc.forecast(fitted, {files['targets']!r})\n"
+        f"forecast.to_netcdf({str(again)!r}, engine='h5netcdf')"
+    )
+    other = xr.open_datatree(again)["predictions"].to_dataset()
+    xr.testing.assert_equal(other, predictions.to_dataset())
+
+
+@pytest.mark.slow
+def test_demo_shows_the_truth(tmp_path, capsys):
+    status = main(["demo", "--out", str(tmp_path), *QUICK])
+    said = capsys.readouterr()
+    assert status in (0, 3)
+    assert {"ladder.csv", "tasks.csv", "targets.csv", "fit.nc"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    assert "truth" in said.out
+
+
+@pytest.mark.slow
+def test_backtest_writes_all(files, capsys):
+    out = Path(files["out"])
+    status = main(["backtest", files["ladder"], "--out", str(out), *QUICK])
+    said = capsys.readouterr()
+    assert status == 3
+    assert {path.name for path in out.iterdir()} == {
+        "forecast.csv", "scores.csv", "backtest.png", "NOT_CONVERGED.txt"
+    }  # fmt: skip
+    table = pd.read_csv(out / "forecast.csv")
+    assert list(table.columns)[: len(c.FORECAST_COLUMNS)] == list(c.FORECAST_COLUMNS)
+    accuracy = table[table["quantity"] == "accuracy"]
+    assert accuracy["measured"].between(0, 1).all()
+    assert accuracy["q50"].between(0, 1).all()
+    assert "published" in said.out

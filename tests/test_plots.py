@@ -1,0 +1,191 @@
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import arviz as az
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from laddercast.plots import (
+    plot_calibration,
+    plot_forecast,
+    plot_noise,
+    plot_stage1,
+    plot_stage2,
+)
+
+TASKS = ["easy", "hard"]
+MODELS = ["small", "middle", "big"]
+PARAMS = np.array([2e8, 4e8, 8e8])
+TOKENS = np.array([4e9, 8e9, 16e9])
+LETTERS = {"A": 400.0, "alpha": 0.35, "B": 600.0, "beta": 0.35, "E": 0.4}
+CURVE = {"a": -0.7, "b": 0.95, "k": 4.0, "L0": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def fitted_of(curves: list[str]) -> xr.DataTree:
+    rng = np.random.default_rng(0)
+    chains = (2, 150)
+    posterior = {
+        name: value * np.exp(rng.normal(0, 0.01, (*chains, len(curves))))
+        for name, value in LETTERS.items()
+    } | {
+        name: value * np.exp(rng.normal(0, 0.01, (*chains, len(TASKS))))
+        for name, value in CURVE.items()
+    }
+    tree = az.from_dict(
+        {
+            "posterior": posterior,
+            "observed_data": {
+                "loss": np.tile([1.2, 1.1, 1.0], len(curves)),
+                "accuracy": np.tile([0.4, 0.45, 0.5], len(TASKS)),
+            },
+            "constant_data": {
+                "chance": np.array([0.25, 0.5]),
+                "items": np.array([1000.0, 500.0]),
+                "params": PARAMS,
+                "tokens": TOKENS,
+            },
+        },
+        coords={"task": TASKS, "curve": curves, "model": MODELS},
+        dims={name: ["curve"] for name in LETTERS}
+        | {name: ["task"] for name in CURVE}
+        | {"chance": ["task"], "items": ["task"], "params": ["model"], "tokens": ["model"]}
+        | {"loss": ["loss_row"], "accuracy": ["accuracy_row"]},
+    )
+    tree["observed_data"] = xr.DataTree(
+        tree["observed_data"]
+        .to_dataset()
+        .assign_coords(
+            loss_model=("loss_row", MODELS * len(curves)),
+            loss_task=("loss_row", np.repeat(curves, 3)),
+            accuracy_model=("accuracy_row", MODELS * 2),
+            accuracy_task=("accuracy_row", np.repeat(TASKS, 3)),
+        )
+    )
+    return tree
+
+
+def forecast_of(*, measured: bool = True, converged: int = 1) -> xr.DataTree:
+    rng = np.random.default_rng(1)
+    coords = {
+        "model": ("row", ["7B", "7B", "13B", "13B"]),
+        "task": ("row", TASKS * 2),
+        "params": ("row", [7e9, 7e9, 13e9, 13e9]),
+        "tokens": ("row", [4e12, 4e12, 5e12, 5e12]),
+    }
+    dims = ("chain", "draw", "row")
+    groups = {
+        "predictions": xr.Dataset(
+            {
+                "loss": (dims, rng.normal(0.7, 0.02, (2, 100, 4))),
+                "accuracy": (dims, rng.normal(0.7, 0.04, (2, 100, 4))),
+            },
+            coords=coords,
+        )
+    }
+    if measured:
+        values = {"loss": ("row", [0.7] * 4), "accuracy": ("row", [0.7, 0.72, 0.74, np.nan])}
+        groups["measured"] = xr.Dataset(values, coords=coords)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs["converged"] = converged
+    return tree
+
+
+def texts(figure: mpl.figure.Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize("plot", [plot_stage1, plot_stage2])
+@pytest.mark.parametrize("curves", [TASKS, ["reference_loss"]])
+@pytest.mark.parametrize("forecast", [None, forecast_of(), forecast_of(measured=False)])
+def test_stages_have_one_panel_for_each_curve_or_task(plot, curves, forecast):
+    axes = plot(fitted_of(curves), forecast)
+    expected = curves if plot is plot_stage1 else TASKS
+    assert [ax.get_title() for ax in axes] == expected
+    axes[0].figure.draw_without_rendering()
+    legend = texts(axes[0].figure)
+    assert legend[:3] == ["200M", "400M", "800M"]
+    assert ("measured" in legend) == (forecast is not None and "measured" in forecast.children)
+
+
+def test_stage_1_marks_tokens_in_words():
+    axes = plot_stage1(fitted_of(TASKS), forecast_of())
+    axes[0].figure.draw_without_rendering()
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["10B", "100B", "1T"]
+
+
+def test_stage_1_draws_the_law():
+    axes = plot_stage1(fitted_of(TASKS))
+    line = axes[0].lines[0]
+    tokens, loss = line.get_xdata(), line.get_ydata()
+    law = 400 * PARAMS[0] ** -0.35 + 600 * tokens**-0.35 + 0.4
+    np.testing.assert_allclose(loss, law, rtol=0.02)
+
+
+def test_stage_2_draws_the_law_in_percent():
+    axes = plot_stage2(fitted_of(TASKS))
+    loss, accuracy = axes[0].lines[0].get_data()
+    law = 0.95 - 0.7 / (1 + np.exp(-4 * (loss - 1)))
+    np.testing.assert_allclose(accuracy, 100 * law, atol=2)
+
+
+def test_forecast_draws_into_the_axes_it_is_given():
+    figure, ax = plt.subplots()
+    assert plot_forecast(forecast_of(), ax=ax) is ax
+    assert not figure.legends
+    assert ax.get_legend() is not None
+    assert [label.get_text() for label in ax.get_yticklabels()] == TASKS
+
+
+def test_forecast_shows_published_points_and_missing_convergence():
+    points = pd.DataFrame(
+        {"model": ["7B"], "task": ["easy"], "quantity": ["accuracy"], "q50": [0.66]}
+    )
+    ax = plot_forecast(forecast_of(converged=0), points)
+    assert "NOT CONVERGED" in ax.get_title()
+    assert "published method" in texts(ax.figure)
+    assert 66.0 in [float(x) for line in ax.lines for x in np.ravel(line.get_xdata())]
+
+
+def test_panels_need_enough_axes():
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="1 axes for 2 panels"):
+        plot_stage1(fitted_of(TASKS), ax=ax)
+
+
+@pytest.mark.parametrize("with_posterior", [False, True])
+@pytest.mark.parametrize("with_error", [False, True])
+def test_noise_ranks_tasks(with_posterior, with_error):
+    kinds = [("loss_checkpoint", "%"), ("accuracy_checkpoint", "points")]
+    noise = pd.DataFrame(
+        {"task": task, "noise": kind, "unit": unit, "measured": sd}
+        for kind, unit in kinds
+        for task, sd in (("hard", 0.9), ("easy", 0.2), ("new", np.nan))
+    )
+    if with_posterior:
+        noise[["q05", "q50", "q95"]] = noise[["measured"] * 3].to_numpy() * [0.8, 1, 1.2]
+    error = pd.DataFrame(
+        {"quantity": "accuracy", "task": ["easy", "hard", "all"], "error": [3.0, 1.0, 2.0]}
+    )
+    axes = plot_noise(noise, error if with_error else None)
+    ranks = [[label.get_text() for label in ax.get_yticklabels()] for ax in axes]
+    assert ranks == [["new", "easy", "hard"]] * 2 + [["hard", "easy"]] * with_error
+
+
+def test_calibration_of_uniform_pits_follows_the_diagonal():
+    pit = (np.arange(1000) + 0.5) / 1000
+    table = pd.DataFrame({"quantity": "accuracy", "pit": pit})
+    coverage, histogram = plot_calibration(table)
+    nominal, inside = coverage.lines[1].get_data()
+    np.testing.assert_allclose(inside, nominal, atol=0.5)
+    heights = histogram.patches[0].get_data().values
+    np.testing.assert_allclose(heights, 10.0)
