@@ -117,6 +117,17 @@ def test_stages_have_one_panel_for_each_curve_or_task(plot, curves, forecast):
     assert ("measured" in legend) == (forecast is not None and "measured" in forecast.children)
 
 
+def test_a_fit_to_every_checkpoint_needs_the_ladder_for_its_rungs():
+    tree = fitted_of(TASKS)
+    twice = tree["observed_data"].to_dataset().isel(loss_row=[0, 0, 1], accuracy_row=[0, 0, 1])
+    tree["observed_data"] = xr.DataTree(twice)
+    for plot in (plot_stage1, plot_stage2):
+        for ax in plot(tree):
+            assert not [
+                x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()
+            ]
+
+
 def test_stage_1_marks_tokens_in_words():
     axes = plot_stage1(fitted_of(TASKS), forecast_of())
     axes[0].figure.draw_without_rendering()

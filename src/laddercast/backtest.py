@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from laddercast import columns as c
@@ -18,6 +17,9 @@ from laddercast.score import UNITS, score_cells, summarise
 
 PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 """The published method for the loss that the fit is on."""
+
+SIZE, LENGTH = c.PARAMS, "tokens per parameter"
+"""What a ladder is cut by."""
 
 
 def backtest(
@@ -66,7 +68,7 @@ def how_much_ladder(
     Fits the ladder, then without its largest size, its two largest, ..., then without its longest
     runs, its two longest lengths, ... (in tokens per parameter to two digits), as far as what is
     left can be fitted; `settings` as `fit` takes them. `targets` as `read_targets` takes them,
-    with measured accuracies (ValueError otherwise).
+    with measured accuracies, and none of them a rung (ValueError otherwise).
 
     One row per sub-ladder x task and one of task `all`: `ladder` (what it was cut to), `models`
     (names, comma-separated), `rungs` (how many), `ladder_flops`, `share` (of the compute of all
@@ -80,6 +82,12 @@ def how_much_ladder(
         raise ValueError(
             "the targets have no measured accuracy of the ladder's tasks; give `task` "
             "and `accuracy` with them"
+        )
+    own = sorted(set(table[c.MODEL]) & set(ladder.models))
+    if own:
+        raise ValueError(
+            f"targets that the fit would read: {', '.join(own)}; leave them out of the ladder, "
+            "as `Ladder.split` does"
         )
     counted = _all_have_flops(ladder.table) and _all_have_flops(table)
     flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
@@ -104,46 +112,46 @@ def how_much_ladder(
 
 def _splits(
     ladder: Ladder, hold_out: Iterable[str] | None
-) -> Iterator[tuple[str, Ladder, pd.DataFrame]]:
+) -> list[tuple[str, Ladder, pd.DataFrame]]:
     """Name, rungs to fit and held-out targets of each split that leaves a ladder to be fitted."""
     if hold_out is not None:
-        yield ("named rungs", *ladder.split(hold_out=hold_out))
-        return
+        return [("named rungs", *ladder.split(hold_out=hold_out))]
     sizes, lengths = _levels(ladder)
-    faults = []
-    for name, limit, levels, dropped in (
-        ("largest size", "max_params", sizes, 1),
-        ("longest runs", "max_tokens_per_param", lengths, len(lengths) // 2),
+    splits, faults = [], []
+    for name, word, levels, dropped in (
+        ("largest size", SIZE, sizes, 1),
+        ("longest runs", LENGTH, lengths, len(lengths) // 2),
     ):
         if len(levels) < 2:
             faults.append(f"no split `{name}`: all models are of one")
             continue
         try:
-            rungs, held_out = ladder.split(**{limit: levels[-1 - dropped]})
+            splits.append((name, *_cut(ladder, word, levels[-1 - dropped])))
         except ValueError as reason:
             faults.append(f"no split `{name}`: what it leaves cannot be fitted ({reason})")
-            continue
-        yield name, rungs, held_out
-    if len(faults) == 2:
+    if not splits:
         raise ValueError("\n".join([*faults, "name rungs to hold out with `hold_out`"]))
     for fault in faults:
         warnings.warn(fault, stacklevel=3)
+    return splits
 
 
 def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
     """The ladder, and what is left of it without its largest sizes or its longest lengths."""
     yield "all", ladder
-    sizes, lengths = _levels(ladder)
-    for name, limit, levels in (
-        ("params", "max_params", sizes),
-        ("tokens per parameter", "max_tokens_per_param", lengths),
-    ):
+    for word, levels in zip((SIZE, LENGTH), _levels(ladder), strict=True):
         for level in levels[-2::-1]:
             try:
-                rungs, _ = ladder.split(**{limit: level})
+                rungs, _ = _cut(ladder, word, level)
             except ValueError:
-                break  # with still less it cannot be fitted either
-            yield f"{name} <= {level:.3g}", rungs
+                continue
+            yield f"{word} <= {level:.3g}", rungs
+
+
+def _cut(ladder: Ladder, word: str, level: float) -> tuple[Ladder, pd.DataFrame]:
+    if word == SIZE:
+        return ladder.split(max_params=level)
+    return ladder.split(max_tokens_per_param=level)
 
 
 def _levels(ladder: Ladder) -> tuple[list[float], list[float]]:

@@ -232,14 +232,16 @@ def _backtest(args: argparse.Namespace) -> int:
         scores.to_csv(folder / "scores.csv", index=False)
         _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
         of_accuracy = scores[scores["quantity"] == c.ACCURACY]
-        _print_scores(of_accuracy, "split", {"published": "baseline_error"})
+        _print_scores(of_accuracy, "split", {"published": ("baseline_error", ".2f")})
         failed = [f"the split {name}" for name in _unconverged(table, "split")]
         if targets is not None:
             enough = how_much_ladder(ladder, targets, **_settings(args))
             enough.to_csv(folder / "how_much.csv", index=False)
             print()
             overall = enough[enough[c.TASK] == "all"]
-            _print_scores(overall, "ladder", {"share": "share", "width80": "width80"})
+            _print_scores(
+                overall, "ladder", {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
+            )
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
         reason = f"{', '.join(failed)}; give more warmup or draws, or more rungs"
         return _converged(not failed, reason, folder)
@@ -368,15 +370,17 @@ def _print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None
     _print_rows(head, rows)
 
 
-def _print_scores(scores: "pd.DataFrame", first: str, more: dict[str, str]) -> None:
+def _print_scores(scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]]) -> None:
     """Scores of accuracy, in points and in % of cells; `more` are further columns by heading."""
+    import pandas as pd
+
     head = [first, "task", "cells", "error", "CRPS", "in 50 %", "in 80 %", "in 95 %", *more]
     rows = [
         [
             str(row[first]), str(row[c.TASK]), str(row["cells"]),
             f"{row['error']:.2f}", f"{row['crps']:.2f}",
             *(f"{100 * row[f'cover{level}']:.0f}" for level in (50, 80, 95)),
-            *(f"{row[name]:.3g}" for name in more.values()),
+            *("-" if pd.isna(row[name]) else f"{row[name]:{form}}" for name, form in more.values()),
         ]
         for _, row in scores.iterrows()
     ]  # fmt: skip

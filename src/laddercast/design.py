@@ -153,9 +153,7 @@ def _frame(ends: pd.DataFrame) -> Frame:
     knots = np.concatenate(
         [np.linspace(low, origin, below + 1), np.linspace(origin, high, above + 1)[1:]]
     )
-    return Frame(
-        float(np.exp(log_params.mean())), float(np.exp(log_tokens.mean())), knots, below
-    )
+    return Frame(float(np.exp(log_params.mean())), float(np.exp(log_tokens.mean())), knots, below)
 
 
 def _steps(compute: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -196,7 +194,9 @@ def _design(
         ],
         dtype=int,
     )
-    at = pd.Series(np.arange(len(points)), index=pd.MultiIndex.from_frame(points[[c.MODEL, c.TOKENS]]))
+    at = pd.Series(
+        np.arange(len(points)), index=pd.MultiIndex.from_frame(points[[c.MODEL, c.TOKENS]])
+    )
     task_curve = np.array(
         [labels.curve.index(task) if task in labels.curve else 0 for task in labels.task], dtype=int
     )

@@ -115,7 +115,11 @@ def as_tree(
             "accuracy_row", *(x[accuracy_cells] for x in named["accuracy_cell"])
         ),
     }
-    for group, labelled in (("posterior", cells), ("observed_data", rows), ("log_likelihood", seen)):
+    for group, labelled in (
+        ("posterior", cells),
+        ("observed_data", rows),
+        ("log_likelihood", seen),
+    ):
         data = tree[group].to_dataset()
         for coordinates in labelled.values():
             data = data.assign_coords(coordinates)

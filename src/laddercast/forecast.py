@@ -65,7 +65,9 @@ def forecast(
     def shaped(value: np.ndarray) -> np.ndarray:
         return value.reshape(chains, length, -1)
 
-    coords = {word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)}
+    coords = {
+        word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)
+    }
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
     dims = ("chain", "draw", "row")
     predictions = xr.Dataset(
@@ -105,7 +107,7 @@ def _models(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _variance(levels: dict[str, np.ndarray], coords: dict) -> xr.Dataset:
-    """Variance of the accuracy forecast in points squared, by source, from differences of levels."""
+    """Variance of the accuracy forecast in points squared, by source."""
     points = {name: 100 * value for name, value in levels.items()}
     law = points["law"].var(axis=0)
     parts = {"law": law}
@@ -157,7 +159,7 @@ def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
 
 
 def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:
-    """One row per model x task x quantity: moments, quantiles and the measurement if there is one."""
+    """One row per model x task x quantity: moments, quantiles, and what was measured."""
     predictions = forecast["predictions"].to_dataset()
     parts = []
     for quantity in (c.LOSS, c.ACCURACY):

@@ -15,7 +15,8 @@ class Geometry(NamedTuple):
     """Affine map from standard coordinates to the sampler's: per-task blocks beside global ones.
 
     `position = center + L_global u_global` for the global part, and for each block
-    `center + L_block u_block + C_block u_global`; the inverse Cholesky factor of the curvature, with the coupling between blocks left out.
+    `center + L_block u_block + C_block u_global`: the inverse Cholesky factor of the curvature,
+    with the coupling between two blocks left out.
     """
 
     center: Any  # (dim,)
@@ -27,12 +28,11 @@ class Geometry(NamedTuple):
     padding: Any  # (standard coordinates,) 1 where a coordinate only fills up a block
 
     def position(self, u: jax.Array) -> jax.Array:
+        """The sampler's position (dim,) at standard coordinates `u`."""
         blocks, size = self.block_index.shape
         split = self.global_index.shape[0]
         u_global, u_blocks = u[:split], u[split:].reshape(blocks, size)
-        steps = (
-            jnp.einsum("bij,bj->bi", self.block_factor, u_blocks) + self.coupling @ u_global
-        )
+        steps = jnp.einsum("bij,bj->bi", self.block_factor, u_blocks) + self.coupling @ u_global
         z = jnp.zeros(self.center.shape[0] + 1)
         z = z.at[self.block_index.ravel()].add(steps.ravel())
         z = z.at[self.global_index].add(self.global_factor @ u_global)

@@ -23,7 +23,14 @@ from laddercast.geometry import Geometry, geometry
 from laddercast.ladder import Ladder
 from laddercast.model import RUN_DOF, two_stage
 from laddercast.priors import Priors
-from laddercast.sampler import Draws, Settings, on_device, progress_bar, run_chains, value_and_gradient
+from laddercast.sampler import (
+    Draws,
+    Settings,
+    on_device,
+    progress_bar,
+    run_chains,
+    value_and_gradient,
+)
 
 # What the data pin down about as well as the pooling does is centred halfway: centred, its pooling
 # scale makes a funnel; as a standard deviate, the scale is bound to every well-measured task.
@@ -86,9 +93,7 @@ def fit(
         # Settings of one warm-up length share one compiled kernel.
         settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
         like = start(design, observed, priors)
-        data = jax.device_put(
-            jax.tree.map(jnp.asarray, (design, priors, observed, like)), place
-        )
+        data = jax.device_put(jax.tree.map(jnp.asarray, (design, priors, observed, like)), place)
         group = task_of_coordinate(like, design)
         information = _information(like, design)
         keys = jax.random.split(jax.random.key(seed), 3)
@@ -233,9 +238,14 @@ def _at_rest(position: jax.Array, data: tuple[Design, Priors, Observed, dict]) -
         handlers.seed(sampled_model, jax.random.key(0)), substitute_fn=substitute
     )
     trace = handlers.trace(model).get_trace(design, priors)
-    rest = {name: trace[name]["value"] if name in LATENT else value for name, value in sites.items()}
+    rest = {
+        name: trace[name]["value"] if name in LATENT else value for name, value in sites.items()
+    }
     measured = Observed(
-        *(trace[name]["value"] if name in trace else getattr(observed, name) for name in Observed._fields)
+        *(
+            trace[name]["value"] if name in trace else getattr(observed, name)
+            for name in Observed._fields
+        )
     )
     return ravel_pytree(rest)[0], measured
 
@@ -340,9 +350,7 @@ def _standardised(
     rest, measured = _at_rest(position, data)
     rest = np.asarray(rest)
     at_rest = (design, priors, measured, like)
-    columns = [
-        gradient.difference(rest, i, 1e-3 * scale[i], at_rest) for i in range(len(rest))
-    ]
+    columns = [gradient.difference(rest, i, 1e-3 * scale[i], at_rest) for i in range(len(rest))]
     curvature = np.array(columns)
     curvature = (curvature + curvature.T) / 2 + np.diag(information)
     return jax.tree.map(jnp.asarray, geometry(curvature, group))
@@ -404,9 +412,11 @@ def _marginal_likelihood(trace: dict[str, Any], design: Design) -> dict[str, jax
         mean = jax.ops.segment_sum(residual * row.scale**-2, cell, cells) / precision
         sd = precision**-0.5
         # The rows' joint density is a constant times a normal density of the latent value.
-        constant = jax.ops.segment_sum(
-            dist.Normal(mean[cell], row.scale).log_prob(residual), cell, cells
-        ) + 0.5 * jnp.log(2 * jnp.pi) + jnp.log(sd)
+        constant = (
+            jax.ops.segment_sum(dist.Normal(mean[cell], row.scale).log_prob(residual), cell, cells)
+            + 0.5 * jnp.log(2 * jnp.pi)
+            + jnp.log(sd)
+        )
         nodes = mean + sd * NODES[:, None]
         weights = np.log(WEIGHTS / np.sqrt(2 * np.pi))[:, None]
         return constant + jax.nn.logsumexp(prior.log_prob(nodes) + weights, axis=0)
@@ -423,8 +433,12 @@ def _marginal_likelihood(trace: dict[str, Any], design: Design) -> dict[str, jax
 
 def _described(priors: Priors) -> dict[str, str]:
     def describe(prior: dist.Distribution) -> str:
-        given = ", ".join(f"{float(getattr(prior, name)):g}" if np.ndim(getattr(prior, name)) == 0
-                          else str(getattr(prior, name)) for name in prior.arg_constraints)
+        given = ", ".join(
+            f"{float(getattr(prior, name)):g}"
+            if np.ndim(getattr(prior, name)) == 0
+            else str(getattr(prior, name))
+            for name in prior.arg_constraints
+        )
         return f"{type(prior).__name__}({given})"
 
     return {prior.name: describe(getattr(priors, prior.name)) for prior in fields(priors)}

@@ -1,5 +1,7 @@
 """The joint model of both stages, as one NumPyro function that fits and forecasts."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -10,7 +12,15 @@ from laddercast import laws
 from laddercast.design import Design
 from laddercast.priors import Priors
 
-LOGS = ("alpha", "beta", "slope", "run_loss", "run_accuracy", "checkpoint_loss", "checkpoint_accuracy")
+LOGS = (
+    "alpha",
+    "beta",
+    "slope",
+    "run_loss",
+    "run_accuracy",
+    "checkpoint_loss",
+    "checkpoint_accuracy",
+)
 """Quantities that are pooled in logs; their sites are called `log_...`."""
 
 RUN_DOF = 4.0
@@ -39,7 +49,9 @@ def two_stage(
     def pooled(plate: numpyro.plate, name: str) -> Array:
         center, scale = scalar(f"{name}_center"), scalar(f"{name}_scale")
         with plate:
-            return numpyro.sample(f"log_{name}" if name in LOGS else name, dist.Normal(center, scale))
+            return numpyro.sample(
+                f"log_{name}" if name in LOGS else name, dist.Normal(center, scale)
+            )
 
     def random_walk(name: str, plate: numpyro.plate) -> Array:
         with numpyro.plate(f"{name}_step", design.walk.shape[1], dim=-2), plate:
@@ -88,7 +100,9 @@ def two_stage(
                 run_loss[curve] * jnp.sqrt(1 - correlation),
             ),
         )
-    effect = latent - at_end  # (loss cells,) the run's deviation from the law, the same at all points
+    effect = (
+        latent - at_end
+    )  # (loss cells,) the run's deviation from the law, the same at all points
     checkpoint_loss = jnp.exp(log_checkpoint_loss)
     cell, point = design.loss_cell, design.loss_point
     log_latent = log_mean[point, curve[cell]] + effect[cell]
@@ -121,10 +135,10 @@ def two_stage(
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
     walk_accuracy = scalar("walk_accuracy_scale") * random_walk("walk_accuracy", tasks)
 
-    def curve_at(log_loss: ArrayLike, task: ArrayLike, shift: ArrayLike) -> Array:
+    def curve_at(log_loss: ArrayLike, task: Any, shift: ArrayLike) -> Array:
         return laws.accuracy(jnp.exp(log_loss), k[task], L0[task], lower[task], upper[task], shift)
 
-    def binomial_sd(p: Array, task: ArrayLike) -> Array:
+    def binomial_sd(p: Array, task: Any) -> Array:
         # One pseudo-count keeps the noise above zero where a curve ends at 0 or 1.
         items = design.items[task]
         return jnp.sqrt((p * (1 - p) + 1 / items) / items)
@@ -177,5 +191,3 @@ def two_stage(
             numpyro.sample(
                 "accuracy_spread", dist.Gamma(half, half / spread_of), obs=accuracy_spread
             )
-
-

@@ -62,17 +62,17 @@ def metric_noise(ladder: Ladder) -> pd.DataFrame:
 
 
 def rerun_noise(ladder: Ladder) -> pd.DataFrame:
-    """Differences between reruns: pairs of models of one size and recipe, equally long within 1 %.
+    """Differences between reruns: pairs of models of one size, equally long within 1 %.
 
     Compared are the means of their last 5 checkpoints at equal tokens, or of each run's end where
     no tokens are equal. One row per pair x task: `model, rerun, params, tokens, task`, then
-    `loss` (percent) and `accuracy` (points): the difference divided by the root of 2, so that its
-    root mean square estimates the SD of one run. Empty without reruns.
+    `loss` (percent of the first model's) and `accuracy` (points): the rerun's difference divided by
+    the root of 2, so that its root mean square estimates the SD of one run. Empty without reruns.
     """
     table = ladder.table
     loss = loss_column(table)
     ends = run_ends(table).set_index(c.MODEL)
-    by_model = {model: rows for model, rows in table.groupby(c.MODEL)}
+    by_model = dict(iter(table.groupby(c.MODEL)))
     parts = []
     for model, rerun in combinations(ladder.models, 2):
         one, other = by_model[model], by_model[rerun]
@@ -87,11 +87,11 @@ def rerun_noise(ladder: Ladder) -> pd.DataFrame:
             )
         columns = [f"{name}_{which}" for name in measured[1:] for which in ("one", "other")]
         mean = both.groupby(c.TASK)[columns].mean()
-        ratio = mean[f"{loss}_one"] / mean[f"{loss}_other"]
+        relative = mean[f"{loss}_other"] / mean[f"{loss}_one"] - 1
         part = pd.DataFrame(
             {
-                c.LOSS: 100 * np.log(ratio) / np.sqrt(2),
-                c.ACCURACY: 100 * (mean["accuracy_one"] - mean["accuracy_other"]) / np.sqrt(2),
+                c.LOSS: 100 * relative / np.sqrt(2),
+                c.ACCURACY: 100 * (mean["accuracy_other"] - mean["accuracy_one"]) / np.sqrt(2),
             }
         ).reset_index()
         size, length = one[c.PARAMS].iloc[0], one[c.TOKENS].max()
@@ -103,12 +103,8 @@ def rerun_noise(ladder: Ladder) -> pd.DataFrame:
 
 def _same_training(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     lengths = sorted(float(run[c.TOKENS].max()) for run in (one, other))
-    recipes = {tuple(run[c.RECIPE].unique()) for run in (one, other) if c.RECIPE in run}
-    return (
-        one[c.PARAMS].iloc[0] == other[c.PARAMS].iloc[0]
-        and lengths[1] - lengths[0] < SAME_LENGTH * lengths[1]
-        and len(recipes) < 2
-    )
+    same_size = one[c.PARAMS].iloc[0] == other[c.PARAMS].iloc[0]
+    return bool(same_size and lengths[1] - lengths[0] < SAME_LENGTH * lengths[1])
 
 
 def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataFrame:

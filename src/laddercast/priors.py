@@ -6,7 +6,7 @@ from math import log
 import jax
 import numpyro.distributions as dist
 
-Distribution = dist.Distribution
+type Distribution = dist.Distribution
 
 
 def _normal(loc: float, scale: float) -> Distribution:

@@ -34,13 +34,13 @@ class Settings(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Draws of all chains, (chains, draws, ...)."""
+    """Arrays of all chains, (chains, draws, ...); inside a compiled chunk, of one draw."""
 
-    position: np.ndarray
-    diverging: np.ndarray
-    num_steps: np.ndarray
-    accept_prob: np.ndarray
-    energy: np.ndarray
+    position: Any
+    diverging: Any
+    num_steps: Any
+    accept_prob: Any
+    energy: Any
 
 
 def in_standard(potential: Potential) -> Potential:
@@ -63,11 +63,11 @@ def value_and_gradient(potential: Potential) -> Callable[..., tuple[jax.Array, j
 @lru_cache(maxsize=8)
 def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callable, Callable]:
     standard = in_standard(potential)
-    init, sample = hmc(
-        potential_fn_gen=lambda *data: lambda u: standard(u, data), algo="NUTS"
-    )
+    init, sample = hmc(potential_fn_gen=lambda *data: lambda u: standard(u, data), algo="NUTS")
 
-    def begin(key: jax.Array, u: jax.Array, value: jax.Array, gradient: jax.Array, data: Any) -> Any:
+    def begin(
+        key: jax.Array, u: jax.Array, value: jax.Array, gradient: jax.Array, data: Any
+    ) -> Any:
         return init(
             ParamInfo(u, value, gradient),
             settings.warmup,

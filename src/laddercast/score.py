@@ -78,7 +78,7 @@ def summarise(
     table = table.reset_index()
     # Groups come as the cells do, with `all` after the last: put it last of each quantity.
     order = [pd.factorize(table[key])[0] for key in keys[:-1]]
-    return table.iloc[np.lexsort([*order[::-1]])].reset_index(drop=True)
+    return table.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
 
 
 def _scores(draws: np.ndarray, values: np.ndarray, index: pd.Index) -> pd.DataFrame:

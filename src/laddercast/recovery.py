@@ -1,0 +1,116 @@
+"""Whether intervals hold the truth: fits to ladders drawn from the prior. Run as a command."""
+
+import argparse
+import sys
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from laddercast import columns as c
+from laddercast.forecast import forecast
+from laddercast.inference import fit
+from laddercast.priors import Priors
+from laddercast.simulate import simulate_from_prior
+
+LEVELS = (0.05, 0.95)
+
+
+def recovery(
+    ladders: int = 20,
+    *,
+    seed: int = 0,
+    priors: Priors | None = None,
+    tasks: int = 4,
+    chains: int = 4,
+    warmup: int = 300,
+    draws: int = 1000,
+) -> pd.DataFrame:
+    """Simulate ladders from the prior, fit and forecast each, and see where the truth falls.
+
+    One row per ladder x quantity: `ladder` (its seed), `kind` (`parameter`, of the population, or
+    `accuracy`, of a target), `quantity`, `truth`, `q05`, `q95`, `inside`, `converged`. All ladders
+    have one shape, so that a fit is compiled once. Progress goes to stderr.
+    """
+    rows = []
+    begin = time.perf_counter()
+    for number in range(seed, seed + ladders):
+        ladder, targets, population = simulate_from_prior(number, priors, tasks=tasks)
+        with warnings.catch_warnings():
+            # Doubts about a fit are kept in `converged`.
+            warnings.filterwarnings("ignore", ".*has not converged", UserWarning)
+            fitted = fit(
+                ladder, priors, seed=number, chains=chains, warmup=warmup, draws=draws,
+                progress=False,
+            )  # fmt: skip
+            predicted = forecast(fitted, targets, seed=number)
+        posterior = fitted["posterior"]
+        found = [
+            ("parameter", name, truth, posterior[name].to_numpy().ravel())
+            for name, truth in population.items()
+        ]
+        predictions = predicted["predictions"]
+        accuracies = predictions[c.ACCURACY].to_numpy().reshape(-1, predictions.sizes["row"])
+        names = zip(
+            predictions[c.MODEL].to_numpy(),
+            predictions[c.TASK].to_numpy(),
+            accuracies.T,
+            strict=True,
+        )
+        truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY]
+        found += [
+            ("accuracy", f"{model} {task}", truths.loc[(model, task)], values)
+            for model, task, values in names
+        ]
+        converged = bool(predicted.attrs["converged"])
+        for kind, quantity, truth, values in found:
+            low, high = np.quantile(values, LEVELS)
+            inside = bool(low <= truth <= high)
+            rows.append((number, kind, quantity, truth, low, high, inside, converged))
+        doubts = len(predicted.attrs["complaints"].split("; "))
+        print(
+            f"ladder {number - seed + 1} of {ladders}, {time.perf_counter() - begin:.0f} s"
+            + ("" if converged else f": not converged ({doubts} complaints)"),
+            file=sys.stderr,
+        )
+    words = ["ladder", "kind", "quantity", "truth", "q05", "q95", "inside", "converged"]
+    return pd.DataFrame(rows, columns=words)
+
+
+def coverage(recovered: pd.DataFrame) -> pd.DataFrame:
+    """Share of truths inside 90 % intervals by kind: `truths, inside, below, above, ladders,
+    converged` (shares, but for the counts `truths` and `ladders`).
+    """
+    of_kind = recovered.assign(
+        below=recovered["truth"] < recovered["q05"], above=recovered["truth"] > recovered["q95"]
+    ).groupby("kind", sort=False)
+    return pd.DataFrame(
+        {
+            "truths": of_kind.size(),
+            "inside": of_kind["inside"].mean(),
+            "below": of_kind["below"].mean(),
+            "above": of_kind["above"].mean(),
+            "ladders": of_kind["ladder"].nunique(),
+            "converged": of_kind["converged"].mean(),
+        }
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the coverage of population parameters and of target accuracies."""
+    parser = argparse.ArgumentParser(
+        prog="python -m laddercast.recovery",
+        description="Share of known truths inside 90 % intervals, on ladders drawn from the prior.",
+    )
+    parser.add_argument("--ladders", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first ladder (default: 0)")
+    parser.add_argument("--tasks", type=int, default=4, help="tasks of a ladder (default: 4)")
+    parser.add_argument("--draws", type=int, default=1000, help="per chain (default: 1000)")
+    given = parser.parse_args(arguments)
+    recovered = recovery(given.ladders, seed=given.seed, tasks=given.tasks, draws=given.draws)
+    print(coverage(recovered).to_string(float_format="{:.3f}".format))
+
+
+if __name__ == "__main__":
+    main()
