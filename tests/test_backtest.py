@@ -1,12 +1,16 @@
+from importlib import import_module
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-import laddercast.backtest as module
 from laddercast.backtest import backtest, how_much_ladder, score_backtest
 from laddercast.baseline import baseline
 from laddercast.ladder import Ladder, read_ladder, read_targets
+
+# The package's attribute of this name is the function.
+module = import_module("laddercast.backtest")
 
 SHORT = {"chains": 2, "warmup": 100, "draws": 100, "progress": False}
 
@@ -119,11 +123,11 @@ def test_baseline_is_that_of_the_rungs_fitted(small_table):
 @pytest.mark.usefixtures("fits")
 def test_a_baseline_that_cannot_be_computed_is_nan(small_table):
     ladder = read_ladder(small_table)
-    with pytest.warns(UserWarning) as caught:
+    with (
+        pytest.warns(UserWarning, match="no split `longest runs`: what it leaves cannot be fitted"),
+        pytest.warns(UserWarning, match="two_step gives NaN"),
+    ):
         table = backtest(ladder)
-    told = " ".join(str(warning.message) for warning in caught)
-    assert "no split `longest runs`: what it leaves cannot be fitted" in told
-    assert "two_step gives NaN" in told
     assert set(table["split"]) == {"largest size"}
     assert table["baseline"].isna().all()
     assert score_backtest(table)["baseline_error"].isna().all()
@@ -189,14 +193,14 @@ def test_how_much_ladder_drops_sizes_then_lengths(wide_table, fits):
 
 def test_shares_are_of_all_targets_and_of_the_largest(small_table, fits):
     names = ["400M-100", "800M-100"]
-    rungs, held_out = read_ladder(small_table).split(hold_out=names)
-    table = how_much_ladder(rungs, held_out)
-    spent, targets = (run_flops(small_table, models) for models in (rungs.models, names))
-    assert len(fits) == 1  # nothing can be dropped from 4 rungs
+    table = how_much_ladder(*read_ladder(small_table).split(hold_out=names))
+    assert [len(ladder.models) for ladder in fits] == [4, 3]  # no fewer can be fitted
+    assert list(table["rungs"]) == [4] * 3 + [3] * 3
+    assert list(table["converged"]) == [0] * 6
+    targets, largest = (run_flops(small_table, models) for models in (names, ["800M-100"]))
+    spent = np.repeat([run_flops(small_table, ladder.models) for ladder in fits], 3)
     np.testing.assert_allclose(table["share"], spent / targets)
-    largest = run_flops(small_table, ["800M-100"])
     np.testing.assert_allclose(table["share_of_largest"], spent / largest)
-    assert list(table["converged"]) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("columns", [["model", "params", "tokens"], ["accuracy"]])
@@ -248,11 +252,11 @@ def test_held_out_numbers_change_nothing_but_the_score(small_table, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*has not converged")
-def test_how_much_ladder_fits_each_sub_ladder(wide_table):
-    rungs, held_out = read_ladder(wide_table).split(hold_out=["800M-200"])
-    table = how_much_ladder(rungs, held_out, **SHORT)
-    assert len(table["ladder"].unique()) == 3
-    overall = table[table["task"] == "all"]
-    assert (overall["cells"] == 2).all()
-    assert np.isfinite(overall[["error", "crps", "width80"]]).all(axis=None)
-    assert overall["width80"].between(0.1, 60).all()
+def test_how_much_ladder_takes_the_settings_of_a_fit(small_table):
+    names = ["400M-100", "800M-20", "800M-100"]
+    table = how_much_ladder(*read_ladder(small_table).split(hold_out=names), **SHORT)
+    assert list(table["task"]) == ["easy", "hard", "all"]  # of the three rungs none can be dropped
+    assert list(table["cells"]) == [3, 3, 6]
+    assert list(table["converged"]) == [0, 0, 0]  # a fit this short
+    assert np.isfinite(table[["error", "crps"]]).all(axis=None)
+    assert table["width80"].between(0.1, 60).all()

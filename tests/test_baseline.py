@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from laddercast import baseline as module
-from laddercast.baseline import METHODS, baseline, fit_two_step
+from laddercast.baseline import FROM, METHODS, baseline, fit_two_step
 from laddercast.columns import FORECAST_COLUMNS
 from laddercast.ladder import Ladder, read_ladder, read_targets
 
@@ -173,7 +172,7 @@ def test_method_without_its_column(method: str, column: str) -> None:
     ladder = read_ladder(table.drop(columns=column))
     with pytest.raises(ValueError, match=f"`{column}` is missing.* {method}"):
         baseline(ladder, TARGETS, [method])
-    others = baseline(ladder, TARGETS, [m for m in METHODS if module.FROM[m] != column])
+    others = baseline(ladder, TARGETS, [m for m in METHODS if FROM[m] != column])
     assert method not in set(others["method"])
     pd.testing.assert_frame_equal(baseline(ladder, TARGETS), others)
 

@@ -226,7 +226,7 @@ def test_demo_shows_the_truth(tmp_path, capsys):
     status = main(["demo", "--out", str(tmp_path), *QUICK])
     said = capsys.readouterr()
     assert status in (0, 3)
-    assert {"ladder.csv", "tasks.csv", "targets.csv", "fit.nc"} <= {
+    assert {"ladder.csv", "tasks.csv", "targets.csv", "truth.csv", "fit.nc"} <= {
         path.name for path in tmp_path.iterdir()
     }
     assert "truth" in said.out

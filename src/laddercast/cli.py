@@ -22,7 +22,7 @@ BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 2, 3, 130
 MARK = "NOT_CONVERGED.txt"
 """Written beside results that must not be relied on."""
 
-INPUTS = ("ladder.csv", "tasks.csv", "targets.csv")
+INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
 TABLES = ("forecast.csv", "scores.csv")
 FITTED = ("fit.nc", "predictions.nc", "forecast.png", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     sampler = argparse.ArgumentParser(add_help=False)
     group = sampler.add_argument_group("sampler")
     group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 1000)):
+    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 2000)):
         whole = _natural if name == "seed" else _positive
         group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
                            help="default: %(default)s")  # fmt: skip
@@ -136,7 +136,8 @@ def _demo(args: argparse.Namespace) -> int:
         ladder.table.to_csv(folder / "ladder.csv", index=False)
         ladder.tasks.to_csv(folder / "tasks.csv")
         targets.to_csv(folder / "targets.csv", index=False)
-        return _fit_and_forecast(args, ladder, targets, folder, truth)
+        truth.to_csv(folder / "truth.csv")
+        return _fit_and_forecast(args, ladder, targets, folder, "law_accuracy")
 
 
 def _forecast(args: argparse.Namespace) -> int:
@@ -150,7 +151,7 @@ def _fit_and_forecast(
     ladder: "Ladder",
     targets: "pd.DataFrame",
     folder: Path,
-    truth: "pd.DataFrame | None" = None,
+    truth: str | None = None,
 ) -> int:
     from laddercast.backtest import PUBLISHED
     from laddercast.baseline import baseline
@@ -168,7 +169,8 @@ def _fit_and_forecast(
         warnings.simplefilter("ignore")  # a task that the published method cannot fit has no point
         points = baseline(ladder, targets, [PUBLISHED[loss_column(ladder.table)]])
     _save(_plots().plot_forecast(result, points), folder / "forecast.png")
-    _print_forecast(table, truth)
+    known = None if truth is None else targets.rename(columns={truth: "truth"})
+    _print_forecast(table, known)
     if table["measured"].notna().any():
         _score(result, points, folder)
     return _converged(bool(result.attrs["converged"]), result.attrs["complaints"], folder)
@@ -361,7 +363,8 @@ def _print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None
         columns["measured"] = of_accuracy["measured"]
     if truth is not None:
         keys = [c.MODEL, c.TASK]
-        columns["truth"] = of_accuracy[keys].merge(truth, on=keys, how="left")[c.ACCURACY]
+        joined = of_accuracy[keys].merge(truth[[*keys, "truth"]], on=keys, how="left")
+        columns["truth"] = joined["truth"]
     for name, values in columns.items():
         head.append(name)
         for cells, value in zip(rows, values, strict=True):

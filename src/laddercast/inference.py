@@ -53,7 +53,7 @@ PER_TASK = (
     "log_run_accuracy", "log_checkpoint_accuracy", "walk_accuracy",
 )  # fmt: skip
 
-TARGET_ACCEPT = 0.8
+TARGET_ACCEPT = 0.85
 # A first warm-up from the start, in poor coordinates, is not worth long trajectories.
 MAX_TREE_DEPTH = (7, 9)
 

@@ -37,7 +37,7 @@ class Priors:
     beta_center: Distribution = _normal(log(0.35), 0.3)
     beta_scale: Distribution = _log_normal(0.2, 0.5)
     share_e_center: Distribution = _normal(-0.5, 0.5)
-    share_e_scale: Distribution = _log_normal(0.5, 0.5)
+    share_e_scale: Distribution = _log_normal(0.4, 0.3)
     share_a_center: Distribution = _normal(0.0, 0.5)
     share_a_scale: Distribution = _log_normal(0.4, 0.5)
     # Stage 2: logit at the reference loss, slope there, ends of the curve.

@@ -300,9 +300,9 @@ def simulate_from_prior(
     return ladder, measured, population
 
 
-@jax.jit
+# Not jitted: compiled as one, it takes longer than the draws of many ladders.
 def _draw(key: jax.Array, design: Design, ahead: Design, priors: Priors) -> tuple[dict, dict, dict]:
-    """One draw of the sites common to ladder and targets, of those of the ladder, of the targets'."""
+    """Sites common to the ladder and its targets, those of the ladder, those of the targets."""
     first, second = jax.random.split(key)
     drawn = handlers.trace(handlers.seed(two_stage, first)).get_trace(design, priors)
     of_runs = (*LATENT, "run_loss_shared", "run_accuracy_shared", c.LOSS, c.ACCURACY)
