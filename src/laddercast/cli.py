@@ -153,6 +153,7 @@ def _fit_and_forecast(
     folder: Path,
     truth: str | None = None,
 ) -> int:
+    """`truth` names a column of the targets that is shown beside the forecast."""
     from laddercast.backtest import PUBLISHED
     from laddercast.baseline import baseline
     from laddercast.design import loss_column

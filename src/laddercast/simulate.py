@@ -261,8 +261,9 @@ def simulate_from_prior(
     design, _, labels, frame = ladder_design(empty)
     ahead, rows = target_design(targets, empty.tasks, labels.curve, frame)
     with on_device(jax.devices("cpu")[0]):
-        placed = jax.tree.map(jnp.asarray, (design, ahead))
-        drawn = jax.tree.map(np.asarray, _draw(jax.random.key(seed), *placed, priors))
+        near = jax.tree.map(jnp.asarray, design)
+        far = jax.tree.map(jnp.asarray, ahead)
+        drawn = jax.tree.map(np.asarray, _draw(jax.random.key(seed), near, far, priors))
     common, here, there = drawn
     rng = np.random.default_rng(seed)
     cells = {
