@@ -76,6 +76,20 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
+def _mend_numpyro() -> None:
+    # `import arviz` leaves a lazy NumPyro behind. Where a submodule is then the first thing that is
+    # touched, NumPyro loads twice, and its subpackages lose the submodules bound to them.
+    if "numpyro" in sys.modules:
+        getattr(sys.modules["numpyro"], "__version__", None)  # loads it, if it was lazy
+        for name, module in list(sys.modules.items()):
+            parent, _, child = name.rpartition(".")
+            if name.startswith("numpyro.") and not hasattr(sys.modules[parent], child):
+                setattr(sys.modules[parent], child, module)
+
+
+_mend_numpyro()
+
+
 def __getattr__(name: str) -> Any:
     """Load public names on first use (PEP 562): imports are slow, and `--help` needs none."""
     if name not in __all__:
@@ -85,6 +99,7 @@ def __getattr__(name: str) -> Any:
 
         value: Any = version("laddercast")
     else:
+        _mend_numpyro()
         home = "plots" if name.startswith("plot_") else _MODULE.get(name, name)
         value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value

@@ -106,7 +106,7 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     labels = Labels(models, curves, list(ladder.tasks.index))
     points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates().reset_index(drop=True)
     ends = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
-    frame = _frame(ends)
+    frame = _frame(ends, points)
 
     loss_rows = rows.dropna(subset=[loss])
     if loss == c.REFERENCE_LOSS:
@@ -143,11 +143,14 @@ def target_design(
     return _design(points, loss_rows, rows, tasks, labels, frame), rows
 
 
-def _frame(ends: pd.DataFrame) -> Frame:
+def _frame(ends: pd.DataFrame, points: pd.DataFrame) -> Frame:
     log_params = np.log(ends[c.PARAMS].to_numpy(float))
     log_tokens = np.log(ends[c.TOKENS].to_numpy(float))
-    compute = (log_params + log_tokens) / np.log(10)
-    low, high, origin = compute.min(), compute.max(), compute.mean()
+    compute = np.log10(points[c.PARAMS].to_numpy(float)) + np.log10(
+        points[c.TOKENS].to_numpy(float)
+    )
+    low, high = compute.min(), compute.max()
+    origin = (log_params + log_tokens).mean() / np.log(10)
     below = max(1, int(np.ceil((origin - low) / KNOT_DECADES)))
     above = max(1, int(np.ceil((high - origin) / KNOT_DECADES)))
     knots = np.concatenate(

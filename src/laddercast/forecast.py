@@ -36,9 +36,10 @@ def forecast(
 
     `targets` as `read_targets` takes them. Group `predictions`: `loss`, `accuracy` (chain, draw,
     row), with coordinates `model, task, params, tokens, checkpoints` on row; group `variance`:
-    where that of each accuracy comes from (points squared): `law`, `discrepancy`, `run`,
-    `checkpoint`, and `total`; group `measured`, where targets were. Warns of targets beyond what
-    the ladder supports, and where draws cannot be trusted.
+    where that of each accuracy comes from (points squared): `law` (as the ladder bends it),
+    `discrepancy` (beyond the ladder), `run`, `checkpoint`, and `total`; group `measured`, where
+    targets were. Warns of targets beyond what the ladder supports, and where draws cannot be
+    trusted.
     """
     table = read_targets(targets)
     tasks, frame = tasks_of(fitted), frame_of(fitted)
@@ -58,9 +59,9 @@ def forecast(
         placed = jax.tree.map(jnp.asarray, design)
         sites = jax.tree.map(np.asarray, _predict(keys, flat, placed, Priors()))
     levels = {name: np.clip(sites[name], 0.0, 1.0) for name in LEVELS}
-    loss = sites[c.LOSS] if len(curves) > 1 or curves == list(tasks.index) else None
-    if loss is None:
-        loss = np.repeat(sites[c.LOSS], len(tasks), axis=1)
+    loss = sites[c.LOSS]
+    if curves == [c.REFERENCE_LOSS]:
+        loss = np.repeat(loss, len(tasks), axis=1)
 
     def shaped(value: np.ndarray) -> np.ndarray:
         return value.reshape(chains, length, -1)
@@ -81,6 +82,7 @@ def forecast(
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(fitted.attrs)
     tree.attrs["forecast_seed"] = seed
+    tree.attrs["loss"] = c.REFERENCE_LOSS if curves == [c.REFERENCE_LOSS] else c.LOSS
     found = [text for text in (fitted.attrs.get("complaints", ""),) if text]
     return mark(tree, found + complaints(tree, "predictions"), "the forecast")
 

@@ -18,7 +18,7 @@ from scipy.optimize import minimize
 
 from laddercast import columns as c
 from laddercast.design import Design, Observed, ladder_design
-from laddercast.fitted import LATENT, as_tree, complaints, mark
+from laddercast.fitted import ESS_PARAMETERS, LATENT, as_tree, complaints, mark
 from laddercast.geometry import Geometry, geometry
 from laddercast.ladder import Ladder
 from laddercast.model import RUN_DOF, two_stage
@@ -74,10 +74,11 @@ def fit(
     """Fit the two-stage model to a ladder with NUTS.
 
     Two warm-ups of `warmup` steps (the first finds the coordinates for the second), then `draws`
-    per chain. Groups: `posterior`, `sample_stats`, `log_likelihood` (per model x task and site),
-    `log_prior`, `observed_data`, `constant_data`. Warns, and sets the attribute `converged` to 0
-    and `complaints`, where the draws cannot be trusted. Raises ValueError for settings below 1, and
-    RuntimeError for a device that JAX does not have.
+    per chain. Where these have not converged, once more from where they ended, in coordinates
+    found from them and with twice the draws. Groups: `posterior`, `sample_stats`, `log_likelihood`
+    (per model x task and site), `log_prior`, `observed_data`, `constant_data`. Warns, and sets the
+    attribute `converged` to 0 and `complaints`, where the draws cannot be trusted even so. Raises
+    ValueError for settings below 1, and RuntimeError for a device that JAX does not have.
     """
     wrong = [
         f"{name}={value}"
@@ -88,6 +89,7 @@ def fit(
         raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
     priors = Priors() if priors is None else priors
     design, observed, labels, frame = ladder_design(ladder)
+    runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     place = _device(device)
     with on_device(place), progress_bar(chains * (2 * warmup + draws), progress) as bar:
         # Settings of one warm-up length share one compiled kernel.
@@ -102,26 +104,38 @@ def fit(
         first = _standardised(mode, scale, data, group, information)
         centers = np.tile(mode, (chains, 1))
         found = run_chains(potential, settings, centers, first, data, keys[0], 0, bar, place)
-        middle = found.position[:, warmup // 2 :].reshape(-1, len(mode))
-        scale = np.maximum(middle.std(axis=0), 1e-12)
-        second = _standardised(middle.mean(axis=0), scale, data, group, information)
-        centers = found.position[:, -1]
-        found = run_chains(potential, settings, centers, second, data, keys[1], draws, bar, place)
-        kept = Draws(*(field[:, warmup : warmup + draws] for field in found))
-        replayed = _replay(jnp.asarray(kept.position), data)
-    sites, log_likelihood, log_prior = jax.tree.map(np.asarray, replayed)
-    stats = {
-        "diverging": kept.diverging,
-        "n_steps": kept.num_steps,
-        "acceptance_rate": kept.accept_prob,
-        "energy": kept.energy,
-    }
-    runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
-    tree = as_tree(
-        sites, log_likelihood, log_prior, stats, design, observed, labels, frame, ladder.tasks, runs
-    )
+        early = found.position[:, warmup // 2 :]
+        for key, length in zip(keys[1:], (draws, 2 * draws), strict=True):
+            middle = early.reshape(-1, len(mode))
+            scale = np.maximum(middle.std(axis=0), 1e-12)
+            found_in = _standardised(middle.mean(axis=0), scale, data, group, information)
+            found = run_chains(
+                potential, settings, early[:, -1], found_in, data, key, length, bar, place
+            )
+            kept = Draws(*(field[:, warmup : warmup + length] for field in found))
+            sites, log_likelihood, log_prior = jax.tree.map(
+                np.asarray, _replay(jnp.asarray(kept.position), data)
+            )
+            stats = {
+                "diverging": kept.diverging,
+                "n_steps": kept.num_steps,
+                "acceptance_rate": kept.accept_prob,
+                "energy": kept.energy,
+            }
+            tree = as_tree(
+                sites, log_likelihood, log_prior, stats, design, observed, labels, frame,
+                ladder.tasks, runs,
+            )  # fmt: skip
+            doubts = complaints(tree)
+            # Fewer draws than the limit on effective ones cannot converge, nor can twice of them.
+            if not doubts or chains * draws < ESS_PARAMETERS:
+                break
+            if length == draws:
+                bar.total += chains * (warmup + 2 * draws)
+                bar.set_description("not converged, sampling on")
+            early = kept.position
     settings_text = json.dumps(
-        {"chains": chains, "warmup": warmup, "draws": draws, "device": device,
+        {"chains": chains, "warmup": warmup, "draws": kept.diverging.shape[1], "device": device,
          "target_accept": TARGET_ACCEPT, "max_tree_depth": MAX_TREE_DEPTH, "rungs": ladder.rungs}
     )  # fmt: skip
     tree.attrs.update(
@@ -133,7 +147,7 @@ def fit(
             "versions": json.dumps({name: version(name) for name in RECORDED}),
         }
     )
-    return mark(tree, complaints(tree))
+    return mark(tree, doubts)
 
 
 def _device(name: str) -> Any:

@@ -40,7 +40,8 @@ def two_stage(
     Conditions on the measurements given, in the order of the design's rows (losses in their own
     unit, accuracies as fractions, spreads as variances between checkpoints); what is not given is
     forecast. Sites `law`, `discrepancy`, `run` and `accuracy` are the successive levels of one
-    forecast: law alone, then with discrepancy, with the run's effect, and as measured.
+    forecast: the laws as the ladder bends them, then with discrepancy beyond the ladder, with the
+    run's effect, and as measured.
     """
 
     def scalar(name: str) -> Array:
@@ -53,13 +54,16 @@ def two_stage(
                 f"log_{name}" if name in LOGS else name, dist.Normal(center, scale)
             )
 
-    def random_walk(name: str, plate: numpyro.plate) -> Array:
+    def random_walk(name: str, plate: numpyro.plate) -> tuple[Array, Array]:
+        """The walk (points, width) as far as the ladder reaches, and in full."""
+        scale = scalar(f"{name}_scale")
         with numpyro.plate(f"{name}_step", design.walk.shape[1], dim=-2), plate:
-            walk = design.walk @ numpyro.sample(name, dist.Normal())
-        if design.beyond.shape[1]:
-            with numpyro.plate(f"{name}_step_beyond", design.beyond.shape[1], dim=-2), plate:
-                walk += design.beyond @ numpyro.sample(f"{name}_beyond", dist.Normal())
-        return walk
+            within = scale * (design.walk @ numpyro.sample(name, dist.Normal()))
+        if not design.beyond.shape[1]:
+            return within, within
+        with numpyro.plate(f"{name}_step_beyond", design.beyond.shape[1], dim=-2), plate:
+            beyond = scale * (design.beyond @ numpyro.sample(f"{name}_beyond", dist.Normal()))
+        return within, within + beyond
 
     curves = numpyro.plate("curve", design.curve.shape[0], dim=-1)
     tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
@@ -81,7 +85,7 @@ def two_stage(
         design.log_params[:, None], design.log_tokens[:, None],
         log_a, log_b, log_e, jnp.exp(log_alpha), jnp.exp(log_beta),
     )  # fmt: skip
-    walk_loss = scalar("walk_loss_scale") * random_walk("walk_loss", curves)
+    near_loss, walk_loss = random_walk("walk_loss", curves)
     log_mean = log_law + walk_loss  # (points, curves)
 
     correlation = scalar("run_loss_correlation")
@@ -133,7 +137,7 @@ def two_stage(
     L0 = reference + accuracy_level / k  # noqa: N806 - the paper's letter
     upper = 1 - gap
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
-    walk_accuracy = scalar("walk_accuracy_scale") * random_walk("walk_accuracy", tasks)
+    near_accuracy, walk_accuracy = random_walk("walk_accuracy", tasks)
 
     def curve_at(log_loss: ArrayLike, task: Any, shift: ArrayLike) -> Array:
         return laws.accuracy(jnp.exp(log_loss), k[task], L0[task], lower[task], upper[task], shift)
@@ -168,7 +172,8 @@ def two_stage(
     p = curve_at(log_mean[point, curve_of] + effect_of, task, walk_accuracy[point, task])
     sd = binomial_sd(p, task)
     mean = p + run_effect[cell]
-    numpyro.deterministic("law", curve_at(log_law[point, curve_of], task, 0.0))
+    near = (log_law + near_loss)[point, curve_of]
+    numpyro.deterministic("law", curve_at(near, task, near_accuracy[point, task]))
     numpyro.deterministic(
         "discrepancy", curve_at(log_mean[point, curve_of], task, walk_accuracy[point, task])
     )
