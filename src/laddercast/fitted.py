@@ -58,7 +58,7 @@ def as_tree(
         name: value for name, value in sites.items() if not name.endswith(("_base", "_decentered"))
     }
     posterior |= _letters(posterior, design, frame, tasks[c.CHANCE].to_numpy(float))
-    model, task, curve = (np.array(names) for names in labels)
+    model, curve, task = (np.array(names) for names in labels)
     loss_cells = np.unique(design.loss_cell)
     accuracy_cells = np.unique(design.accuracy_cell)
     coords = {
