@@ -57,6 +57,11 @@ TARGET_ACCEPT = 0.85
 # A first warm-up from the start, in poor coordinates, is not worth long trajectories.
 MAX_TREE_DEPTH = (7, 9)
 
+WARMUPS = 3
+FEW_STEPS = 100
+"""Warm-ups, each in the coordinates that the one before found, go on while trajectories are longer
+than this on average, up to their number."""
+
 RECORDED = ("laddercast", "numpyro", "jax", "arviz", "numpy", "pandas", "xarray")
 
 
@@ -73,8 +78,8 @@ def fit(
 ) -> xr.DataTree:
     """Fit the two-stage model to a ladder with NUTS.
 
-    Two warm-ups of `warmup` steps (the first finds the coordinates for the second), then `draws`
-    per chain. Where these have not converged, once more from where they ended, in coordinates
+    Warm-ups of `warmup` steps, each of which finds the coordinates for the next, then `draws` per
+    chain. Where these have not converged, once more from where they ended, in coordinates
     found from them and with twice the draws. Groups: `posterior`, `sample_stats`, `log_likelihood`
     (per model x task and site), `log_prior`, `observed_data`, `constant_data`. Warns, and sets the
     attribute `converged` to 0 and `complaints`, where the draws cannot be trusted even so. Raises
@@ -91,26 +96,29 @@ def fit(
     design, observed, labels, frame = ladder_design(ladder)
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     place = _device(device)
-    with on_device(place), progress_bar(chains * (2 * warmup + draws), progress) as bar:
+    with on_device(place), progress_bar(chains * (3 * warmup + draws), progress) as bar:
         # Settings of one warm-up length share one compiled kernel.
         settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
         like = start(design, observed, priors)
         data = jax.device_put(jax.tree.map(jnp.asarray, (design, priors, observed, like)), place)
         group = task_of_coordinate(like, design)
         information = _information(like, design)
-        keys = jax.random.split(jax.random.key(seed), 3)
+        keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
         mode, scale = _conditional_mode(like, data, group)
-        first = _standardised(mode, scale, data, group, information)
+        coordinates = _standardised(mode, scale, data, group, information)
         centers = np.tile(mode, (chains, 1))
-        found = run_chains(potential, settings, centers, first, data, keys[0], 0, bar, place)
-        early = found.position[:, warmup // 2 :]
-        for key, length in zip(keys[1:], (draws, 2 * draws), strict=True):
-            middle = early.reshape(-1, len(mode))
-            scale = np.maximum(middle.std(axis=0), 1e-12)
-            found_in = _standardised(middle.mean(axis=0), scale, data, group, information)
+        for key in keys[:WARMUPS]:
+            found = run_chains(potential, settings, centers, coordinates, data, key, 0, bar, place)
+            early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
+            centers = early[:, -1]
+            if steps.mean() < FEW_STEPS:
+                break
+            coordinates = _from_draws(early, data, group, information)
+        for key, length in zip(keys[WARMUPS:], (draws, 2 * draws), strict=True):
+            coordinates = _from_draws(early, data, group, information)
             found = run_chains(
-                potential, settings, early[:, -1], found_in, data, key, length, bar, place
+                potential, settings, early[:, -1], coordinates, data, key, length, bar, place
             )
             kept = Draws(*(field[:, warmup : warmup + length] for field in found))
             sites, log_likelihood, log_prior = jax.tree.map(
@@ -353,6 +361,16 @@ def _conditional_mode(
         options={"maxiter": 1000, "maxcor": 30},
     )  # fmt: skip
     return position + step * best.x, scale
+
+
+def _from_draws(
+    draws: np.ndarray, data: Any, group: np.ndarray, information: np.ndarray
+) -> Geometry:
+    """Standard coordinates around the middle of draws (chains, draws, dim)."""
+    flat = draws.reshape(-1, draws.shape[-1])
+    # Draws of chains that stood still have no scale, and differences need a step.
+    scale = np.maximum(flat.std(axis=0), 1e-9)
+    return _standardised(flat.mean(axis=0), scale, data, group, information)
 
 
 def _standardised(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from laddercast.geometry import Geometry
 
