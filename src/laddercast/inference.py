@@ -1,18 +1,20 @@
 """Fitting the joint model with NUTS: start, parameterisation, settings, and what is kept."""
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
-from numpyro.infer.reparam import LocScaleReparam
+from numpyro.infer.reparam import LocScaleReparam, Reparam
 from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
@@ -36,9 +38,54 @@ from laddercast.sampler import (
 # scale makes a funnel; as a standard deviate, the scale is bound to every well-measured task.
 HALF_CENTRED = ("log_alpha", "log_beta", "share_e", "share_a")
 
-sampled_model = handlers.reparam(
-    two_stage, config={site: LocScaleReparam(0.5) for site in HALF_CENTRED}
-)
+HALFWAY = {site: LocScaleReparam(0.5) for site in HALF_CENTRED}
+
+# Noise between checkpoints where a ladder does not show it: SD of log loss, factor of accuracy.
+TYPICAL_LOSS_SD = 0.003
+TYPICAL_ACCURACY_FACTOR = 0.35
+
+
+class Pins(NamedTuple):
+    """What the measurements alone say of each cell's latent value: mean, and precision or 0."""
+
+    loss_mean: Any
+    loss_precision: Any
+    accuracy_mean: Any
+    accuracy_precision: Any
+
+
+class Pinned(Reparam):  # type: ignore[misc]
+    """A latent value in units of its conditional distribution, given the law and its measurements.
+
+    Centred, it makes a funnel where run effects are smaller than noise between checkpoints; as a
+    standard deviate, the law is bound to every well-measured run. This is neither.
+    """
+
+    def __init__(self, mean: jax.Array, precision: jax.Array) -> None:
+        self.mean, self.precision = mean, precision
+
+    def __call__(self, name: str, fn: Any, obs: None) -> tuple[None, jax.Array]:
+        """The latent value; its density replaces that of the base, which is flat."""
+        fn, _, _ = self._unwrap(fn)
+        own = fn.scale**-2
+        scale = (own + self.precision) ** -0.5
+        middle = (own * fn.loc + self.precision * self.mean) * scale**2
+        base = numpyro.sample(
+            f"{name}_base", dist.ImproperUniform(dist.constraints.real, jnp.shape(fn.loc), ())
+        )
+        value = middle + scale * base
+        numpyro.factor(f"{name}_density", fn.log_prob(value) + jnp.log(scale))
+        return None, value
+
+
+def sampled_model(pins: Pins) -> Callable[..., None]:
+    """The joint model in the parameters that are sampled."""
+    latent = {
+        "log_latent_loss": Pinned(pins.loss_mean, pins.loss_precision),
+        "run_mean_accuracy": Pinned(pins.accuracy_mean, pins.accuracy_precision),
+    }
+    return handlers.reparam(two_stage, config=HALFWAY | latent)
+
 
 NOISE = (
     "run_loss", "run_accuracy", "checkpoint_loss", "checkpoint_accuracy",
@@ -53,7 +100,10 @@ PER_TASK = (
     "log_run_accuracy", "log_checkpoint_accuracy", "walk_accuracy",
 )  # fmt: skip
 
-TARGET_ACCEPT = 0.85
+type Data = tuple[Design, Priors, Observed, Pins, dict[str, Any]]
+"""What the potential reads; the last is a start, for the names and shapes of sites."""
+
+TARGET_ACCEPT = 0.9
 # A first warm-up from the start, in poor coordinates, is not worth long trajectories.
 MAX_TREE_DEPTH = (7, 9)
 
@@ -99,8 +149,10 @@ def fit(
     with on_device(place), progress_bar(chains * (3 * warmup + draws), progress) as bar:
         # Settings of one warm-up length share one compiled kernel.
         settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
-        like = start(design, observed, priors)
-        data = jax.device_put(jax.tree.map(jnp.asarray, (design, priors, observed, like)), place)
+        pins = pin(design, observed)
+        like = start(design, observed, priors, pins)
+        arrays = jax.tree.map(jnp.asarray, (design, priors, observed, pins, like))
+        data = jax.device_put(arrays, place)
         group = task_of_coordinate(like, design)
         information = _information(like, design)
         keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
@@ -168,28 +220,98 @@ def _device(name: str) -> Any:
         ) from None
 
 
-def potential(position: jax.Array, data: tuple[Design, Priors, Observed, dict]) -> jax.Array:
+def potential(position: jax.Array, data: Data) -> jax.Array:
     """Negative log density of an unconstrained position."""
-    design, priors, observed, like = data
+    design, priors, observed, pins, like = data
     sites = ravel_pytree(like)[1](position)
-    return potential_energy(sampled_model, (design, priors), observed._asdict(), sites)
+    return potential_energy(sampled_model(pins), (design, priors), observed._asdict(), sites)
+
+
+def _trace(
+    model: Callable[..., None],
+    substitute: Callable[[dict[str, Any]], Any],
+    *args: Any,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    seeded = handlers.seed(model, jax.random.key(0))
+    substituted = handlers.substitute(seeded, substitute_fn=substitute)
+    return handlers.trace(substituted).get_trace(*args, **kwargs)
+
+
+def _is_latent(site: dict[str, Any]) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def pin(design: Design, observed: Observed) -> Pins:
+    """What the measurements alone say of the latent values, in logs for loss."""
+
+    def pinned(
+        value: np.ndarray, variance: np.ndarray, count: np.ndarray, cell: np.ndarray, cells: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        weight = count / variance
+        precision = np.bincount(cell, weight, minlength=cells)
+        total = np.bincount(cell, weight * value, minlength=cells)
+        return total / np.where(precision > 0, precision, 1.0), precision
+
+    curve = design.loss_cell_curve[design.loss_cell]
+    variance = _means(
+        observed.loss_spread,
+        design.loss_cell_curve[design.loss_spread_cell],
+        len(design.curve),
+        TYPICAL_LOSS_SD**2,
+    )
+    loss = pinned(
+        np.log(observed.loss),
+        variance[curve],
+        design.loss_checkpoints,
+        design.loss_cell,
+        len(design.loss_cell_run),
+    )
+    task = design.accuracy_cell_task[design.accuracy_cell]
+    items, p = design.items[task], observed.accuracy
+    binomial = (p * (1 - p) + 1 / items) / items
+    accuracy = pinned(
+        p,
+        TYPICAL_ACCURACY_FACTOR**2 * binomial,
+        design.accuracy_checkpoints,
+        design.accuracy_cell,
+        len(design.accuracy_cell_run),
+    )
+    return Pins(*loss, *accuracy)
+
+
+def start(design: Design, observed: Observed, priors: Priors, pins: Pins) -> dict[str, jax.Array]:
+    """Unconstrained start: levels as measured, prior means elsewhere."""
+    log_loss = np.log(observed.loss)
+    curve_of_row = design.loss_cell_curve[design.loss_cell]
+    task_of_row = design.accuracy_cell_task[design.accuracy_cell]
+    chance = design.chance[task_of_row]
+    share = np.clip((observed.accuracy - chance) / (1 - chance), 0.02, 0.98)
+    logit = np.log(share / (1 - share))
+    values = {
+        "loss_level": _means(log_loss, curve_of_row, len(design.curve), log_loss.mean()),
+        "accuracy_level": _means(logit, task_of_row, len(design.chance), -1.0),
+        "log_latent_loss_base": np.zeros(len(design.loss_cell_run)),
+        "run_mean_accuracy_base": np.zeros(len(design.accuracy_cell_run)),
+    }
+    return _start(values, design, priors, observed, pins)
 
 
 @jax.jit
-def _start(values: dict[str, Any], design: Design, priors: Priors, observed: Observed) -> dict:
+def _start(
+    values: dict[str, Any], design: Design, priors: Priors, observed: Observed, pins: Pins
+) -> dict[str, jax.Array]:
     def substitute(site: dict[str, Any]) -> Any:
-        if site["type"] != "sample" or site["is_observed"]:
+        if not _is_latent(site):
             return None
         return values[site["name"]] if site["name"] in values else _middle(site["fn"])
 
-    model = handlers.substitute(
-        handlers.seed(sampled_model, jax.random.key(0)), substitute_fn=substitute
-    )
-    trace = handlers.trace(model).get_trace(design, priors, **observed._asdict())
+    model = sampled_model(pins)
+    trace = _trace(model, substitute, design, priors, **observed._asdict())
     return {
         name: dist.biject_to(site["fn"].support).inv(site["value"])
         for name, site in trace.items()
-        if site["type"] == "sample" and not site["is_observed"]
+        if _is_latent(site)
     }
 
 
@@ -199,35 +321,6 @@ def _middle(fn: dist.Distribution) -> Any:
     return jnp.where(jnp.isfinite(mean), mean, getattr(fn, "loc", 1.0))
 
 
-def start(design: Design, observed: Observed, priors: Priors) -> dict[str, jax.Array]:
-    """Unconstrained start: what is measured where it was measured, prior medians elsewhere."""
-    log_loss = np.log(observed.loss)
-    curve_of_row = design.loss_cell_curve[design.loss_cell]
-    level = _means(log_loss, curve_of_row, len(design.curve), log_loss.mean())
-    latent = _means(
-        log_loss, design.loss_cell, len(design.loss_cell_run), level[design.loss_cell_curve]
-    )
-    task_of_row = design.accuracy_cell_task[design.accuracy_cell]
-    chance, accuracy = design.chance[task_of_row], observed.accuracy
-    share = np.clip((accuracy - chance) / (1 - chance), 0.02, 0.98)
-    tasks = len(design.chance)
-    logit = _means(np.log(share / (1 - share)), task_of_row, tasks, -1.0)
-    mean = _means(accuracy, task_of_row, tasks, accuracy.mean())
-    run_mean = _means(
-        accuracy,
-        design.accuracy_cell,
-        len(design.accuracy_cell_run),
-        mean[design.accuracy_cell_task],
-    )
-    values = {
-        "loss_level": level,
-        "accuracy_level": logit,
-        "log_latent_loss": latent,
-        "run_mean_accuracy": run_mean,
-    }
-    return _start(values, design, priors, observed)
-
-
 def _means(values: np.ndarray, index: np.ndarray, size: int, default: Any) -> np.ndarray:
     count = np.bincount(index, minlength=size)
     total = np.bincount(index, values, minlength=size)
@@ -235,13 +328,13 @@ def _means(values: np.ndarray, index: np.ndarray, size: int, default: Any) -> np
 
 
 @jax.jit
-def _at_rest(position: jax.Array, data: tuple[Design, Priors, Observed, dict]) -> tuple:
-    """The position and measurements had every run and checkpoint obeyed the laws exactly.
+def _at_rest(position: jax.Array, data: Data) -> tuple[jax.Array, Data]:
+    """The position and data had every run and checkpoint obeyed the laws exactly.
 
     There, curvature is the information about the laws, without the noise that the residuals of one
     data set lend it in directions that they leave nearly flat.
     """
-    design, priors, observed, like = data
+    design, priors, observed, pins, like = data
     sites = ravel_pytree(like)[1](position)
 
     def substitute(site: dict[str, Any]) -> Any:
@@ -256,12 +349,10 @@ def _at_rest(position: jax.Array, data: tuple[Design, Priors, Observed, dict]) -
             return site["fn"].mean
         return dist.biject_to(site["fn"].support)(sites[name])
 
-    model = handlers.substitute(
-        handlers.seed(sampled_model, jax.random.key(0)), substitute_fn=substitute
-    )
-    trace = handlers.trace(model).get_trace(design, priors)
+    trace = _trace(handlers.reparam(two_stage, config=HALFWAY), substitute, design, priors)
     rest = {
-        name: trace[name]["value"] if name in LATENT else value for name, value in sites.items()
+        name: jnp.zeros_like(value) if name.removesuffix("_base") in LATENT else value
+        for name, value in sites.items()
     }
     measured = Observed(
         *(
@@ -269,7 +360,11 @@ def _at_rest(position: jax.Array, data: tuple[Design, Priors, Observed, dict]) -
             for name in Observed._fields
         )
     )
-    return ravel_pytree(rest)[0], measured
+    pins = pins._replace(
+        loss_mean=trace["log_latent_loss"]["value"],
+        accuracy_mean=trace["run_mean_accuracy"]["value"],
+    )
+    return ravel_pytree(rest)[0], (design, priors, measured, pins, like)
 
 
 def task_of_coordinate(start: dict[str, jax.Array], design: Design) -> np.ndarray:
@@ -279,9 +374,9 @@ def task_of_coordinate(start: dict[str, jax.Array], design: Design) -> np.ndarra
     groups = {}
     for name, value in start.items():
         shape = np.shape(value)
-        if name == "log_latent_loss":
+        if name == "log_latent_loss_base":
             group = design.loss_cell_curve if own_curves else -1
-        elif name == "run_mean_accuracy":
+        elif name == "run_mean_accuracy_base":
             group = design.accuracy_cell_task
         elif name in PER_CURVE:
             group = np.arange(tasks) if own_curves else -1
@@ -378,10 +473,8 @@ def _standardised(
 ) -> Geometry:
     """Standard coordinates from the curvature at rest around this position."""
     gradient = _Gradient(group)
-    design, priors, _, like = data
-    rest, measured = _at_rest(position, data)
+    rest, at_rest = _at_rest(position, data)
     rest = np.asarray(rest)
-    at_rest = (design, priors, measured, like)
     columns = [gradient.difference(rest, i, 1e-3 * scale[i], at_rest) for i in range(len(rest))]
     curvature = np.array(columns)
     curvature = (curvature + curvature.T) / 2 + np.diag(information)
@@ -389,34 +482,37 @@ def _standardised(
 
 
 @jax.jit
-def _replay(positions: jax.Array, data: tuple[Design, Priors, Observed, dict]) -> tuple:
+def _replay(positions: jax.Array, data: Data) -> tuple[dict, dict, dict]:
     """Constrained sites, log likelihood per cell and log prior per site of each draw."""
-    design, priors, observed, like = data
+    design, priors, observed, pins, like = data
     unravel = ravel_pytree(like)[1]
+    measured = observed._asdict()
 
     def one(position: jax.Array) -> tuple[dict, dict, dict]:
         unconstrained = unravel(position)
 
-        def substitute(site: dict[str, Any]) -> Any:
-            if site["type"] != "sample" or site["is_observed"]:
+        def constrained(site: dict[str, Any]) -> Any:
+            if not _is_latent(site):
                 return None
             return dist.biject_to(site["fn"].support)(unconstrained[site["name"]])
 
-        model = handlers.substitute(
-            handlers.seed(sampled_model, jax.random.key(0)), substitute_fn=substitute
+        sampled = _trace(sampled_model(pins), constrained, design, priors, **measured)
+        # Once more in the model's own sites, for their densities.
+        plain = _trace(
+            two_stage,
+            lambda site: sampled[site["name"]]["value"] if _is_latent(site) else None,
+            design,
+            priors,
+            **measured,
         )
-        trace = handlers.trace(model).get_trace(design, priors, **observed._asdict())
-        sites = {
-            name: site["value"]
-            for name, site in trace.items()
-            if (site["type"] == "sample" and not site["is_observed"]) or name in HALF_CENTRED
-        }
+        latent = {name: site for name, site in plain.items() if _is_latent(site)}
+        sites = {name: site["value"] for name, site in latent.items()}
         prior = {
             name: jnp.sum(site["fn"].log_prob(site["value"]))
-            for name, site in trace.items()
-            if site["type"] == "sample" and not site["is_observed"] and name not in LATENT
+            for name, site in latent.items()
+            if name not in LATENT
         }
-        return sites, _marginal_likelihood(trace, design), prior
+        return sites, _marginal_likelihood(plain, design), prior
 
     chains, draws, dim = positions.shape
     flat = jax.lax.map(one, positions.reshape(-1, dim), batch_size=100)
