@@ -106,6 +106,9 @@ type Data = tuple[Design, Priors, Observed, Pins, dict[str, Any]]
 TARGET_ACCEPT = 0.9
 # A first warm-up from the start, in poor coordinates, is not worth long trajectories.
 MAX_TREE_DEPTH = (7, 9)
+# Where that has not converged: shorter steps, as divergences ask for, and longer trajectories.
+SECOND_TARGET_ACCEPT = 0.98
+SECOND_MAX_TREE_DEPTH = (8, 10)
 
 WARMUPS = 3
 FEW_STEPS = 100
@@ -130,8 +133,9 @@ def fit(
 
     Warm-ups of `warmup` steps, each of which finds the coordinates for the next, then `draws` per
     chain. Where these have not converged, once more from where they ended, in coordinates
-    found from them and with twice the draws. Groups: `posterior`, `sample_stats`, `log_likelihood`
-    (per model x task and site), `log_prior`, `observed_data`, `constant_data`. Warns, and sets the
+    found from them, with shorter steps and twice the draws. Groups: `posterior`, `sample_stats`,
+    `log_likelihood` (per model x task and site), `log_prior`, `observed_data`, `constant_data`.
+    Warns, and sets the
     attribute `converged` to 0 and `complaints`, where the draws cannot be trusted even so. Raises
     ValueError for settings below 1, and RuntimeError for a device that JAX does not have.
     """
@@ -167,10 +171,13 @@ def fit(
             if steps.mean() < FEW_STEPS:
                 break
             coordinates = _from_draws(early, data, group, information)
-        for key, length in zip(keys[WARMUPS:], (draws, 2 * draws), strict=True):
+        careful = Settings(warmup, SECOND_TARGET_ACCEPT, SECOND_MAX_TREE_DEPTH)
+        for key, length, chosen in zip(
+            keys[WARMUPS:], (draws, 2 * draws), (settings, careful), strict=True
+        ):
             coordinates = _from_draws(early, data, group, information)
             found = run_chains(
-                potential, settings, early[:, -1], coordinates, data, key, length, bar, place
+                potential, chosen, early[:, -1], coordinates, data, key, length, bar, place
             )
             kept = Draws(*(field[:, warmup : warmup + length] for field in found))
             sites, log_likelihood, log_prior = jax.tree.map(
@@ -196,7 +203,8 @@ def fit(
             early = kept.position
     settings_text = json.dumps(
         {"chains": chains, "warmup": warmup, "draws": kept.diverging.shape[1], "device": device,
-         "target_accept": TARGET_ACCEPT, "max_tree_depth": MAX_TREE_DEPTH, "rungs": ladder.rungs}
+         "target_accept": chosen.target_accept, "max_tree_depth": chosen.max_tree_depth,
+         "rungs": ladder.rungs}
     )  # fmt: skip
     tree.attrs.update(
         {

@@ -17,6 +17,10 @@ def _log_normal(median: float, scale: float) -> Distribution:
     return field(default_factory=lambda: dist.LogNormal(log(median), scale))
 
 
+def _uniform(low: float, high: float) -> Distribution:
+    return field(default_factory=lambda: dist.Uniform(low, high))
+
+
 def _beta(a: float, b: float) -> Distribution:
     return field(default_factory=lambda: dist.Beta(a, b))
 
@@ -45,7 +49,7 @@ class Priors:
     slope_center: Distribution = _normal(log(7.0), 0.5)
     slope_scale: Distribution = _log_normal(0.4, 0.5)
     log_lower: Distribution = _normal(0.0, 0.06)
-    gap: Distribution = _beta(2.0, 200.0)
+    gap: Distribution = _uniform(0.0, 0.03)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
     run_loss_center: Distribution = _normal(log(0.006), 0.7)
     run_loss_scale: Distribution = _log_normal(0.5, 0.4)
