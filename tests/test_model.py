@@ -98,7 +98,7 @@ def test_settings_below_one_are_refused(small_table, name):
 def test_absent_device_is_an_error(small_table):
     if any(device.platform == "gpu" for device in jax.devices()):
         pytest.skip("this machine has a GPU")
-    with pytest.raises(RuntimeError, match="no such device here"):
+    with pytest.raises(ValueError, match="no such device here"):
         fit(read_ladder(small_table), device="gpu")
 
 

@@ -147,7 +147,9 @@ def test_measured_runs_are_scored_at_their_ends(small_table):
 
 def test_a_forecast_of_the_common_loss_is_scored_against_it():
     table = as_table(0.2, np.nan).assign(reference_loss=0.9)
-    cells = score_cells(as_forecast(GRID, GRID), table)
+    forecast = as_forecast(GRID, GRID)
+    forecast.attrs["loss"] = "reference_loss"
+    cells = score_cells(forecast, table)
     assert list(cells["measured"]) == [0.9] * 4
     by_task = score_cells(as_forecast(GRID * [[1.0], [2.0], [1.0], [2.0]], GRID), table)
     assert list(by_task["measured"]) == [0.2] * 4

@@ -36,10 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(args.command(args))
     except (ValueError, OSError) as error:
         return _fail(error)
-    except RuntimeError as error:
-        if not str(error).startswith("device="):
-            raise
-        return _fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -224,8 +220,8 @@ def _backtest(args: argparse.Namespace) -> int:
     ladder, targets = _read(args, args.how_much)
     with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
         table = backtest(ladder, hold_out=args.hold_out, **_settings(args))
-        written = table.rename(columns={"median": "q50"})
-        for name in ("q50", "measured", "baseline"):
+        written = table.copy()
+        for name in ("mean", "sd", *c.QUANTILES, "measured", "baseline"):
             written[name] /= written["quantity"].map(UNITS)
         last = ["split", "baseline", "pit", "converged"]
         written.reindex(columns=[*c.FORECAST_COLUMNS, *last]).to_csv(

@@ -135,9 +135,8 @@ def fit(
     chain. Where these have not converged, once more from where they ended, in coordinates
     found from them, with shorter steps and twice the draws. Groups: `posterior`, `sample_stats`,
     `log_likelihood` (per model x task and site), `log_prior`, `observed_data`, `constant_data`.
-    Warns, and sets the
-    attribute `converged` to 0 and `complaints`, where the draws cannot be trusted even so. Raises
-    ValueError for settings below 1, and RuntimeError for a device that JAX does not have.
+    Warns, and sets the attribute `converged` to 0 and `complaints`, where the draws cannot be
+    trusted even so. Raises ValueError for settings below 1 and a device that JAX does not have.
     """
     wrong = [
         f"{name}={value}"
@@ -222,7 +221,7 @@ def _device(name: str) -> Any:
     try:
         return jax.devices(name)[0]
     except RuntimeError as error:
-        raise RuntimeError(
+        raise ValueError(
             f"device={name!r}: JAX has no such device here ({error}); "
             'use device="cpu", or install JAX for your GPU'
         ) from None

@@ -6,7 +6,6 @@ import scoringrules
 import xarray as xr
 
 from laddercast import columns as c
-from laddercast.design import loss_column
 from laddercast.ladder import read_targets
 
 INTERVALS = (50, 80, 95)
@@ -36,15 +35,18 @@ def score_cells(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> 
     `measured` is a table as `read_targets` takes it, matched on model x task; without it, what was
     measured of the forecast's targets counts. Columns: `model, params, tokens, task, quantity,
     median, measured, error` (absolute), `crps, pit` (share of draws below the measurement, of ties
-    a half), `inside50, inside80, inside95`, `width50, width80, width95`; accuracies, errors and
-    widths of them in points, losses in their own unit. What was not measured has no row. Raises
-    ValueError if nothing was.
+    a half), `mean, sd` and the quantiles of `forecast_table`, `inside50, inside80, inside95`,
+    `width50, width80, width95`; accuracies, errors and widths of them in points, losses in their
+    own unit. What was not measured has no row. Raises ValueError if nothing was.
     """
     predictions = forecast["predictions"].to_dataset()
     rows = pd.DataFrame(
         {word: predictions[word].to_numpy() for word in (c.MODEL, c.PARAMS, c.TOKENS, c.TASK)}
     ).astype({c.MODEL: str, c.TASK: str})
-    known = _own_measurements(forecast) if measured is None else _matched(predictions, measured)
+    if measured is None:
+        known = _own_measurements(forecast)
+    else:
+        known = _matched(predictions, measured, forecast.attrs.get("loss", c.LOSS))
     parts = []
     for quantity, unit in UNITS.items():
         values = known.get(quantity, np.full(len(rows), np.nan))
@@ -95,6 +97,9 @@ def _scores(draws: np.ndarray, values: np.ndarray, index: pd.Index) -> pd.DataFr
         },
         index=index,
     )
+    table["mean"], table["sd"] = draws.mean(axis=1), draws.std(axis=1)
+    for name, level in c.QUANTILES.items():
+        table[name] = np.quantile(draws, level, axis=1)
     ends = {
         level: np.quantile(draws, [0.5 - level / 200, 0.5 + level / 200], axis=1)
         for level in INTERVALS
@@ -113,26 +118,15 @@ def _own_measurements(forecast: xr.DataTree) -> dict[str, np.ndarray]:
     return {quantity: own[quantity].to_numpy() for quantity in UNITS if quantity in own}
 
 
-def _matched(predictions: xr.Dataset, measured: pd.DataFrame) -> dict[str, np.ndarray]:
+def _matched(predictions: xr.Dataset, measured: pd.DataFrame, loss: str) -> dict[str, np.ndarray]:
     """What `measured` says of each row of the predictions, NaN where it says nothing."""
     table = read_targets(measured)
     if c.TASK not in table:
         return {}
-    loss = c.REFERENCE_LOSS if _is_common(predictions) else c.LOSS
-    if len(np.unique(predictions[c.TASK])) == 1:
-        loss = loss_column(table)  # of one task, the draws cannot tell which loss they are
     models, tasks = (predictions[word].to_numpy().astype(str) for word in (c.MODEL, c.TASK))
     by_cell = table.set_index([c.MODEL, c.TASK]).reindex(pd.MultiIndex.from_arrays([models, tasks]))
     named = {loss: c.LOSS, c.ACCURACY: c.ACCURACY}
     return {q: by_cell[word].to_numpy(float) for word, q in named.items() if word in by_cell}
-
-
-def _is_common(predictions: xr.Dataset) -> bool:
-    """Whether the forecast loss is `reference_loss`: draw for draw the same for all tasks."""
-    models = predictions[c.MODEL].to_numpy()
-    loss = predictions[c.LOSS].transpose("row", "chain", "draw").to_numpy()
-    first = loss[[np.flatnonzero(models == model)[0] for model in models]]
-    return bool((loss == first).all())
 
 
 def _nothing_measured(rows: pd.DataFrame, measured: pd.DataFrame | None) -> str:
