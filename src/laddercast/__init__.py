@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from laddercast.inference import fit
     from laddercast.ladder import Ladder, read_ladder, read_targets
     from laddercast.model import two_stage
-    from laddercast.noise import metric_noise
+    from laddercast.noise import metric_noise, noise_by_task, rerun_noise
     from laddercast.plots import (
         plot_calibration,
         plot_forecast,
@@ -38,6 +38,7 @@ __all__ = [
     "forecast_table",
     "how_much_ladder",
     "metric_noise",
+    "noise_by_task",
     "plot_calibration",
     "plot_forecast",
     "plot_noise",
@@ -45,6 +46,7 @@ __all__ = [
     "plot_stage2",
     "read_ladder",
     "read_targets",
+    "rerun_noise",
     "score",
     "simulate",
     "two_stage",
@@ -58,8 +60,10 @@ _MODULE = {
     "forecast_table": "forecast",
     "how_much_ladder": "backtest",
     "metric_noise": "noise",
+    "noise_by_task": "noise",
     "read_ladder": "ladder",
     "read_targets": "ladder",
+    "rerun_noise": "noise",
     "two_stage": "model",
 }
 """Where each public name lives; of the others, `plot_*` in plots, the rest in its namesake."""
