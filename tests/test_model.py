@@ -188,6 +188,22 @@ def test_far_targets_are_warned_of(fitted):
 
 
 @pytest.mark.slow
+def test_chains_in_one_batch_are_those_in_threads(small_table, monkeypatch):
+    # A GPU runs all chains as one batch; the same code on a CPU must walk the same way.
+    ladder = read_ladder(small_table)
+    short = {"warmup": 50, "draws": 50}
+    one = fit_quietly(ladder, **short)
+    monkeypatch.setattr("laddercast.sampler.in_threads", lambda device: False)
+    other = fit_quietly(ladder, **short)
+    for name in ("alpha_center", "walk_accuracy_scale", "E"):
+        first, second = (tree["posterior"][name].to_numpy() for tree in (one, other))
+        assert first.shape == second.shape
+        # Rounding differs between the two programs, and chaos makes that a different draw in time.
+        spread = np.maximum(first.std(), 1e-12)
+        assert np.abs(first.mean() - second.mean()) < 1.5 * spread
+
+
+@pytest.mark.slow
 def test_unconverged_fit_says_so(ladder):
     with pytest.warns(UserWarning, match="the fit has not converged"):
         found = fit(ladder, chains=2, warmup=200, draws=50, progress=False)

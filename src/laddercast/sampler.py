@@ -123,7 +123,7 @@ def run_chains(
         return begin(key, u, *gradient(u, placed), placed), placed
 
     starts = [first(number, key) for number, key in enumerate(jax.random.split(key, chains))]
-    if device.platform != "cpu":
+    if not in_threads(device):
         states = jax.tree.map(lambda *x: jnp.stack(x), *[state for state, _ in starts])
         placed = geometry._replace(center=jnp.asarray(centers)), data
         parts = []
@@ -151,6 +151,11 @@ def run_chains(
     tails[0] = head + tails[0]
     results = [jax.tree.map(lambda *x: np.concatenate(x), *parts) for parts in tails]
     return Draws(*jax.tree.map(lambda *x: np.stack(x), *results))
+
+
+def in_threads(device: Any) -> bool:
+    """Whether chains run as threads here: a GPU is kept busy by one batch of chains instead."""
+    return bool(device.platform == "cpu")
 
 
 def on_device(device: Any) -> ExitStack:
