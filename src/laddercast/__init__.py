@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from laddercast import datasets
     from laddercast.backtest import backtest, how_much_ladder
     from laddercast.baseline import baseline
     from laddercast.forecast import forecast, forecast_table
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "backtest",
     "baseline",
+    "datasets",
     "demo_ladder",
     "fit",
     "forecast",
@@ -68,11 +70,14 @@ _MODULE = {
 }
 """Where each public name lives; of the others, `plot_*` in plots, the rest in its namesake."""
 
+_SUBMODULES = ("datasets",)
+"""Public names that are modules."""
+
 
 class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         # Importing a submodule binds it here: where a public function has its name, that one stays.
-        if isinstance(value, ModuleType) and name in __all__:
+        if isinstance(value, ModuleType) and name in __all__ and name not in _SUBMODULES:
             value = getattr(value, name)
         super().__setattr__(name, value)
 
@@ -102,6 +107,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value: Any = version("laddercast")
+    elif name in _SUBMODULES:
+        value = import_module(f"{__name__}.{name}")
     else:
         _mend_numpyro()
         home = "plots" if name.startswith("plot_") else _MODULE.get(name, name)

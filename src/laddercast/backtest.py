@@ -13,6 +13,7 @@ from laddercast.design import loss_column
 from laddercast.forecast import forecast
 from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_targets
+from laddercast.progress import with_progress
 from laddercast.score import UNITS, score_cells, summarise
 
 PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
@@ -40,7 +41,9 @@ def backtest(
     """
     parts = []
     flops = _flops(ladder.table, _all_have_flops(ladder.table))
-    for split, rungs, held_out in _splits(ladder, hold_out):
+    shown = settings.get("progress", True)
+    splits = _splits(ladder, hold_out)
+    for split, rungs, held_out in with_progress(splits, shown, "backtest", "fit"):
         forecasted = forecast(fit(rungs, seed=seed, **settings), held_out, seed=seed)
         cells = _with_baseline(score_cells(forecasted), rungs, held_out)
         cells.insert(0, "split", split)
@@ -92,7 +95,9 @@ def how_much_ladder(
     counted = _all_have_flops(ladder.table) and _all_have_flops(table)
     flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
     parts = []
-    for name, rungs in _sub_ladders(ladder):
+    shown = settings.get("progress", True)
+    cuts = list(_sub_ladders(ladder))
+    for name, rungs in with_progress(cuts, shown, "how much ladder", "fit"):
         forecasted = forecast(fit(rungs, seed=seed, **settings), table, seed=seed)
         cells = score_cells(forecasted)
         scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from laddercast.ladder import Ladder
 
-BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 2, 3, 130
+UNFIT, BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
 MARK = "NOT_CONVERGED.txt"
 """Written beside results that must not be relied on."""
 
@@ -26,6 +26,9 @@ INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
 TABLES = ("forecast.csv", "scores.csv")
 FITTED = ("fit.nc", "predictions.nc", "forecast.png", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
+
+PATHS = ("LADDER", "TARGETS", "TASKS")
+"""What arguments that are files are called."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,6 +101,16 @@ def _parser() -> argparse.ArgumentParser:
                        "place of the largest size and of the longest runs")  # fmt: skip
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
+    text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
+    command("doctor", _doctor, text)
+    text = "print a shell's completion script"
+    added = command("completion", _completion, text)
+    added.epilog = (
+        'bash: eval "$(laddercast completion bash)" in ~/.bashrc. zsh: laddercast completion zsh '
+        "> _laddercast in a folder of $fpath. fish: laddercast completion fish > "
+        "~/.config/fish/completions/laddercast.fish"
+    )
+    added.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
 
 
@@ -244,6 +257,39 @@ def _backtest(args: argparse.Namespace) -> int:
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
         reason = f"{', '.join(failed)}; give more warmup or draws, or more rungs"
         return _converged(not failed, reason, folder)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from laddercast.doctor import examine
+
+    findings, faults = examine()
+    width = max(len(name) for name, _ in findings)
+    for name, finding in findings:
+        print(f"{name.ljust(width)}  {finding}")
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    if not faults:
+        print("nothing here stops a fit")
+    return UNFIT if faults else 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    import shtab
+
+    parser = _parser()
+    _complete_paths(parser, {"DIR": shtab.DIRECTORY} | dict.fromkeys(PATHS, shtab.FILE))
+    print(shtab.complete(parser, args.shell))
+    return 0
+
+
+def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> None:
+    """Say to shtab which arguments, by what their value is called, are files and folders."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                _complete_paths(inner, words)
+        elif action.metavar in words:
+            action.complete = words[str(action.metavar)]  # type: ignore[attr-defined]
 
 
 def _unconverged(table: "pd.DataFrame", column: str) -> list[str]:

@@ -25,12 +25,13 @@ from laddercast.geometry import Geometry, geometry
 from laddercast.ladder import Ladder
 from laddercast.model import RUN_DOF, two_stage
 from laddercast.priors import Priors
+from laddercast.progress import lengthen, progress_bar
 from laddercast.sampler import (
     Draws,
     Settings,
     on_device,
-    progress_bar,
     run_chains,
+    steps_taken,
     value_and_gradient,
 )
 
@@ -149,7 +150,9 @@ def fit(
     design, observed, labels, frame = ladder_design(ladder)
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     place = _device(device)
-    with on_device(place), progress_bar(chains * (3 * warmup + draws), progress) as bar:
+    one_warmup = chains * steps_taken(warmup)
+    total = WARMUPS * one_warmup + chains * steps_taken(warmup + draws)
+    with on_device(place), progress_bar(total, progress) as bar:
         # Settings of one warm-up length share one compiled kernel.
         settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
         pins = pin(design, observed)
@@ -163,11 +166,12 @@ def fit(
         mode, scale = _conditional_mode(like, data, group)
         coordinates = _standardised(mode, scale, data, group, information)
         centers = np.tile(mode, (chains, 1))
-        for key in keys[:WARMUPS]:
+        for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
             found = run_chains(potential, settings, centers, coordinates, data, key, 0, bar, place)
             early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
             centers = early[:, -1]
             if steps.mean() < FEW_STEPS:
+                lengthen(bar, -left * one_warmup)
                 break
             coordinates = _from_draws(early, data, group, information)
         careful = Settings(warmup, SECOND_TARGET_ACCEPT, SECOND_MAX_TREE_DEPTH)
@@ -197,7 +201,7 @@ def fit(
             if not doubts or chains * draws < ESS_PARAMETERS:
                 break
             if length == draws:
-                bar.total += chains * (warmup + 2 * draws)
+                lengthen(bar, chains * steps_taken(warmup + 2 * draws))
                 bar.set_description("not converged, sampling on")
             early = kept.position
     settings_text = json.dumps(

@@ -19,6 +19,7 @@ from laddercast.checks import (
     read_table,
     stop_on,
 )
+from laddercast.ladder_html import as_html, as_text
 
 Rungs = Literal["last", "every"]
 
@@ -67,6 +68,14 @@ class Ladder:
         """Tables as shallow copies: what a user writes into one never reaches the ladder."""
         value = object.__getattribute__(self, name)
         return value.copy(deep=False) if isinstance(value, pd.DataFrame) else value
+
+    def __repr__(self) -> str:
+        """What was read, and what is missing of it."""
+        return as_text(self.table, self.tasks, self.rungs, self.name)
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return as_html(self.table, self.tasks, self.rungs, self.name)
 
     def __len__(self) -> int:
         """Count the rows of the table."""

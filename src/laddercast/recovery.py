@@ -69,8 +69,10 @@ def recovery(
             inside = bool(low <= truth <= high)
             rows.append((number, kind, quantity, truth, low, high, inside, converged))
         doubts = len(predicted.attrs["complaints"].split("; "))
+        done, seconds = number - seed + 1, time.perf_counter() - begin
         print(
-            f"ladder {number - seed + 1} of {ladders}, {time.perf_counter() - begin:.0f} s"
+            f"ladder {done} of {ladders}, {seconds:.0f} s, "
+            f"about {seconds / done * (ladders - done):.0f} s left"
             + ("" if converged else f": not converged ({doubts} complaints)"),
             file=sys.stderr,
         )

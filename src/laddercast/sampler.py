@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
-from tqdm import tqdm
 
 from laddercast.geometry import Geometry
 
@@ -97,6 +96,15 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
     return jax.jit(begin), jax.jit(advance), jax.jit(batch)
 
 
+def _chunks(steps: int) -> int:
+    return -(-steps // CHUNK)
+
+
+def steps_taken(steps: int) -> int:
+    """Steps that a chain takes for at least `steps`: chunks are not cut."""
+    return CHUNK * _chunks(steps)
+
+
 def run_chains(
     potential: Potential,
     settings: Settings,
@@ -113,7 +121,7 @@ def run_chains(
     On a CPU the chains run side by side in threads, on another device as one batch.
     """
     chains = len(centers)
-    chunks = -(-(settings.warmup + draws) // CHUNK)
+    chunks = _chunks(settings.warmup + draws)
     begin, advance, advance_all = _kernel(potential, settings)
     gradient = value_and_gradient(potential)
     u = jnp.zeros(geometry.padding.shape[0])
@@ -164,8 +172,3 @@ def on_device(device: Any) -> ExitStack:
     stack.enter_context(jax.enable_x64(True))
     stack.enter_context(jax.default_device(device))
     return stack
-
-
-def progress_bar(total: int, shown: bool) -> Any:
-    """A tqdm bar of sampler steps."""
-    return tqdm(total=total, desc="sampling", unit="step", disable=not shown)
