@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 import time
@@ -39,7 +40,10 @@ def python(code: str) -> str:
     return run.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["forecast"], ["baseline"], ["backtest"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["demo"], ["forecast"], ["baseline"], ["backtest"], ["doctor"], ["completion"]],
+)
 def test_help_is_quick(command):
     seconds = []
     for _ in range(5):
@@ -51,6 +55,51 @@ def test_help_is_quick(command):
         assert run.returncode == 0
         assert run.stdout.startswith("usage: laddercast")
     assert np.median(seconds) < 0.5
+
+
+def completed(words: list[str], script: str, folder: Path) -> list[str]:
+    """What bash offers for the last of `words`."""
+    line = f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}"
+    ask = f'{script}\n{line}\n_shtab_laddercast\nprintf "%s\n" "${{COMPREPLY[@]}}"'
+    run = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, cwd=folder)
+    return run.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_commands_options_and_files(tmp_path, capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    (tmp_path / "ladder.csv").touch()
+    (tmp_path / "folder").mkdir()
+    assert completed(["laddercast", "ba"], script, tmp_path) == ["baseline", "backtest"]
+    assert completed(["laddercast", "forecast", "--ta"], script, tmp_path) == [
+        "--tasks", "--targets"
+    ]  # fmt: skip
+    assert completed(["laddercast", "forecast", "--rungs", "e"], script, tmp_path) == ["every"]
+    assert completed(["laddercast", "forecast", "lad"], script, tmp_path) == ["ladder.csv"]
+    assert completed(["laddercast", "forecast", "--tasks", "l"], script, tmp_path) == ["ladder.csv"]
+    assert completed(["laddercast", "demo", "--out", ""], script, tmp_path) == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "first", "names"),
+    [("zsh", "#compdef laddercast", "_files -/"), ("fish", "#", "complete_directories")],
+)
+def test_other_shells_have_scripts(shell, first, names, capsys):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith(first)
+    assert names in script
+    assert "backtest" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_an_unknown_shell_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["completion", "csh"])
+    assert stopped.value.code == 2
+    assert "choose from" in capsys.readouterr().err
 
 
 def test_version(capsys):
@@ -102,6 +151,7 @@ def test_importing_the_package_imports_nothing_slow():
     python(
         "import sys, laddercast, laddercast.cli\n"
         "slow = {'jax', 'numpy', 'pandas', 'numpyro', 'arviz', 'xarray', 'matplotlib'}\n"
+        "slow |= {'pooch', 'requests', 'shtab', 'tqdm'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)"
     )
 

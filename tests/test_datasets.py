@@ -30,11 +30,11 @@ class Server:
                 server.asked.append(self.path)
                 body = server.files.get(self.path.removeprefix("/"))
                 status = 404 if body is None else server.status
+                body = b"" if body is None or status != 200 else body
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(body or b"")))
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                if body is not None and status == 200:
-                    self.wfile.write(body[: len(body) // 2] if server.cut else body)
+                self.wfile.write(body[: len(body) // 2] if server.cut else body)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -194,7 +194,9 @@ def test_a_cache_that_cannot_be_written(server, cache):
     cache.write_bytes(b"a file")
     server.files = RUNS
     for fetch in FETCHES:
-        with pytest.raises(OSError, match=r"cache folder .* cannot be written .*; make it writable"):
+        with pytest.raises(
+            OSError, match=r"cache folder .* cannot be written .*; make it writable"
+        ):
             fetch(base_url=server.url)
 
 
