@@ -32,7 +32,9 @@ PATHS = ("LADDER", "TARGETS", "TASKS")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, 2 for bad input, 3 if the sampler did not converge, 130 for ^C."""
+    """Run a command. Returns 0, 1 if `doctor` finds faults, 2 for bad input, 3 if the sampler did
+    not converge, 130 for ^C.
+    """
     args = _parser().parse_args(argv)
     try:
         with _plain_warnings():

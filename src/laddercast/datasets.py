@@ -29,8 +29,8 @@ GADRE_URL = (
 RETRIES = 2
 """Of each file: one that broke off, or came back changed, is asked for again."""
 
-# Of the bytes with line ends CR LF, as the exports have them. A mirror that turns these into LF has
-# other sums, and is refused.
+# Taken from copies of the exports, whose lines end in CR LF. A server that has them with LF alone
+# has other sums, and is refused.
 OLMO_SUMS = {
     "190M-0.5xC": "d4e9f80960149676352b61b739c4dca727bffee5e7a8f41919119365fcde0534",
     "190M-10xC": "192b115c3f02b6503043280f8303c59f5b10897cd631f1b8ec6aea944d22faa6",
