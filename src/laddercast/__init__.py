@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         plot_stage2,
     )
     from laddercast.priors import Priors
+    from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
     from laddercast.score import score
     from laddercast.simulate import demo_ladder, simulate
 
@@ -33,12 +34,15 @@ __all__ = [
     "__version__",
     "backtest",
     "baseline",
+    "best_rung",
+    "bootstrap",
     "datasets",
     "demo_ladder",
     "fit",
     "forecast",
     "forecast_table",
     "how_much_ladder",
+    "lowest_loss_rung",
     "metric_noise",
     "noise_by_task",
     "plot_calibration",
@@ -57,10 +61,13 @@ __all__ = [
 _MODULE = {
     "Ladder": "ladder",
     "Priors": "priors",
+    "best_rung": "rivals",
+    "bootstrap": "rivals",
     "demo_ladder": "simulate",
     "fit": "inference",
     "forecast_table": "forecast",
     "how_much_ladder": "backtest",
+    "lowest_loss_rung": "rivals",
     "metric_noise": "noise",
     "noise_by_task": "noise",
     "read_ladder": "ladder",

@@ -46,7 +46,9 @@ SMALLEST_EXPONENT = 0.02
 """Of the single step: with E free, the fit to a logarithm lies at exponent 0 and infinite E."""
 
 
-class _Law(NamedTuple):
+class Law(NamedTuple):
+    """A curve of fixed shape: its coefficients' bounds and scales, and how it is fitted."""
+
     predict: Callable[[jax.Array, jax.Array], jax.Array]
     """From coefficients and x, of shape (variables, rows), to y, of shape (rows,)."""
     lower: tuple[float, ...]
@@ -54,6 +56,16 @@ class _Law(NamedTuple):
     scale: tuple[float, ...]
     """By how much each coefficient may move at once."""
     huber: bool
+
+
+class Step(NamedTuple):
+    """One step of the published method for one task: a law, and the points that it is fitted to."""
+
+    law: Law
+    x: np.ndarray  # (variables, points)
+    y: np.ndarray  # (points,)
+    models: np.ndarray  # (points,) whose; the ideal point is nobody's, ""
+    starts: tuple[tuple[float, ...], ...]
 
 
 def _log_loss(theta: jax.Array, x: jax.Array) -> jax.Array:
@@ -89,19 +101,17 @@ def _accuracy_of_task_ce(theta: jax.Array, x: jax.Array) -> jax.Array:
 
 
 INF = float("inf")
-STEP_1 = _Law(_log_loss, (0, 0, 0, 0, TINY), (INF,) * 5, (1, 1, 0.05, 0.05, 0.3), huber=True)
-STEP_1_FLOPS = _Law(_log_loss_of_flops, (0, 0, TINY), (INF, 1, INF), (1, 0.05, 0.3), huber=True)
-SINGLE_STEP = _Law(
+STEP_1 = Law(_log_loss, (0, 0, 0, 0, TINY), (INF,) * 5, (1, 1, 0.05, 0.05, 0.3), huber=True)
+STEP_1_FLOPS = Law(_log_loss_of_flops, (0, 0, TINY), (INF, 1, INF), (1, 0.05, 0.3), huber=True)
+SINGLE_STEP = Law(
     _log_accuracy,
     lower=(TINY, TINY, SMALLEST_EXPONENT, SMALLEST_EXPONENT, -INF, -1, 0),
     upper=(INF, INF, INF, INF, INF, 0, 1),
     scale=(0.1, 0.1, 0.1, 0.1, 0.5, 0.2, 0.2),
     huber=True,
 )
-STEP_2 = _Law(_accuracy, (-1, 0, 0, 0), (0, INF, INF, 1), (0.2, 0.3, 3, 0.2), huber=False)
-STEP_2_TASK_CE = _Law(
-    _accuracy_of_task_ce, (0, TINY, -30), (INF, INF, 30), (0.1, 1, 1), huber=False
-)
+STEP_2 = Law(_accuracy, (-1, 0, 0, 0), (0, INF, INF, 1), (0.2, 0.3, 3, 0.2), huber=False)
+STEP_2_TASK_CE = Law(_accuracy_of_task_ce, (0, TINY, -30), (INF, INF, 30), (0.1, 1, 1), huber=False)
 
 
 def baseline(
@@ -117,14 +127,14 @@ def baseline(
     where every row of both tables has them, else 6ND in their place.
     """
     _check_methods(methods, ladder)
-    table, rows = _with_flops(ladder.table, _target_rows(ladder, targets))
+    table, rows = _with_flops(ladder.table, target_rows(ladder, targets))
     parts = []
     for method in methods:
         if FROM[method] not in table:
             continue
         quantities = (c.LOSS, c.ACCURACY) if FROM[method] == c.LOSS else (c.ACCURACY,)
         values = {quantity: np.full(len(rows), np.nan) for quantity in quantities}
-        for task, runs, chance in _by_task(table, ladder):
+        for task, runs, chance in by_task(table, ladder):
             here = (rows[c.TASK] == task).to_numpy()
             if not here.any():
                 continue
@@ -148,19 +158,18 @@ def fit_two_step(ladder: Ladder) -> pd.DataFrame:
     _check_methods(["two_step"], ladder)
     names = ["A", "alpha", "B", "beta", "E", "a", "L0", "k", "b"]
     fits = pd.DataFrame(np.nan, ladder.tasks.index, names)
-    for task, runs, chance in _by_task(ladder.table, ladder):
+    for task, runs, chance in by_task(ladder.table, ladder):
         try:
-            ends = _ends(runs, c.LOSS, ladder.rungs)
-            sizes = _logs(ends, c.PARAMS, c.TOKENS)
-            log_a, log_b, alpha, beta, e = _fit_step_1(STEP_1, sizes, *_logs(ends, c.LOSS))
-            step_1 = (np.exp(log_a), alpha, np.exp(log_b), beta, e)
-            fits.loc[task] = [*step_1, *_fit_step_2(runs, c.LOSS, chance)]
+            log_a, log_b, alpha, beta, e = fit_step(step_1(runs, c.LOSS, ladder.rungs))
+            first = (np.exp(log_a), alpha, np.exp(log_b), beta, e)
+            fits.loc[task] = [*first, *fit_step(step_2(runs, c.LOSS, chance))]
         except ValueError as reason:
             _warn(task, "two_step", reason)
     return fits
 
 
-def _by_task(table: pd.DataFrame, ladder: Ladder) -> Iterator[tuple[str, pd.DataFrame, float]]:
+def by_task(table: pd.DataFrame, ladder: Ladder) -> Iterator[tuple[str, pd.DataFrame, float]]:
+    """Each task of `ladder` with its rows of `table` and its chance."""
     for task, chance in ladder.tasks[c.CHANCE].items():
         yield str(task), table[table[c.TASK] == task], float(chance)
 
@@ -179,7 +188,8 @@ def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
             )
 
 
-def _target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
+def target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
+    """One row per target x task of the ladder. Raises ValueError if there is none."""
     tasks = ladder.tasks.index
     if c.TASK not in targets:
         return targets.merge(tasks.to_frame(index=False), how="cross")
@@ -200,23 +210,19 @@ def _forecasts(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Quantities of one task with their forecasts; raises ValueError where a fit fails."""
     column = FROM[method]
-    ends = _ends(runs, column, rungs)
-    sizes = _logs(targets, c.PARAMS, c.TOKENS)
     if method == "single_step":
-        yield c.ACCURACY, _single_step(ends, chance, sizes)
+        sizes = _logs(targets, c.PARAMS, c.TOKENS)
+        yield c.ACCURACY, _single_step(_ends(runs, column, rungs), chance, sizes)
         return
-    if method == "two_step_flops":
-        theta = _fit_step_1(STEP_1_FLOPS, _logs(ends, c.FLOPS), *_logs(ends, column))
-        loss = np.exp(_predict(STEP_1_FLOPS, theta, _logs(targets, c.FLOPS)))
-    else:
-        theta = _fit_step_1(STEP_1, _logs(ends, c.PARAMS, c.TOKENS), *_logs(ends, column))
-        loss = np.exp(_predict(STEP_1, theta, sizes))
+    variables = (c.FLOPS,) if method == "two_step_flops" else (c.PARAMS, c.TOKENS)
+    step = step_1(runs, column, rungs, variables)
+    loss = np.exp(_predict(step.law, fit_step(step), _logs(targets, *variables)))
     if column == c.LOSS:
         yield c.LOSS, loss
     if column == c.TASK_CE:
         yield c.ACCURACY, _step_2_of_task_ce(runs, loss)
     else:
-        yield c.ACCURACY, _predict(STEP_2, _fit_step_2(runs, column, chance), loss[None])
+        yield c.ACCURACY, _predict(STEP_2, fit_step(step_2(runs, column, chance)), loss[None])
 
 
 def _ends(runs: pd.DataFrame, column: str, rungs: str) -> pd.DataFrame:
@@ -233,21 +239,34 @@ def _ends(runs: pd.DataFrame, column: str, rungs: str) -> pd.DataFrame:
     return ends.dropna(subset=[column])
 
 
-def _fit_step_1(law: _Law, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    published = (3, 0.1, 1) if law is STEP_1_FLOPS else (3, 6, 0.1, 0.2, 1)
+def step_1(
+    runs: pd.DataFrame, column: str, rungs: str, variables: Sequence[str] = (c.PARAMS, c.TOKENS)
+) -> Step:
+    """Log of `column` from logs of params and tokens (or of flops) in the `runs` of one task."""
+    ends = _ends(runs, column, rungs)
+    x, (y,) = _logs(ends, *variables), _logs(ends, column)
+    law = STEP_1_FLOPS if len(x) == 1 else STEP_1
+    published = (3.0, 0.1, 1.0) if len(x) == 1 else (3.0, 6.0, 0.1, 0.2, 1.0)
     # The published start may lead to where a term has died out: also start with equal terms.
     exponents, equal = np.full(len(x), 0.2), y.mean() - np.log(len(x) + 1)
     near = (*(equal + exponents * x.mean(axis=1)), *exponents, np.exp(equal))
-    return _fit(law, x, y, published, near)
+    return Step(law, x, y, ends[c.MODEL].to_numpy(), (published, near))
 
 
-def _fit_step_2(runs: pd.DataFrame, column: str, chance: float) -> np.ndarray:
+def step_2(runs: pd.DataFrame, column: str, chance: float) -> Step:
+    """Accuracy from `column` at the checkpoints of `runs` of one task, and at the ideal point."""
     rows = _without_first(SKIPPED, runs.dropna(subset=[column, c.ACCURACY]))
     smooth = rows.groupby(c.MODEL)[[column, c.ACCURACY]].rolling(SMOOTHED, min_periods=1).mean()
     ideal_point = [[0.0], [1.0]]
     x, y = np.hstack([smooth.to_numpy().T, ideal_point])
-    starts = [(chance - 1, middle, 3, 1) for middle in (0.9, float(np.median(x)))]
-    return _fit(STEP_2, x[None], y, *starts)
+    models = np.append(smooth.index.get_level_values(c.MODEL).to_numpy(object), "")
+    starts = tuple((chance - 1, middle, 3, 1) for middle in (0.9, float(np.median(x))))
+    return Step(STEP_2, x[None], y, models, starts)
+
+
+def fit_step(step: Step) -> np.ndarray:
+    """Coefficients of the step's law; raises ValueError if they cannot be found."""
+    return _fit(step.law, step.x, step.y, *step.starts)
 
 
 def _step_2_of_task_ce(runs: pd.DataFrame, task_ce: np.ndarray) -> np.ndarray:
@@ -298,12 +317,12 @@ def _linearised(
     return residuals(theta), jax.jacfwd(residuals)(theta)
 
 
-def _predict(law: _Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _predict(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
     with jax.enable_x64(True):
         return np.asarray(jax.jit(law.predict)(theta, x))
 
 
-def _fit(law: _Law, x: np.ndarray, y: np.ndarray, *starts: tuple[float, ...]) -> np.ndarray:
+def _fit(law: Law, x: np.ndarray, y: np.ndarray, *starts: tuple[float, ...]) -> np.ndarray:
     """Coefficients with the least Huber loss or sum of squares from `starts` and random ones.
 
     `x` has shape (variables, rows), `y` (rows,). Raises ValueError if they cannot be found.
@@ -318,7 +337,7 @@ def _fit(law: _Law, x: np.ndarray, y: np.ndarray, *starts: tuple[float, ...]) ->
 
 @lru_cache(maxsize=256)
 def _solve(
-    law: _Law, x_bytes: bytes, y_bytes: bytes, starts: tuple[tuple[float, ...], ...]
+    law: Law, x_bytes: bytes, y_bytes: bytes, starts: tuple[tuple[float, ...], ...]
 ) -> tuple[float, ...]:
     # Cached, as methods and tasks share fits: step 1 of C4 is the same for all tasks.
     y = np.frombuffer(y_bytes)
