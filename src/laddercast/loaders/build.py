@@ -10,9 +10,10 @@ from laddercast import columns as c
 from laddercast.checks import check_ladder_rows, read_table, stop_on
 from laddercast.ladder import Ladder, Rungs
 from laddercast.loaders.files import listed
+from laddercast.loaders.manifest import RUN
 from laddercast.loaders.presets import CHANCE
 
-Tasks = str | Path | pd.DataFrame | Sequence[str]
+type Tasks = str | Path | pd.DataFrame | Sequence[str]
 
 
 def read_tasks(tasks: Tasks | None, faults: list[str]) -> tuple[list[str] | None, pd.DataFrame]:
@@ -51,28 +52,28 @@ def build_ladder(
     name: str,
     faults: list[str],
 ) -> Ladder:
-    """The ladder of `rows`; `known` has chance and items of tasks where there is no table of them.
+    """The ladder of `rows`, in which `run` says where a row comes from.
 
-    Before training (tokens of 0) a model is no rung: such rows are left out.
+    Chance and items of tasks are those of `tasks`, else `known`, else the rows', else (chance) of
+    common knowledge. Before training (tokens of 0) a model is no rung: such rows are left out.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if RUN in table:
+        table.index = pd.Index(table[RUN] + " " + table[c.TASK])
     if c.TOKENS in table:
         table = table[table[c.TOKENS] != 0]
     first = [word for word in c.KNOWN if word in table]
     table = table[[*first, *table.columns.difference(first, sort=False)]]
     if not len(tasks.columns) and c.TASK in table:
-        names = list(dict.fromkeys(table[c.TASK]))
-        guessing = {task: known.get(task, (chance_of(task), None)) for task in names}
-        unknown = sorted(task for task, (chance, _) in guessing.items() if chance is None)
+        guessing = pd.Series({task: _chance(table, task, known) for task in table[c.TASK].unique()})
+        unknown = sorted(guessing.index[guessing.isna()])
         if unknown:
             faults.append(
                 f"{name}: the accuracy of guessing is not known of {listed(unknown)}; "
                 "give tasks= (--tasks) a table with task, chance, items"
             )
-        tasks = pd.DataFrame(
-            [(task, *values) for task, values in guessing.items()],
-            columns=[c.TASK, c.CHANCE, c.ITEMS],
-        ).astype({c.CHANCE: float, c.ITEMS: float})
+        items = [_items(table, task, known) for task in guessing.index]
+        tasks = pd.DataFrame({c.TASK: guessing.index, c.CHANCE: guessing.values, c.ITEMS: items})
     if faults:
         # Values that were read may have faults too: they belong in the same error.
         check_ladder_rows(table.drop(columns=c.LOSS_KIND, errors="ignore"), name, faults)
@@ -80,9 +81,38 @@ def build_ladder(
     return Ladder(table, tasks, rungs, name)
 
 
-def chance_of(task: str) -> float | None:
-    """Accuracy of guessing of a well-known task, also under a longer name such as `csqa_val`."""
+def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:
+    """Faults are tasks of which runs answered different numbers of questions."""
+    counts: dict[str, dict[int, list[str]]] = {}
+    for row in rows:
+        if row.get(c.ITEMS):
+            counts.setdefault(row[c.TASK], {}).setdefault(row[c.ITEMS], []).append(row[RUN])
+    for task, by_count in counts.items():
+        if len(by_count) > 1:
+            text = "; ".join(f"{count}: {listed(runs, 5)}" for count, runs in by_count.items())
+            faults.append(
+                f"{task}: runs answered different numbers of questions ({text}); evaluate all alike"
+            )
+
+
+def _chance(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, float]]) -> float:
+    measured = known[task][0] if task in known else _first(table, task, c.CHANCE)
+    return chance_of(task) if measured is None else measured
+
+
+def _items(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, float]]) -> float:
+    measured = known[task][1] if task in known else _first(table, task, c.ITEMS)
+    return float("nan") if measured is None else measured
+
+
+def _first(table: pd.DataFrame, task: str, word: str) -> float | None:
+    values = table.loc[table[c.TASK] == task, word].dropna() if word in table else pd.Series()
+    return float(values.iloc[0]) if len(values) else None
+
+
+def chance_of(task: str) -> float:
+    """Accuracy of guessing of a well-known task (else NaN), also under a longer name such as `csqa_val`."""
     for known, chance in CHANCE.items():
         if task == known or task.startswith((f"{known}_", f"{known}:")):
             return chance
-    return None
+    return float("nan")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 PICKLES = (".pkl", ".pickle", ".pt", ".joblib")
-Source = str | Path | Sequence[str | Path]
+type Source = str | Path | Sequence[str | Path]
 
 
 def find_files(source: Source, patterns: Sequence[str], what: str, faults: list[str]) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from laddercast import columns as c
 from laddercast.ladder import Ladder, Rungs
-from laddercast.loaders.build import Tasks, build_ladder, check_named, read_tasks
+from laddercast.loaders.build import Tasks, build_ladder, check_named, check_same_items, read_tasks
 from laddercast.loaders.files import (
     Source,
     find_files,
@@ -112,9 +112,8 @@ def read_lm_eval(
         metric = _metric(task, [measured[key] for key in measured if key[1] in parts])
         for run in known:
             rows += _row(run, task, parts, metric, measured, known[run], faults)
-    chance = {row[c.TASK]: (row.pop(c.CHANCE), row.pop(c.ITEMS)) for row in rows}
-    _check_same_items(rows, faults)
-    return build_ladder(rows, task_table, chance, rungs, name, faults)
+    check_same_items(rows, faults)
+    return build_ladder(rows, task_table, {}, rungs, name, faults)
 
 
 def _read_results(folder: Source, files: Sequence[Path], faults: list[str]) -> list[_Results]:
@@ -199,7 +198,7 @@ def _measure(result: _Results, task: str, quiet: bool, faults: list[str]) -> Mea
     path = result.path.with_name(f"samples_{task}{stamp}.jsonl")
     if not path.exists():
         if quiet:
-            return Measured(math.nan, math.nan, accuracy, math.nan, int(items))
+            return Measured(math.nan, math.nan, accuracy, math.nan, int(items or 0))
         faults.append(
             f"{result.path.name}: no {path.name} beside it, from which the loss of {task} is "
             "computed; evaluate with --log_samples, or give reference_loss in the manifest"
@@ -339,7 +338,3 @@ def _row(
         "run": run,
     }
     return [row]
-
-
-def _check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:
-    raise NotImplementedError

@@ -14,7 +14,7 @@ RUN = "run"
 """Optional column: the run's name in the logs, where that is not the name of the model."""
 JOINED = (c.PARAMS, c.TOKENS, c.RECIPE, c.SEED, c.FLOPS, c.REFERENCE_LOSS)
 
-Manifest = str | Path | pd.DataFrame
+type Manifest = str | Path | pd.DataFrame
 
 
 def read_manifest(

@@ -174,7 +174,7 @@ LEVANTER = Preset(
             accuracy=("lm_eval/{task}/acc_norm", "lm_eval/{task}/acc"),
         ),
     ),
-    accuracy={task: "lm_eval/{task}/acc" for task in ACC_TASKS},
+    accuracy=dict.fromkeys(ACC_TASKS, "lm_eval/{task}/acc"),
     reference_loss="eval/paloma/c4_en/loss",
 )
 

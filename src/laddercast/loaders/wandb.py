@@ -108,9 +108,7 @@ def _read_logs(
     return logs
 
 
-def _common_keys(
-    logs: Sequence[_Log], preset: Preset, name: str, faults: list[str]
-) -> Keys | None:
+def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[str]) -> Keys | None:
     """The preferred keys that all runs have; a fault where they share none."""
     has: dict[str, list[Keys]] = {}
     for log in logs:
@@ -119,18 +117,18 @@ def _common_keys(
             if has[log.run]:
                 break
     for run in [log for log in logs if not has[log.run]]:
-        keys = " or ".join(f"`{k.loss}`" for k in preset.keys)
+        wanted = " or ".join(f"`{k.loss}`" for k in preset.keys)
         shown = listed([str(column) for column in run.table], 6)
         faults.append(
-            f"{run.where}: no key {keys}; choose the preset of its trainer, or write one "
+            f"{run.where}: no key {wanted}; choose the preset of its trainer, or write one "
             f"(columns are {shown})"
         )
     sets = [found for found in has.values() if found]
-    for keys in preset.keys:
-        if sets and all(keys in found for found in sets):
-            return keys
+    shared = [keys for keys in preset.keys if sets and all(keys in found for found in sets)]
+    if shared:
+        return shared[0]
     if sets:
-        kinds = {keys.loss_kind: [r for r, f in has.items() if keys in f] for keys in preset.keys}
+        kinds = {k.loss_kind: [run for run, f in has.items() if k in f] for k in preset.keys}
         text = "; ".join(f"{kind}: {listed(runs)}" for kind, runs in kinds.items() if runs)
         faults.append(
             f"{name}: no {c.LOSS_KIND} is common to all runs ({text}); bits per byte of several "
@@ -274,9 +272,7 @@ def _long(
     return rows
 
 
-def _accuracy(
-    log: _Log, task: str, keys: Keys, preset: Preset, logs: Sequence[_Log]
-) -> pd.Series:
+def _accuracy(log: _Log, task: str, keys: Keys, preset: Preset, logs: Sequence[_Log]) -> pd.Series:
     # A mean of tasks that have keys of their own is the mean of their accuracies.
     if task in preset.aggregates and task not in preset.task_keys:
         parts = preset.aggregates[task]
