@@ -111,7 +111,7 @@ def _first(table: pd.DataFrame, task: str, word: str) -> float | None:
 
 
 def chance_of(task: str) -> float:
-    """Accuracy of guessing of a well-known task (else NaN), also under a longer name such as `csqa_val`."""
+    """Accuracy of guessing of a well-known task, also as `csqa_val` and the like; else NaN."""
     for known, chance in CHANCE.items():
         if task == known or task.startswith((f"{known}_", f"{known}:")):
             return chance
