@@ -61,7 +61,7 @@ def build_ladder(
     if RUN in table:
         table.index = pd.Index(table[RUN] + " " + table[c.TASK])
     if c.TOKENS in table:
-        table = table[table[c.TOKENS] != 0]
+        table = table[pd.to_numeric(table[c.TOKENS], errors="coerce") != 0]
     first = [word for word in c.KNOWN if word in table]
     table = table[[*first, *table.columns.difference(first, sort=False)]]
     if not len(tasks.columns) and c.TASK in table:

@@ -112,7 +112,7 @@ def _as_table(path: Source | pd.DataFrame, faults: list[str]) -> pd.DataFrame | 
     tables = [read_table(file, "table", faults)[0] for file in several]
     stop_on(faults)
     for file, table in zip(several, tables, strict=True):
-        table.index = pd.Index([f"{Path(file).name} row {row}" for row in table.index])
+        table.index = pd.Index([f"{Path(file).name}:{row}" for row in table.index])
     return pd.concat(tables)
 
 
