@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from laddercast.forecast import forecast, forecast_table
     from laddercast.inference import fit
     from laddercast.ladder import Ladder, read_ladder, read_targets
+    from laddercast.loaders.lm_eval import read_lm_eval
+    from laddercast.loaders.olmes import read_olmes
+    from laddercast.loaders.presets import Keys, Preset, Size
+    from laddercast.loaders.wandb import read_wandb
     from laddercast.model import two_stage
     from laddercast.noise import metric_noise, noise_by_task, rerun_noise
     from laddercast.plots import (
@@ -29,8 +33,11 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Keys",
     "Ladder",
+    "Preset",
     "Priors",
+    "Size",
     "__version__",
     "backtest",
     "baseline",
@@ -51,7 +58,10 @@ __all__ = [
     "plot_stage1",
     "plot_stage2",
     "read_ladder",
+    "read_lm_eval",
+    "read_olmes",
     "read_targets",
+    "read_wandb",
     "rerun_noise",
     "score",
     "simulate",
@@ -59,8 +69,11 @@ __all__ = [
 ]
 
 _MODULE = {
+    "Keys": "loaders.presets",
     "Ladder": "ladder",
+    "Preset": "loaders.presets",
     "Priors": "priors",
+    "Size": "loaders.presets",
     "best_rung": "rivals",
     "bootstrap": "rivals",
     "demo_ladder": "simulate",
@@ -71,7 +84,10 @@ _MODULE = {
     "metric_noise": "noise",
     "noise_by_task": "noise",
     "read_ladder": "ladder",
+    "read_lm_eval": "loaders.lm_eval",
+    "read_olmes": "loaders.olmes",
     "read_targets": "ladder",
+    "read_wandb": "loaders.wandb",
     "rerun_noise": "noise",
     "two_stage": "model",
 }

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from laddercast import columns as c
+from laddercast.loaders.presets import FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,16 +70,26 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     ladder = argparse.ArgumentParser(add_help=False)
     ladder.add_argument("ladder", metavar="LADDER", help="CSV or Parquet: model, params, tokens, "
-                        "task, accuracy, and loss or reference_loss")  # fmt: skip
+                        "task, accuracy, and loss or reference_loss; or logs")  # fmt: skip
+    ladder.add_argument("--from", dest="format", choices=FORMATS, metavar="FORMAT", help="what "
+                        "LADDER, a folder or file of logs, was written by: "
+                        f"{', '.join(FORMATS)}")  # fmt: skip
+    ladder.add_argument("--manifest", metavar="FILE", help="with --from: table of what the logs "
+                        "lack: model, params, tokens, and run if it has another name")  # fmt: skip
+    ladder.add_argument("--recipe", help="with --from olmes: the recipe to keep")
     ladder.add_argument("--tasks", metavar="TASKS", help="table of the tasks used: task, chance, "
-                        "items; may be left out if the ladder has them")  # fmt: skip
+                        "items; may be left out if the ladder has them; with --from also names, "
+                        "with commas between")  # fmt: skip
     ladder.add_argument("--rungs", choices=("last", "every"), default="last", help="whether only "
                         "the end of each run speaks for the laws, or every checkpoint "
                         "(default: %(default)s)")  # fmt: skip
     targets = argparse.ArgumentParser(add_help=False)
-    targets.add_argument("--targets", metavar="TARGETS", required=True, help="table of the models "
-                         "to forecast: model, params, tokens; with task, loss, accuracy they are "
-                         "scored")  # fmt: skip
+    targets.add_argument("--targets", metavar="TARGETS", help="table of the models to forecast: "
+                         "model, params, tokens; with task, loss, accuracy they are scored; the "
+                         "ladder's own measurements of them are not fitted")  # fmt: skip
+    targets.add_argument("--hold-out", dest="held_out", nargs="+", metavar="MODEL", help="do not "
+                         "fit these models of the ladder; they are the targets where there are no "
+                         "TARGETS")  # fmt: skip
     sampler = argparse.ArgumentParser(add_help=False)
     group = sampler.add_argument_group("sampler")
     group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
@@ -304,11 +315,11 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder", Any]:
     """The ladder and the targets (None without), the faults of both in one ValueError."""
-    from laddercast.ladder import read_ladder, read_targets
+    from laddercast.ladder import read_targets
 
     faults, ladder, targets = [], None, None
     try:
-        ladder = read_ladder(args.ladder, args.tasks, args.rungs)
+        ladder = _read_ladder(args)
     except ValueError as error:
         faults.append(str(error))
     source = source if source is not None else getattr(args, "targets", None)
@@ -316,9 +327,52 @@ def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder"
         targets = None if source is None else read_targets(source)
     except ValueError as error:
         faults.append(str(error))
+    held_out = getattr(args, "held_out", None)
+    if source is None and not held_out and args.command is not _backtest:
+        faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
     if ladder is None or faults:
         raise ValueError("\n".join(faults))
-    return ladder, targets
+    if held_out:
+        ladder, measured = ladder.split(hold_out=held_out)
+        targets = measured if targets is None else targets
+    return ladder if targets is None else _without_targets(ladder, targets), targets
+
+
+def _read_ladder(args: argparse.Namespace) -> "Ladder":
+    from laddercast.ladder import read_ladder
+
+    if args.format is None:
+        given = [f"--{word}" for word in ("manifest", "recipe") if getattr(args, word)]
+        if given:
+            raise ValueError(f"{' and '.join(given)}: only with --from ({', '.join(FORMATS)})")
+        return read_ladder(args.ladder, args.tasks, args.rungs)
+    from laddercast.loaders.lm_eval import read_lm_eval
+    from laddercast.loaders.olmes import read_olmes
+    from laddercast.loaders.wandb import read_wandb
+
+    tool, _, preset = args.format.partition(":")
+    tasks = args.tasks
+    if tasks and Path(tasks).suffix.lower() not in (".csv", ".parquet", ".pq"):
+        tasks = [name.strip() for name in tasks.split(",")]
+    if args.recipe and tool != "olmes":
+        raise ValueError("--recipe: only with --from olmes")
+    if tool == "wandb":
+        return read_wandb(args.ladder, preset, args.manifest, tasks, args.rungs)
+    if tool == "lm-eval":
+        return read_lm_eval(args.ladder, args.manifest, tasks, args.rungs)
+    return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe)
+
+
+def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
+    """The ladder without what is to be forecast: models measured at or past a target's tokens."""
+    ends = ladder.table.groupby(c.MODEL)[c.TOKENS].max()
+    known = targets[targets[c.MODEL].isin(ends.index)]
+    measured = set(known[c.MODEL][known[c.TOKENS].to_numpy() <= ends[known[c.MODEL]].to_numpy()])
+    if not measured:
+        return ladder
+    names = [model for model in ladder.models if model in measured]
+    print(f"targets, not fitted: {', '.join(names)}", file=sys.stderr)
+    return ladder.keep(model for model in ladder.models if model not in measured)
 
 
 @contextmanager

@@ -189,7 +189,11 @@ def as_targets(table: pd.DataFrame) -> pd.DataFrame:
     """One row per model x task: the end of each run, and of how many checkpoints it is the mean."""
     if table.duplicated([c.MODEL, c.TASK]).any():
         ends = run_ends(table)
-        measured = [name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if name in table]
+        quantities = (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE)
+        measured = [name for name in quantities if name in table]
+        if c.FLOPS in table:  # of the whole run, not of its last checkpoints on average
+            ends[c.FLOPS] = ends[c.MODEL].map(table.groupby(c.MODEL)[c.FLOPS].max())
+            measured.append(c.FLOPS)
         return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *measured, c.CHECKPOINTS]]
     return table.assign(**{c.CHECKPOINTS: _checkpoints(table)}).reset_index(drop=True)
 

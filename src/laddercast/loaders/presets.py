@@ -1,0 +1,190 @@
+"""What is known of each format, as data: keys, sizes, tasks, definitions of bits per byte."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+WITHOUT_SPACE = "bpb without space"
+WITH_SPACE = "bpb with space"
+BARE_CHOICE = "bpb of bare choice"
+"""Values of `loss_kind`: -log2 p(right answer) over its bytes without or with the space before it,
+or over the bare string of the choice. For a short answer they differ by a quarter."""
+
+FORMATS = ("wandb:olmo", "wandb:olmo-core", "wandb:levanter", "lm-eval", "olmes")
+"""What the command line's `--from` takes."""
+
+CHANCE: Mapping[str, float] = MappingProxyType({
+    "arc_challenge": 1 / 4, "arc_easy": 1 / 4, "boolq": 1 / 2, "commonsense_qa": 1 / 5,
+    "csqa": 1 / 5, "hellaswag": 1 / 4, "mmlu": 1 / 4, "openbookqa": 1 / 4, "piqa": 1 / 2,
+    "social_iqa": 1 / 3, "socialiqa": 1 / 3, "winogrande": 1 / 2,
+})  # fmt: skip
+"""Accuracy of guessing, of tasks that many logs name without it."""
+
+ACC_TASKS = ("boolq", "winogrande")
+"""Tasks of which plain accuracy counts: their answers are of one length, or all the same."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Runs of one size: those whose whole name `run` (a regular expression) matches.
+
+    `model` is the name in the ladder and may hold groups of `run`; `flops_per_token` is training
+    compute (6 x params where not known).
+    """
+
+    run: str
+    model: str
+    params: int
+    flops_per_token: float | None = None
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One set of keys, each with `{task}` in it, and which bits per byte `loss` is.
+
+    `accuracy` in order of preference; `log_soft` is minus the task cross-entropy.
+    """
+
+    loss: str
+    loss_kind: str
+    accuracy: tuple[str, ...]
+    log_soft: str | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How one trainer's tracker export becomes a ladder.
+
+    `keys` in order of preference; the first that all runs have is used. `task_keys` maps tasks to
+    their names in keys (empty: every task the keys match, by that name). `accuracy` holds tasks
+    whose accuracy has another key. `aggregates` are weighted means of other tasks. `tasks` has
+    chance and items. Tokens are in the first column of `tokens` present, else `step` x
+    `batch_tokens`; the run is in the first column of `run` present, else the file's name.
+    """
+
+    keys: tuple[Keys, ...]
+    task_keys: Mapping[str, str] = field(default_factory=dict)
+    accuracy: Mapping[str, str] = field(default_factory=dict)
+    aggregates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tasks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    sizes: tuple[Size, ...] = ()
+    reference_loss: str | None = None
+    tokens: tuple[str, ...] = ("throughput/total_tokens", "throughput/total tokens")
+    step: str = "_step"
+    batch_tokens: str = "batch_size_in_tokens"
+    run: tuple[str, ...] = ("run", "run_name", "name", "Name")
+    params: str | None = None
+
+
+OLMO = Preset(
+    keys=(
+        Keys(
+            loss="eval/downstream_bpb/{task}_bpb",
+            loss_kind=WITHOUT_SPACE,
+            accuracy=("eval/downstream/{task}_len_norm",),
+            log_soft="eval/downstream_soft_log/{task}_soft_log",
+        ),
+    ),
+    # Test splits where they have labels, as published.
+    task_keys={
+        "hellaswag": "hellaswag_val_rc_5shot",
+        "arc_challenge": "arc_challenge_test_rc_5shot",
+        "arc_easy": "arc_easy_test_rc_5shot",
+        "piqa": "piqa_val_rc_5shot",
+        "csqa": "csqa_val_rc_5shot",
+        "socialiqa": "socialiqa_val_rc_5shot",
+        "openbookqa": "openbookqa_test_rc_5shot",
+        "winogrande": "winogrande_val_rc_5shot",
+        "boolq": "boolq_val_rc_5shot",
+        "mmlu_stem": "mmlu_stem_test_rc_5shot",
+        "mmlu_humanities": "mmlu_humanities_test_rc_5shot",
+        "mmlu_social_sciences": "mmlu_social_sciences_test_rc_5shot",
+        "mmlu_other": "mmlu_other_test_rc_5shot",
+    },
+    accuracy={"boolq": "eval/downstream/{task}_acc"},
+    aggregates={
+        "mmlu": {
+            "mmlu_stem": 0.215,
+            "mmlu_humanities": 0.335,
+            "mmlu_social_sciences": 0.219,
+            "mmlu_other": 0.231,
+        }
+    },
+    tasks={
+        "mmlu": (1 / 4, 14042),
+        "hellaswag": (1 / 4, 10042),
+        "arc_challenge": (1 / 4, 1172),
+        "arc_easy": (1 / 4, 2376),
+        "piqa": (1 / 2, 1838),
+        "csqa": (1 / 5, 1221),
+        "socialiqa": (1 / 3, 1954),
+        "openbookqa": (1 / 4, 500),
+        "winogrande": (1 / 2, 1267),
+        "boolq": (1 / 2, 3270),
+        "mmlu_stem": (1 / 4, 3018),
+        "mmlu_humanities": (1 / 4, 4705),
+        "mmlu_social_sciences": (1 / 4, 3077),
+        "mmlu_other": (1 / 4, 3242),
+    },
+    # The names of files round the sizes down.
+    sizes=(
+        Size(r"190M-(.+)", r"190M-\1", 190354176, 1903391232),
+        Size(r"370M-(.+)", r"370M-\1", 371262464, 3443922944),
+        Size(r"760M-(.+)", r"760M-\1", 758220288, 6373843968),
+        Size(r"1B-(.+)", r"1.3B-\1", 1279395840, 10109071360),
+        Size(r"3B-(.+)", r"3.2B-\1", 3169537280, 22970355200),
+        Size(r"peteish7.*", "7B-4T", 6887575552, 49412071424),
+        Size(r"peteish13.*", "13B-5T", 13202396160, 91335915520),
+    ),
+    reference_loss="eval/c4_en-validation/CrossEntropyLoss",
+)
+
+OLMO_CORE = Preset(
+    keys=(
+        Keys(
+            loss="eval/downstream/{task} (BPB v2)",
+            loss_kind=WITH_SPACE,
+            accuracy=(
+                "eval/downstream/{task} (length-normalized accuracy v2)",
+                "eval/downstream/{task} (length-normalized accuracy)",
+                "eval/downstream/{task} (accuracy v2)",
+            ),
+            log_soft="eval/downstream/{task} (log soft loss v2)",
+        ),
+        Keys(
+            loss="eval/downstream/{task} (BPB)",
+            loss_kind=WITHOUT_SPACE,
+            accuracy=(
+                "eval/downstream/{task} (length-normalized accuracy)",
+                "eval/downstream/{task} (accuracy)",
+            ),
+            log_soft="eval/downstream/{task} (log soft loss)",
+        ),
+    ),
+    reference_loss="eval/lm/c4_en-validation/CE loss",
+    tokens=("tokens", "throughput/total tokens", "throughput/total_tokens"),
+    params="num_params",
+)
+
+LEVANTER = Preset(
+    keys=(
+        Keys(
+            loss="lm_eval/{task}/bpb",
+            loss_kind=BARE_CHOICE,
+            accuracy=("lm_eval/{task}/acc_norm", "lm_eval/{task}/acc"),
+        ),
+    ),
+    accuracy=dict.fromkeys(ACC_TASKS, "lm_eval/{task}/acc"),
+    reference_loss="eval/paloma/c4_en/loss",
+)
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {"olmo": OLMO, "olmo-core": OLMO_CORE, "levanter": LEVANTER}
+)
+
+DATADECIDE_PARAMS: Mapping[str, int] = MappingProxyType({
+    "4M": 3744832, "6M": 6010464, "8M": 8538240, "10M": 9900432, "14M": 14380224, "16M": 16004560,
+    "20M": 19101888, "60M": 57078144, "90M": 97946640, "150M": 151898880, "300M": 319980544,
+    "530M": 530074944, "750M": 681297408, "1B": 1176832000,
+})  # fmt: skip
+"""Non-embedding parameters of DataDecide's sizes, of which its table has the labels alone."""

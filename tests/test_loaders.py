@@ -1,0 +1,669 @@
+import json
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import laddercast as lc
+from laddercast.cli import main
+from laddercast.loaders.presets import (
+    BARE_CHOICE,
+    CHANCE,
+    OLMO,
+    PRESETS,
+    WITH_SPACE,
+    WITHOUT_SPACE,
+)
+
+TARGETS = ["7B-4T", "13B-5T"]
+KEYS = ["model", "task", "tokens"]
+COMPARED = ["params", "loss", "accuracy", "task_ce", "reference_loss", "flops"]
+SIZES = (100_000_000, 200_000_000, 400_000_000)
+RUNS = [(params, length) for params in SIZES for length in (20, 100)]
+
+
+def message(read: Callable[..., object], *args: object, **kwargs: object) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is what is tested
+        read(*args, **kwargs)
+    assert type(caught.value) is ValueError
+    return str(caught.value)
+
+
+def assert_same_rows(read: pd.DataFrame, table: pd.DataFrame) -> None:
+    joined = read.merge(table, on=KEYS, how="outer", suffixes=("", "_table"), indicator=True)
+    assert (joined["_merge"] == "both").all()
+    for word in COMPARED:
+        # The tables have six digits.
+        np.testing.assert_allclose(joined[word], joined[f"{word}_table"], rtol=5.1e-6)
+
+
+# Experiment trackers
+
+
+def test_olmo_exports_give_back_the_tables(data_dir: Path):
+    with pytest.warns(UserWarning, match="mmlu is the mean of mmlu_stem"):
+        ladder = lc.read_wandb(data_dir / "olmo-ladder", preset="olmo")
+    rungs, targets = ladder.split(hold_out=TARGETS)
+    tables = [pd.read_csv(data_dir / f"{name}.csv") for name in ("olmo_ladder", "olmo_extra_rungs")]
+    assert_same_rows(rungs.table, pd.concat(tables))
+    given = pd.read_csv(data_dir / "olmo_targets.csv")
+    assert_same_rows(targets, given)
+    counts = targets.groupby("model")["checkpoints"].first()
+    assert counts.to_dict() == {"7B-4T": 1, "13B-5T": 5}
+    for file in ("olmo_tasks", "olmo_tasks_13"):
+        tasks = pd.read_csv(data_dir / f"{file}.csv", index_col="task")
+        known = ladder.tasks.loc[tasks.index]
+        np.testing.assert_allclose(known.chance, tasks.chance, rtol=1e-5)
+        assert (known["items"] == tasks["items"]).all()
+
+
+def test_olmo_files_and_named_tasks(data_dir: Path):
+    files = sorted((data_dir / "olmo-ladder").glob("*-1xC.csv"))
+    ladder = lc.read_wandb(files, tasks=["mmlu", "boolq"], rungs="every")
+    assert ladder.models == ["190M-1xC", "370M-1xC", "760M-1xC", "1.3B-1xC", "3.2B-1xC"]
+    assert ladder.tasks.to_dict() == {
+        "chance": {"mmlu": 0.25, "boolq": 0.5},
+        "items": {"mmlu": 14042, "boolq": 3270},
+    }
+    assert set(ladder.table.loss_kind) == {WITHOUT_SPACE}
+
+
+def test_command_line_of_exports(data_dir: Path, tmp_path: Path, capsys):
+    logs = ["baseline", "--from", "wandb:olmo", str(data_dir / "olmo-ladder"), "--tasks"]
+    out = ["--out", str(tmp_path)]
+    assert main([*logs, "arc_easy", "--hold-out", *TARGETS, *out]) == 0
+    held_out = pd.read_csv(tmp_path / "forecast.csv")
+    targets = str(data_dir / "olmo_targets.csv")
+    assert main([*logs, "arc_easy", "--targets", targets, *out]) == 0
+    assert "targets, not fitted: 7B-4T, 13B-5T" in capsys.readouterr().err
+    of_file = pd.read_csv(tmp_path / "forecast.csv")
+    keys = ["model", "task", "quantity", "method"]
+    joined = held_out.merge(of_file, on=keys, suffixes=("", "_file"))
+    assert len(joined) == len(held_out)
+    np.testing.assert_allclose(joined.q50, joined.q50_file, rtol=1e-5)
+
+
+def law(params: int, tokens: float) -> float:
+    return 0.5 + 30 / params**0.25 + 60 / tokens**0.25
+
+
+def accuracy_of(loss: float) -> float:
+    return 0.25 + 0.7 / (1 + math.exp(5 * (loss - 1.1)))
+
+
+def wide(params: int, length: int, keys: dict[str, str]) -> pd.DataFrame:
+    """One run's export; `keys` names loss and accuracy of arc_easy, and the tokens."""
+    tokens = [round(params * length * share) for share in (0, 0.5, 0.95, 1)]
+    losses = [law(params, max(count, 1e6)) for count in tokens]
+    columns = {"loss": losses, "accuracy": [accuracy_of(x) for x in losses], "tokens": tokens}
+    return pd.DataFrame({keys[word]: values for word, values in columns.items()})
+
+
+LEVANTER_KEYS = {
+    "loss": "lm_eval/arc_easy/bpb",
+    "accuracy": "lm_eval/arc_easy/acc_norm",
+    "tokens": "throughput/total_tokens",
+}
+CORE_KEYS = {
+    "loss": "eval/downstream/arc_easy_test_rc_5shot (BPB v2)",
+    "accuracy": "eval/downstream/arc_easy_test_rc_5shot (length-normalized accuracy)",
+    "tokens": "throughput/total tokens",
+}
+OLMO_KEYS = {
+    "loss": "eval/downstream_bpb/arc_easy_test_rc_5shot_bpb",
+    "accuracy": "eval/downstream/arc_easy_test_rc_5shot_len_norm",
+    "tokens": "throughput/total_tokens",
+}
+
+
+def manifest() -> pd.DataFrame:
+    return pd.DataFrame(
+        [(f"{n // 10**6}M-{m}", n, n * m) for n, m in RUNS], columns=["model", "params", "tokens"]
+    )
+
+
+@pytest.fixture
+def levanter(tmp_path: Path) -> Path:
+    for params, length in RUNS:
+        table = wide(params, length, LEVANTER_KEYS)
+        table["lm_eval/boolq/acc"] = table["lm_eval/arc_easy/acc_norm"]
+        table["lm_eval/boolq/acc_norm"] = 0.0
+        table["lm_eval/boolq/bpb"] = table["lm_eval/arc_easy/bpb"]
+        training = pd.DataFrame({"throughput/total_tokens": [12345]})
+        pd.concat([table, training]).to_csv(tmp_path / f"{params // 10**6}M-{length}.csv")
+    return tmp_path
+
+
+def test_levanter_with_a_manifest(levanter: Path):
+    ladder = lc.read_wandb(levanter, "levanter", manifest().drop(columns="tokens"))
+    table = ladder.table
+    assert len(ladder) == len(RUNS) * 2 * 3  # neither before training nor between evaluations
+    assert set(table.loss_kind) == {BARE_CHOICE}
+    np.testing.assert_allclose(
+        table.loss, [law(*row) for row in table[["params", "tokens"]].values]
+    )
+    np.testing.assert_allclose(table.accuracy, table.loss.map(accuracy_of))
+    assert ladder.tasks.chance.to_dict() == {"arc_easy": 0.25, "boolq": 0.5}
+
+
+def test_lacking_runs_are_listed_in_one_error(levanter: Path):
+    some = manifest().iloc[:3]
+    told = message(lc.read_wandb, levanter, "levanter", some)
+    assert "manifest lacks 3 of 6 runs: 200M-100, 400M-100, 400M-20; give manifest=" in told
+    assert "6 of 6" in message(lc.read_wandb, levanter, "levanter")
+
+
+def core_frame() -> pd.DataFrame:
+    tables = []
+    for params, length in RUNS:
+        table = wide(params, length, CORE_KEYS).rename(
+            columns={"throughput/total tokens": "tokens"}
+        )
+        names = {"name": f"run-{params}-{length}", "size": "x", "num_params": params}
+        tables.append(table.assign(step=range(4), **names))
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_one_long_table_of_olmo_core_has_both_params_and_tokens(tmp_path: Path):
+    core_frame().to_parquet(tmp_path / "ladder.parquet")
+    ladder = lc.read_wandb(tmp_path / "ladder.parquet", "olmo-core")
+    assert len(ladder) == len(RUNS) * 3
+    assert set(ladder.table.params) == set(SIZES)
+    assert set(ladder.table.loss_kind) == {WITH_SPACE}
+    assert ladder.tasks.chance.to_dict() == {"arc_easy_test_rc_5shot": 0.25}
+    assert len(lc.read_wandb(core_frame(), "olmo-core")) == len(ladder)
+
+
+def test_runs_of_two_kinds_of_loss_are_refused():
+    frame = core_frame()
+    older = CORE_KEYS["loss"].replace(" v2", "")
+    frame[older] = frame[CORE_KEYS["loss"]]
+    first = frame.name == frame.name[0]
+    assert set(lc.read_wandb(frame, "olmo-core").table.loss_kind) == {WITH_SPACE}
+    frame.loc[first, CORE_KEYS["loss"]] = np.nan
+    # All runs have the older one: that is no mixture.
+    assert set(lc.read_wandb(frame, "olmo-core").table.loss_kind) == {WITHOUT_SPACE}
+    frame.loc[~first, older] = np.nan
+    told = message(lc.read_wandb, frame, "olmo-core")
+    assert "no loss_kind is common to all runs (bpb with space: run-1" in told
+    assert "bpb without space: run-100000000-20)" in told
+    assert "evaluate again" in told
+
+
+def test_a_preset_of_the_users_own(levanter: Path):
+    mine = lc.Preset(
+        keys=(lc.Keys("lm_eval/{task}/bpb", "my bpb", ("lm_eval/{task}/acc_norm",)),),
+        task_keys={"easy": "arc_easy"},
+        tasks={"easy": (0.25, 100)},
+        sizes=tuple(lc.Size(rf"{n // 10**6}M-(\d+)", r"mine-\g<0>", n, 7.0 * n) for n in SIZES),
+    )
+    ladder = lc.read_wandb(levanter, mine)
+    assert ladder.models[0] == "mine-100M-20"
+    np.testing.assert_allclose(ladder.table.flops, 7.0 * ladder.table.params * ladder.table.tokens)
+    assert ladder.tasks.loc["easy"].tolist() == [0.25, 100]
+
+
+def test_tokens_fall_back_on_steps():
+    tables = []
+    for params, length in RUNS:
+        table = wide(params, length, OLMO_KEYS).rename(columns={"throughput/total_tokens": "x"})
+        tokens = table.pop("x")
+        size = {100: "190M", 200: "370M", 400: "760M"}[params // 10**6]
+        table = table.assign(_step=tokens // 1000, batch_size_in_tokens=1000)
+        tables.append(table.assign(run=f"{size}-{length}"))
+    frame = pd.concat(tables, ignore_index=True)
+    ladder = lc.read_wandb(frame, tasks=["arc_easy"])
+    assert ladder.table.tokens.max() == 400_000_000 * 100
+    frame.loc[2, "_step"] = np.nan
+    told = message(lc.read_wandb, frame, tasks=["arc_easy"])
+    assert "log row 2: tokens are not known (also of 0 more rows of run 190M-20); log" in told
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (lambda path: path / "none", "no such file or folder; check the path"),
+    "empty folder": (lambda path: make(path / "empty"), "no exports (*.csv, *.parquet, *.pq)"),
+    "pickle": (
+        lambda path: pickled(path / "log.pkl"),
+        "log.pkl: pickles are never read, for they can run code; write CSV or Parquet",
+    ),
+    "folder of pickles": (
+        lambda path: pickled(path / "x" / "log.pkl").parent,
+        "pickles are never read, write CSV or Parquet",
+    ),
+    "other keys": (
+        lambda path: write(path / "a.csv", "step,val/loss\n1,2\n"),
+        "a.csv: no key `lm_eval/{task}/bpb`; choose the preset of its trainer, or write one "
+        "(columns are step, val/loss)",
+    ),
+    "percent": (
+        lambda path: write(
+            path / "100M-20.csv",
+            "throughput/total_tokens,lm_eval/piqa/acc,lm_eval/piqa/bpb\n2000,70,1\n",
+        ),
+        "100M-20.csv:2 piqa: accuracy 70 is above 1; give fractions, not percent",
+    ),
+}
+
+
+def make(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write(path: Path, text: str) -> Path:
+    make(path.parent)
+    path.write_text(text)
+    return path
+
+
+def pickled(path: Path) -> Path:
+    make(path.parent)
+    path.write_bytes(pickle.dumps({}))
+    return path
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_exports(fault: str, tmp_path: Path):
+    source, part = FAULTS[fault]
+    assert part in message(lc.read_wandb, source(tmp_path), "levanter", manifest())
+
+
+def test_several_faults_are_told_at_once(levanter: Path):
+    path = levanter / "100M-20.csv"
+    path.write_text(path.read_text().replace("0.95", "2"))
+    wrong = manifest().assign(params=["100M", *manifest().params[1:]])
+    told = message(lc.read_wandb, levanter, "levanter", wrong, tasks=["piqa", "boolq"])
+    assert "row 0: params 100M is not a number" in told
+    assert "no measurements of piqa; its tasks are arc_easy, boolq" in told
+    assert "preset 'olmo2': use olmo, olmo-core" in message(lc.read_wandb, levanter, "olmo2")
+
+
+def test_a_manifest_with_a_run_given_twice(levanter: Path):
+    twice = pd.concat([manifest(), manifest().iloc[:1]], ignore_index=True)
+    told = message(lc.read_wandb, levanter, "levanter", twice)
+    assert "manifest row 6: run 100M-20 is given twice; keep one row for each run" in told
+
+
+# lm-evaluation-harness
+
+
+def sample(i: int, loss: float, right: int, *, correct: bool) -> dict[str, object]:
+    """A question of four choices; the right one's log-probability makes `loss` bits per byte."""
+    choices = [f" answer {k}" for k in range(4)]
+    log = -loss * len(choices[right]) * math.log(2)
+    logs = [log if k == right else log + (-1 if correct else 1) for k in range(4)]
+    return {
+        "doc_id": i,
+        "target": str(right),
+        "arguments": {
+            f"gen_args_{k}": {"arg_0": f"Question {i}", "arg_1": choice}
+            for k, choice in enumerate(choices)
+        },
+        "filtered_resps": [[str(value), "False"] for value in logs],
+        "filter": "none",
+        "acc": float(correct),
+        "acc_norm": float(correct),
+    }
+
+
+def harness_run(
+    folder: Path, params: int, length: int, tasks: tuple[str, ...] = ("arc_easy",)
+) -> Path:
+    make(folder)
+    rng = np.random.default_rng(params + length)
+    date = "2026-01-02T03-04-05.678901"
+    mean = law(params, params * length)
+    results: dict[str, dict[str, object]] = {}
+    for task in tasks:
+        losses = mean * np.exp(rng.normal(0, 0.3, 40))
+        right = rng.random(40) < accuracy_of(mean)
+        lines = [
+            sample(i, x, i % 4, correct=bool(r))
+            for i, (x, r) in enumerate(zip(losses, right, strict=True))
+        ]
+        # A second filter of the same questions must not count twice.
+        lines += [{**line, "filter": "other", "acc": 0.0} for line in lines]
+        write(folder / f"samples_{task}_{date}.jsonl", "\n".join(map(json.dumps, lines)) + "\n")
+        share = float(right.mean())
+        results[task] = {"acc,none": share, "acc_norm,none": share, "acc_stderr,none": "N/A"}
+    content = {
+        "results": results,
+        "n-samples": {task: {"original": 40, "effective": 40} for task in tasks},
+        "n-shot": dict.fromkeys(tasks, 5),
+        "versions": dict.fromkeys(tasks, 1),
+        "group_subtasks": {task: [] for task in tasks},
+        "model_name": f"org/{folder.name}",
+        "config": {"model": "hf", "model_num_parameters": params + 5_000_000, "model_args": ""},
+    }
+    write(folder / f"results_{date}.json", json.dumps(content))
+    return folder
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Path:
+    for params, length in RUNS:
+        harness_run(tmp_path / f"{params // 10**6}M-{length}", params, length)
+    return tmp_path
+
+
+def test_harness_loss_and_its_error_come_from_samples(harness: Path):
+    ladder = lc.read_lm_eval(harness, manifest())
+    assert len(ladder) == len(RUNS)
+    row = ladder.table.set_index("model").loc["200M-100"]
+    rng = np.random.default_rng(200_000_000 + 100)
+    losses = law(200_000_000, 200_000_000 * 100) * np.exp(rng.normal(0, 0.3, 40))
+    assert row.loss == pytest.approx(losses.mean())
+    assert row.loss_se == pytest.approx(losses.std(ddof=1) / math.sqrt(40))
+    assert (row.params, row.tokens, row.loss_kind) == (200_000_000, 20_000_000_000, WITH_SPACE)
+    assert ladder.tasks.loc["arc_easy"].tolist() == [0.25, 40]
+
+
+def test_manifest_may_name_the_harness_model(harness: Path):
+    table = manifest().assign(run="org/" + manifest().model, model=list("abcdef"))
+    assert sorted(lc.read_lm_eval(harness, table).models) == list("abcdef")
+
+
+def test_params_with_embeddings_are_refused(harness: Path):
+    told = message(lc.read_lm_eval, harness, manifest().drop(columns="params"))
+    assert "manifest has no params of 100M-100, 100M-20, 200M" in told
+    assert "105000000" in told
+    assert "with embeddings: the laws need those without" in told
+    assert "6 of 6 runs" in message(lc.read_lm_eval, harness)
+    counted = manifest().assign(params=manifest().params + 5_000_000)
+    with pytest.warns(UserWarning, match="are what the harness counts, embeddings included"):
+        lc.read_lm_eval(harness, counted)
+
+
+def test_checkpoints_of_one_folder_are_told_apart_by_revision(tmp_path: Path):
+    rows = []
+    for params, length in RUNS:
+        name = f"{params // 10**6}M-{length}"
+        for share in (0.5, 1.0):
+            step = f"step{share * 100:.0f}"
+            made = harness_run(tmp_path / "made" / name, params, round(length * share))
+            for file in list(made.iterdir()):
+                moved = make(tmp_path / "logs" / name) / file.name.replace("05.678901", step)
+                file.rename(moved)
+                if moved.suffix == ".json":
+                    arguments = f"pretrained=x,revision={step},dtype=float32"
+                    edit(moved, lambda x, a=arguments: x["config"].update(model_args=a))
+            tokens = round(params * length * share)
+            rows.append(
+                {"run": f"{name}@{step}", "model": name, "params": params, "tokens": tokens}
+            )
+    ladder = lc.read_lm_eval(tmp_path / "logs", pd.DataFrame(rows))
+    assert len(ladder.models) == len(RUNS)
+    assert len(ladder) == 2 * len(RUNS)
+
+
+def test_groups_stand_for_their_tasks(tmp_path: Path):
+    parts = ("mmlu_a", "mmlu_b")
+    for params, length in RUNS:
+        folder = harness_run(tmp_path / f"{params // 10**6}M-{length}", params, length, parts)
+
+        def group(content: dict) -> None:
+            content["results"]["mmlu"] = {"acc,none": 0.0}
+            content["group_subtasks"] = {"mmlu": list(parts)}
+
+        edit(next(folder.glob("results*")), group)
+    whole = lc.read_lm_eval(tmp_path, manifest())
+    apart = lc.read_lm_eval(tmp_path, manifest(), tasks=parts)
+    assert list(whole.tasks.index) == ["mmlu"]
+    assert whole.tasks["items"].tolist() == [80]
+    for word in ("loss", "accuracy"):
+        means = apart.table.groupby("model")[word].mean()
+        np.testing.assert_allclose(whole.table.set_index("model")[word], means)
+
+
+def one_question(**changes: object) -> dict[str, object]:
+    return {**sample(0, 1.0, 2, correct=False), **changes}
+
+
+def test_shapes_of_questions():
+    from laddercast.loaders.lm_eval import _question
+
+    assert _question(one_question())[0] == pytest.approx(1.0)
+    assert _question(one_question(target=" answer 2"))[0] == pytest.approx(1.0)
+    # Mutual information: the second half is unconditional.
+    doubled = one_question()
+    arguments = dict(doubled["arguments"])
+    logs = [*doubled["filtered_resps"], *[["-50.0", "False"]] * 4]
+    for k in range(4):
+        arguments[f"gen_args_{k + 4}"] = {"arg_0": "", "arg_1": arguments[f"gen_args_{k}"]["arg_1"]}
+    assert _question({**doubled, "arguments": arguments, "filtered_resps": logs})[:2] == (
+        pytest.approx(1.0),
+        4,
+    )
+    # WinoGrande: one answer, two contexts.
+    pair = {f"gen_args_{k}": {"arg_0": f"context {k}", "arg_1": " runs."} for k in range(2)}
+    logs = [["-1.0", "False"], ["-3.0", "False"]]
+    wino = {"arguments": pair, "filtered_resps": logs, "target": "runs."}
+    assert _question({**wino, "acc": 1.0})[0] == pytest.approx(1 / math.log(2) / 6)
+    assert _question({**wino, "acc": 0.0})[0] == pytest.approx(3 / math.log(2) / 6)
+    assert "several right answers" in message(_question, one_question(target=[0, 1]))
+
+
+def without_samples(folder: Path) -> None:
+    next(folder.glob("samples*")).unlink()
+
+
+def cut_off(folder: Path) -> None:
+    path = next(folder.glob("samples*"))
+    path.write_text(path.read_text()[:-30])
+
+
+def fewer_examples(folder: Path) -> None:
+    edit(next(folder.glob("results*")), lambda x: x["n-shot"].update(arc_easy=0))
+
+
+def other_accuracy(folder: Path) -> None:
+    edit(
+        next(folder.glob("results*")), lambda x: x["results"]["arc_easy"].update({"acc,none": 1.0})
+    )
+
+
+def no_results(folder: Path) -> None:
+    edit(next(folder.glob("results*")), lambda x: x.pop("results"))
+
+
+def twice(folder: Path) -> None:
+    path = next(folder.glob("results*"))
+    path.with_name("results_2026-02-01.json").write_text(path.read_text())
+    samples = next(folder.glob("samples*"))
+    samples.with_name("samples_arc_easy_2026-02-01.jsonl").write_text(samples.read_text())
+
+
+HARNESS_FAULTS = {
+    without_samples: "from which the loss of arc_easy is computed; evaluate with --log_samples",
+    cut_off: "samples_arc_easy_2026-01-02T03-04-05.678901.jsonl line 80: is no JSON",
+    fewer_examples: "arc_easy: runs differ in examples (n-shot) (5: 100M-100, 200M",
+    other_accuracy: "samples and results are of two evaluations",
+    no_results: "results_2026-01-02T03-04-05.678901.json: has no `results`",
+    twice: "arc_easy of run 100M-20 is in results_2026-01-02T03-04-05.678901.json and results_2026",
+}
+
+
+@pytest.mark.parametrize("fault", HARNESS_FAULTS, ids=lambda fault: fault.__name__)
+def test_faults_of_the_harness(fault: Callable[[Path], None], harness: Path):
+    fault(harness / "100M-20")
+    assert HARNESS_FAULTS[fault] in message(lc.read_lm_eval, harness, manifest())
+
+
+def test_a_reference_loss_stands_in_for_samples(harness: Path):
+    for file in harness.rglob("samples*"):
+        file.unlink()
+    quiet = manifest().assign(reference_loss=[3.3, 3.1, 3.0, 2.8, 2.7, 2.5])
+    ladder = lc.read_lm_eval(harness, quiet)
+    assert ladder.table.reference_loss.tolist() == [3.1, 3.3, 2.8, 3.0, 2.5, 2.7]
+    assert ladder.table.loss.isna().all()
+    assert ladder.tasks.loc["arc_easy"].tolist() == [0.25, 40]
+
+
+# OLMES
+
+
+def olmes_metrics(params: int, tokens: float, bpb: str = "bits_per_byte_corr") -> dict:
+    loss = law(params, tokens)
+    right = accuracy_of(loss)
+    return {"acc_raw": right / 2, "acc_per_char": right, "primary_score": right, bpb: loss}
+
+
+def olmes_run(folder: Path, params: int, length: int) -> None:
+    make(folder)
+    rows = []
+    for i, task in enumerate(("boolq", "csqa")):
+        entry = {
+            "task_name": task,
+            "task_config": {
+                "split": "validation",
+                "num_shots": 5,
+                "metadata": {"alias": f"{task}:rc"},
+            },
+            "num_instances": 20,
+            "metrics": olmes_metrics(params, params * length),
+            "model_config": {"model": f"hub/{folder.name}"},
+        }
+        rows.append(entry)
+        write(folder / f"task-{i:03d}-{task}-metrics.json", json.dumps(entry))
+        choices = 2 if task == "boolq" else 5
+        lines = [
+            {
+                "doc_id": k,
+                "label": 0,
+                "metrics": {"bits_per_byte_corr": 1 + k % 2},
+                "model_output": [{"sum_logits": -1.0, "num_tokens": 1, "num_chars": 4}] * choices,
+            }
+            for k in range(20)
+        ]
+        text = "\n".join(map(json.dumps, lines))
+        write(folder / f"task-{i:03d}-{task}-predictions.jsonl", text)
+    write(folder / "metrics-all.jsonl", "\n".join(map(json.dumps, rows)))
+
+
+@pytest.fixture
+def olmes(tmp_path: Path) -> Path:
+    for params, length in RUNS:
+        olmes_run(tmp_path / f"{params // 10**6}M-{length}", params, length)
+    return tmp_path
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_olmes_files(olmes: Path, whole: bool):
+    for file in olmes.rglob("metrics-all.jsonl") if not whole else ():
+        file.unlink()
+    ladder = lc.read_olmes(olmes, manifest())
+    table = ladder.table.set_index(["model", "task"])
+    assert len(table) == 2 * len(RUNS)
+    loss = law(100_000_000, 100_000_000 * 20)
+    assert table.loss["100M-20", "csqa"] == pytest.approx(loss)
+    assert table.accuracy["100M-20", "csqa"] == pytest.approx(accuracy_of(loss))
+    assert table.accuracy["100M-20", "boolq"] == pytest.approx(accuracy_of(loss) / 2)
+    errors = np.array([1, 2] * 10).std(ddof=1) / math.sqrt(20)
+    np.testing.assert_allclose(table.loss_se, errors)
+    assert ladder.tasks.chance.to_dict() == {"boolq": 0.5, "csqa": 0.2}
+    assert ladder.tasks["items"].tolist() == [20, 20]
+
+
+def test_olmes_without_manifest_lists_all_runs(olmes: Path):
+    told = message(lc.read_olmes, olmes)
+    assert "the manifest lacks 6 of 6 runs: 100M-100, 100M-20, 200M-100, 200M-20" in told
+
+
+def datadecide(recipes: tuple[str, ...] = ("C4",), tasks: tuple[str, ...] = ("arc_easy",)):
+    rows = []
+    for recipe in recipes:
+        for label, params in (("90M", 97946640), ("150M", 151898880), ("300M", 319980544)):
+            for seed in ("default", "small aux 2"):
+                for step in (0, 500, 1000):
+                    tokens = params * step // 10
+                    for task in tasks:
+                        metrics = olmes_metrics(params, max(tokens, 1), "logits_per_byte_corr")
+                        rows.append(
+                            {
+                                "params": label, "data": recipe, "task": task, "step": step,
+                                "seed": seed, "chinchilla": "5xC", "tokens": tokens,
+                                "compute": 6.0 * params * tokens,
+                                "metrics": str({**metrics, "uncond": math.nan}),
+                            }
+                        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_datadecide_table(tmp_path: Path):
+    datadecide().to_csv(tmp_path / "table.csv", index=False)
+    ladder = lc.read_olmes(tmp_path / "table.csv", rungs="every")
+    assert len(ladder) == 3 * 2 * 2  # the untrained models are left out
+    table = ladder.table
+    assert set(table.model) >= {"C4-90M-default", "C4-90M-small-aux-2"}
+    assert set(table.params) == {97946640, 151898880, 319980544}
+    assert set(table.recipe) == {"C4"}
+    assert set(table.seed) == {"default", "small aux 2"}
+    assert set(table.loss_kind) == {WITH_SPACE}
+    np.testing.assert_allclose(table.flops, 6.0 * table.params * table.tokens)
+    np.testing.assert_allclose(table.accuracy, table.loss.map(accuracy_of))
+
+
+def test_datadecide_recipes_and_sizes():
+    two = datadecide(("C4", "Falcon"))
+    told = message(lc.read_olmes, two)
+    assert "2 recipes, of which one law cannot hold; choose one by recipe=" in told
+    assert "no recipe C5; its recipes are C4, Falcon" in message(lc.read_olmes, two, recipe="C5")
+    assert set(lc.read_olmes(two, rungs="every", recipe="Falcon").table.recipe) == {"Falcon"}
+    renamed = datadecide().replace({"params": {"90M": "91M"}})
+    assert "no params of size 91M; give manifest=" in message(lc.read_olmes, renamed)
+    sizes = pd.DataFrame({"model": ["91M"], "params": [91_000_000]})
+    ladder = lc.read_olmes(renamed, sizes, rungs="every")
+    assert 91_000_000 in set(ladder.table.params)
+    assert "C4-91M-default" in ladder.models
+
+
+def test_parts_of_mmlu_are_read_as_their_mean():
+    table = datadecide(tasks=("mmlu_anatomy", "mmlu_virology", "piqa"))
+    assert sorted(lc.read_olmes(table, rungs="every").tasks.index) == ["mmlu", "piqa"]
+    named = lc.read_olmes(table, tasks=["mmlu_anatomy"], rungs="every")
+    assert list(named.tasks.index) == ["mmlu_anatomy"]
+
+
+def test_text_is_never_run(tmp_path: Path):
+    table = datadecide()
+    trap = tmp_path / "trap"
+    table.loc[4, "metrics"] = f"__import__('pathlib').Path({str(trap)!r}).touch()"
+    told = message(lc.read_olmes, table)
+    assert "metrics are no dictionary of numbers" in told
+    assert not trap.exists()
+    assert "no column metrics" in message(lc.read_olmes, table.drop(columns="metrics"))
+
+
+# The command line
+
+
+def test_command_line_with_a_manifest(harness: Path, tmp_path: Path, capsys):
+    manifest().to_csv(tmp_path / "manifest.csv", index=False)
+    words = ["baseline", "--from", "lm-eval", str(harness), "--out", str(tmp_path / "out")]
+    given = ["--manifest", str(tmp_path / "manifest.csv")]
+    assert main([*words, *given, "--hold-out", "400M-100"]) == 0
+    assert pd.read_csv(tmp_path / "out" / "forecast.csv").model.unique().tolist() == ["400M-100"]
+    assert main([*words, "--hold-out", "400M-100"]) == 2
+    assert "lacks 6 of 6 runs" in capsys.readouterr().err
+    assert main([*words, *given]) == 2
+    assert "no targets: give --targets TARGETS, or --hold-out MODEL" in capsys.readouterr().err
+    assert main(["baseline", "x.csv", *given, "--targets", "x", "--out", "x"]) == 2
+    assert "--manifest: only with --from" in capsys.readouterr().err
+
+
+def test_presets_are_sound():
+    for preset in PRESETS.values():
+        assert all("{task}" in keys.loss for keys in preset.keys)
+    assert all(0 < chance < 1 for chance in CHANCE.values())
+    assert sum(OLMO.aggregates["mmlu"].values()) == pytest.approx(1)
+    assert all(CHANCE[task] == chance for task, (chance, _) in OLMO.tasks.items() if task in CHANCE)
