@@ -234,8 +234,6 @@ def _ends(runs: pd.DataFrame, column: str, rungs: str) -> pd.DataFrame:
         ends = by_model.tail(1)
     else:
         ends = run_ends(runs)
-        if c.FLOPS in runs:  # of the whole run, not of its last checkpoints on average
-            ends[c.FLOPS] = ends[c.MODEL].map(by_model[c.FLOPS].max())
     return ends.dropna(subset=[column])
 
 

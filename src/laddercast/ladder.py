@@ -189,11 +189,8 @@ def as_targets(table: pd.DataFrame) -> pd.DataFrame:
     """One row per model x task: the end of each run, and of how many checkpoints it is the mean."""
     if table.duplicated([c.MODEL, c.TASK]).any():
         ends = run_ends(table)
-        quantities = (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE)
+        quantities = (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS)
         measured = [name for name in quantities if name in table]
-        if c.FLOPS in table:  # of the whole run, not of its last checkpoints on average
-            ends[c.FLOPS] = ends[c.MODEL].map(table.groupby(c.MODEL)[c.FLOPS].max())
-            measured.append(c.FLOPS)
         return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *measured, c.CHECKPOINTS]]
     return table.assign(**{c.CHECKPOINTS: _checkpoints(table)}).reset_index(drop=True)
 
@@ -201,14 +198,12 @@ def as_targets(table: pd.DataFrame) -> pd.DataFrame:
 def run_ends(table: pd.DataFrame) -> pd.DataFrame:
     """The end of each run per task: one row per model x task, quantities averaged over checkpoints.
 
-    Columns: `model, task, params, tokens` (of the run's end), the quantities, and `checkpoints`.
+    Columns: `model, task, params, tokens, flops` (of the whole run), the quantities, `checkpoints`.
     What was not measured at the end is NaN. Rows that are means count by their own `checkpoints`;
     of loss and accuracy measured at different checkpoints the fewer are counted.
     """
     last = _last_rows(table, END_CHECKPOINTS, END_SHARE)
-    measured = [
-        name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS) if name in last
-    ]
+    measured = [name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE) if name in last]
     keys = [last[c.MODEL], last[c.TASK]]
     weight = _checkpoints(last)
     weights = last[measured].notna().mul(weight, axis=0)
@@ -218,7 +213,8 @@ def run_ends(table: pd.DataFrame) -> pd.DataFrame:
     fewest = counted.where(counted > 0).min(axis=1)
     means[c.CHECKPOINTS] = fewest.fillna(weight.groupby(keys).sum())
     every = table[[c.MODEL, c.TASK]].drop_duplicates().sort_values([c.MODEL, c.TASK])
-    ends = table.groupby(c.MODEL).agg({c.PARAMS: "first", c.TOKENS: "max"})
+    whole = {c.PARAMS: "first", c.TOKENS: "max", c.FLOPS: "max"}
+    ends = table.groupby(c.MODEL).agg({name: how for name, how in whole.items() if name in table})
     joined = every.join(means, on=[c.MODEL, c.TASK]).join(ends, on=c.MODEL)
     return joined.fillna({c.CHECKPOINTS: 1.0}).reset_index(drop=True)
 

@@ -1,5 +1,6 @@
 """From rows that a loader has read to a `Ladder`: its tasks chosen, every fault in one error."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 from laddercast import columns as c
 from laddercast.checks import check_ladder_rows, read_table, stop_on
 from laddercast.ladder import Ladder, Rungs
-from laddercast.loaders.files import listed
+from laddercast.loaders.files import listed, listed_by
 from laddercast.loaders.manifest import RUN
 from laddercast.loaders.presets import CHANCE
 
@@ -89,9 +90,9 @@ def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> No
             counts.setdefault(row[c.TASK], {}).setdefault(row[c.ITEMS], []).append(row[RUN])
     for task, by_count in counts.items():
         if len(by_count) > 1:
-            text = "; ".join(f"{count}: {listed(runs, 5)}" for count, runs in by_count.items())
             faults.append(
-                f"{task}: runs answered different numbers of questions ({text}); evaluate all alike"
+                f"{task}: runs answered different numbers of questions ({listed_by(by_count, 5)}); "
+                "evaluate all alike"
             )
 
 
@@ -112,7 +113,17 @@ def _first(table: pd.DataFrame, task: str, word: str) -> float | None:
 
 def chance_of(task: str) -> float:
     """Accuracy of guessing of a well-known task, also as `csqa_val` and the like; else NaN."""
-    for known, chance in CHANCE.items():
-        if task == known or task.startswith((f"{known}_", f"{known}:")):
-            return chance
-    return float("nan")
+    return next((chance for known, chance in CHANCE.items() if is_task(task, known)), float("nan"))
+
+
+def is_task(task: str, known: str) -> bool:
+    """Whether a log's name of a task, as `csqa_val` or `csqa:mc`, is of this known one."""
+    return task == known or task.startswith((f"{known}_", f"{known}:"))
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of a value per question, and its standard error (NaN of one question)."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / (n - 1) / n) if n > 1 else math.nan

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,13 @@ def find_files(source: Source, patterns: Sequence[str], what: str, faults: list[
     return found
 
 
+def run_name(folder: Path, source: object) -> str:
+    """What a run in a folder is called: its path below the source, if that is a folder."""
+    if isinstance(source, str | Path) and Path(source).is_dir() and folder != Path(source):
+        return folder.relative_to(source).as_posix()
+    return folder.name
+
+
 def source_name(source: Source) -> str:
     """What errors call the source."""
     return Path(source).name or "ladder" if isinstance(source, str | os.PathLike) else "ladder"
@@ -54,6 +61,11 @@ def listed(names: Iterable[str], most: int = 40) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def listed_by[T](groups: Mapping[T, Sequence[str]], most: int = 40) -> str:
+    """What differs between runs, for an error: each value and the names that have it."""
+    return "; ".join(f"{value}: {listed(names, most)}" for value, names in groups.items() if names)
 
 
 def _text(path: Path, faults: list[str]) -> str:

@@ -10,13 +10,22 @@ from typing import Any, NamedTuple
 
 from laddercast import columns as c
 from laddercast.ladder import Ladder, Rungs
-from laddercast.loaders.build import Tasks, build_ladder, check_named, check_same_items, read_tasks
+from laddercast.loaders.build import (
+    Tasks,
+    build_ladder,
+    check_named,
+    check_same_items,
+    mean_and_error,
+    read_tasks,
+)
 from laddercast.loaders.files import (
     Source,
     find_files,
     listed,
+    listed_by,
     read_json,
     read_jsonl,
+    run_name,
     source_name,
 )
 from laddercast.loaders.manifest import Manifest, check_joined, join, read_manifest
@@ -129,9 +138,7 @@ def _read_results(folder: Source, files: Sequence[Path], faults: list[str]) -> l
         read.append((path, content, _revision(content["config"].get("model_args"))))
     results = []
     for path, content, revision in read:
-        base = path.parent.name
-        if isinstance(folder, str | Path) and Path(folder).is_dir() and path.parent != Path(folder):
-            base = path.parent.relative_to(folder).as_posix()
+        base = run_name(path.parent, folder)
         model = str(content.get("model_name") or content["config"].get("model") or base)
         beside = {other for file, _, other in read if file.parent == path.parent}
         behind = f"@{revision}" if revision else ""
@@ -180,7 +187,7 @@ def _check_same_settings(
                     value = str(result.content[word][task])
                     by_value.setdefault(value, []).append(result.run)
             if len(by_value) > 1:
-                text = "; ".join(f"{value}: {listed(runs)}" for value, runs in by_value.items())
+                text = listed_by(by_value)
                 faults.append(f"{task}: runs differ in {what} ({text}); evaluate all alike")
 
 
@@ -225,9 +232,7 @@ def _measure(result: _Results, task: str, quiet: bool, faults: list[str]) -> Mea
                       f"{items}; the file may be cut off, evaluate again")  # fmt: skip
     losses = [loss for loss, _, _ in questions]
     n = len(losses)
-    mean = math.fsum(losses) / n
-    squares = math.fsum((loss - mean) ** 2 for loss in losses)
-    se = math.sqrt(squares / (n - 1) / n) if n > 1 else math.nan
+    mean, se = mean_and_error(losses)
     for metric in (ACC_NORM, ACC):
         given = [line[metric] for _, line in lines if isinstance(line.get(metric), int | float)]
         if len(given) == n:

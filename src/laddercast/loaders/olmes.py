@@ -18,14 +18,18 @@ from laddercast.loaders.build import (
     build_ladder,
     check_named,
     check_same_items,
+    is_task,
+    mean_and_error,
     read_tasks,
 )
 from laddercast.loaders.files import (
     Source,
     find_files,
     listed,
+    listed_by,
     read_json,
     read_jsonl,
+    run_name,
     source_name,
 )
 from laddercast.loaders.manifest import RUN, Manifest, check_joined, join, read_manifest
@@ -191,9 +195,7 @@ def _dictionary(metrics: object) -> dict[str, Any]:
 
 
 def _quantities(task: str, metrics: Mapping[str, Any], accuracy: str) -> dict[str, Any]:
-    plain = accuracy == "acc_per_char" and any(
-        task == word or task.startswith((f"{word}_", f"{word}:")) for word in ACC_TASKS
-    )
+    plain = accuracy == "acc_per_char" and any(is_task(task, word) for word in ACC_TASKS)
     loss = next((_number(metrics.get(word)) for word in LOSSES if word in metrics), None)
     return {
         c.LOSS: loss,
@@ -239,7 +241,7 @@ def _file_rows(
         })  # fmt: skip
     for word, by_shots in shots.items():
         if len(by_shots) > 1:
-            text = "; ".join(f"{value}: {listed(runs)}" for value, runs in by_shots.items())
+            text = listed_by(by_shots)
             faults.append(f"{word}: runs differ in split and examples ({text}); evaluate all alike")
     return rows
 
@@ -263,9 +265,7 @@ def _read_folder(
     for file in () if whole else single:
         content = read_json(file, faults)
         entries += [(file.name, content)] if content else []
-    run = folder.name
-    if isinstance(root, str | Path) and Path(root).is_dir() and folder != Path(root):
-        run = folder.relative_to(root).as_posix()
+    run = run_name(folder, root)
     tasks = []
     for where, entry in entries:
         if not isinstance(entry.get("metrics"), dict) or "task_name" not in entry:
@@ -307,8 +307,7 @@ def _of_questions(task: _Task) -> dict[str, Any]:
     found: dict[str, Any] = {}
     n = len(losses)
     if n > 1 and n == len(per_question):
-        mean = math.fsum(losses) / n
-        found["loss_se"] = math.sqrt(math.fsum((x - mean) ** 2 for x in losses) / (n - 1) / n)
+        mean, found["loss_se"] = mean_and_error(losses)
         if not any(word in task.metrics for word in LOSSES):
             found[c.LOSS] = mean
     choices = [len(question.get("model_output") or ()) for question in task.questions]

@@ -12,8 +12,8 @@ import pandas as pd
 from laddercast import columns as c
 from laddercast.checks import read_table, stop_on
 from laddercast.ladder import Ladder, Rungs
-from laddercast.loaders.build import Tasks, build_ladder, check_named, read_tasks
-from laddercast.loaders.files import find_files, listed, source_name
+from laddercast.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
+from laddercast.loaders.files import find_files, listed, listed_by, source_name
 from laddercast.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.loaders.presets import PRESETS, Keys, Preset, Size
 
@@ -60,12 +60,13 @@ def read_wandb(
         _warn_of_parts(found, chosen)
     read = check_named(named, found, name, faults)
     sizes = _known_runs(logs, chosen, rows_of, manifest_name, faults)
+    accuracy_keys = _accuracy_keys(read, keys, chosen, logs)
     parts = []
     for log in logs:
         tokens = _tokens(log, chosen, faults)
         if sizes.get(log.run) and tokens is not None:
             common = _common_columns(log, chosen, sizes[log.run], tokens)
-            parts += [_long(log, task, keys, chosen, common, logs) for task in read]
+            parts += [_long(log, task, keys, chosen, common, accuracy_keys) for task in read]
     table = pd.concat(parts) if parts else pd.DataFrame()
     if parts:
         table = table.dropna(subset=[c.LOSS, c.ACCURACY], how="all").dropna(axis=1, how="all")
@@ -129,10 +130,10 @@ def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[s
         return shared[0]
     if sets:
         kinds = {k.loss_kind: [run for run, f in has.items() if k in f] for k in preset.keys}
-        text = "; ".join(f"{kind}: {listed(runs)}" for kind, runs in kinds.items() if runs)
         faults.append(
-            f"{name}: no {c.LOSS_KIND} is common to all runs ({text}); bits per byte of several "
-            "definitions differ by up to a quarter: keep the runs of one, or evaluate again"
+            f"{name}: no {c.LOSS_KIND} is common to all runs ({listed_by(kinds)}); bits per byte "
+            "of several definitions differ by up to a quarter: keep the runs of one, or evaluate "
+            "again"
         )
     return None
 
@@ -257,13 +258,14 @@ def _common_columns(
 
 
 def _long(
-    log: _Log, task: str, keys: Keys, preset: Preset, common: pd.DataFrame, logs: Sequence[_Log]
-) -> pd.DataFrame:
+    log: _Log, task: str, keys: Keys, preset: Preset, common: pd.DataFrame,
+    accuracy_keys: Mapping[str, str | None],
+) -> pd.DataFrame:  # fmt: skip
     """One task's rows, each labelled with its file and row for errors."""
     rows = common.assign(**{
         c.TASK: task,
         c.LOSS: _values(log, task, keys.loss, preset),
-        c.ACCURACY: _accuracy(log, task, keys, preset, logs),
+        c.ACCURACY: _accuracy(log, task, preset, accuracy_keys),
         c.LOSS_KIND: keys.loss_kind,
     })  # fmt: skip
     if keys.log_soft:
@@ -272,28 +274,44 @@ def _long(
     return rows
 
 
-def _accuracy(log: _Log, task: str, keys: Keys, preset: Preset, logs: Sequence[_Log]) -> pd.Series:
-    # A mean of tasks that have keys of their own is the mean of their accuracies.
-    if task in preset.aggregates and task not in preset.task_keys:
-        parts = preset.aggregates[task]
-        values = [w * _accuracy(log, part, keys, preset, logs) for part, w in parts.items()]
+def _means_of_accuracy(task: str, preset: Preset) -> Mapping[str, float]:
+    """Weights of its parts, of a mean of tasks that has no keys of its own."""
+    return {} if task in preset.task_keys else preset.aggregates.get(task, {})
+
+
+def _accuracy_keys(
+    tasks: Sequence[str], keys: Keys, preset: Preset, logs: Sequence[_Log]
+) -> dict[str, str | None]:
+    """One definition of each task's accuracy for all runs, also of the parts of a mean.
+
+    The first key that each run has which has any, else the first that any run has.
+    """
+    chosen: dict[str, str | None] = {}
+    for task in tasks:
+        parts = list(_means_of_accuracy(task, preset))
+        if parts:
+            chosen |= _accuracy_keys(parts, keys, preset, logs)
+            continue
+        own = [key for name, key in preset.accuracy.items() if is_task(task, name)]
+        preferred = own or keys.accuracy
+        has = [[key for key in preferred if _key(task, key, preset) in log.table] for log in logs]
+        held = [found for found in has if found]
+        common = [key for key in preferred if all(key in found for found in held)]
+        chosen[task] = next(iter(common or [key for found in held for key in found]), None)
+    return chosen
+
+
+def _accuracy(
+    log: _Log, task: str, preset: Preset, accuracy_keys: Mapping[str, str | None]
+) -> pd.Series:
+    parts = _means_of_accuracy(task, preset)
+    if parts:
+        values = [w * _accuracy(log, part, preset, accuracy_keys) for part, w in parts.items()]
         return pd.Series(np.sum(values, axis=0), index=log.table.index)
-    own = [key for name, key in preset.accuracy.items() if _is(task, name)]
-    # One definition for all runs: the first that each has, else the first that any has.
-    held = [
-        [key for key in own or keys.accuracy if _key(task, key, preset) in other.table]
-        for other in logs
-    ]
-    held = [found for found in held if found]
-    common = [key for key in own or keys.accuracy if all(key in found for found in held)]
-    chosen = next(iter(common or [key for found in held for key in found]), None)
-    if chosen is None:
+    key = accuracy_keys[task]
+    if key is None:
         return pd.Series(np.nan, index=log.table.index)
-    return _values(log, task, chosen, preset)
-
-
-def _is(task: str, name: str) -> bool:
-    return task == name or task.startswith((f"{name}_", f"{name}:"))
+    return _values(log, task, key, preset)
 
 
 def _key(task: str, pattern: str, preset: Preset) -> str:
