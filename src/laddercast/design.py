@@ -14,6 +14,8 @@ KNOT_DECADES = 0.5
 DEFAULT_ITEMS = 1000.0
 """Questions assumed where `items` is not given: noise factors are relative to it."""
 
+QUANTITIES = (c.REFERENCE_LOSS, c.LOSS, c.ACCURACY)
+
 
 class Frame(NamedTuple):
     """What a ladder fixes for its forecasts: reference sizes, and the knots of discrepancy.
@@ -28,69 +30,77 @@ class Frame(NamedTuple):
     origin: int
 
 
-class Design(NamedTuple):
-    """Indices and known numbers of one data set; every field is an array, so it can be traced.
+class Seen(NamedTuple):
+    """Where one quantity was measured, and how well; one task alone for the reference loss."""
 
-    Points are pairs of a run and a number of tokens; cells are run x curve (of loss) or run x task
-    (of accuracy); rows are measurements, of one cell at one point.
+    at: np.ndarray  # (points, tasks) whether measured there
+    checkpoints: np.ndarray  # (points, tasks) how many checkpoints a measurement is the mean of
+    spread_dof: np.ndarray  # (runs, tasks) of the variance between checkpoints; 0 where unknown
+
+
+class Design(NamedTuple):
+    """Known numbers of one data set; every field is an array, so it can be traced.
+
+    Points are pairs of a run and a number of tokens at which something was measured.
     """
 
     log_params: np.ndarray  # (points,) natural log over the reference params
     log_tokens: np.ndarray  # (points,)
     walk: np.ndarray  # (points, intervals) weights of the discrepancy's steps inside the ladder
     beyond: np.ndarray  # (points, steps) weights of its steps beyond the ladder
+    run: np.ndarray  # (points,) the run of each point
     end: np.ndarray  # (runs,) the point at which each run ends
-    loss_cell_run: np.ndarray  # (loss cells,)
-    loss_cell_curve: np.ndarray
-    accuracy_cell_run: np.ndarray  # (accuracy cells,)
-    accuracy_cell_task: np.ndarray
-    accuracy_cell_loss: np.ndarray  # the loss cell that each accuracy cell reads
-    loss_point: np.ndarray  # (loss rows,)
-    loss_cell: np.ndarray
-    loss_checkpoints: np.ndarray  # how many checkpoints each row is the mean of
-    accuracy_point: np.ndarray  # (accuracy rows,)
-    accuracy_cell: np.ndarray
-    accuracy_checkpoints: np.ndarray
-    loss_spread_cell: np.ndarray  # (loss spreads,)
-    loss_spread_dof: np.ndarray
-    accuracy_spread_cell: np.ndarray
-    accuracy_spread_dof: np.ndarray
+    reference_loss: Seen
+    loss: Seen
+    accuracy: Seen
     chance: np.ndarray  # (tasks,)
     items: np.ndarray
-    task_curve: np.ndarray  # (tasks,) the curve of loss that stage 2 of each task reads
-    curve: np.ndarray  # (curves,) its number
 
 
 class Observed(NamedTuple):
-    """Measurements in the order of a design's rows."""
+    """Measurements as `Seen` has them, any number where nothing was; None is to be forecast."""
 
-    loss: np.ndarray
-    accuracy: np.ndarray
-    loss_spread: np.ndarray  # variance of log loss between last checkpoints
-    accuracy_spread: np.ndarray
+    reference_loss: np.ndarray | None = None  # (points, 1)
+    loss: np.ndarray | None = None  # (points, tasks)
+    accuracy: np.ndarray | None = None
+    reference_loss_spread: np.ndarray | None = None  # (runs, 1) variance of its log ...
+    loss_spread: np.ndarray | None = None  # (runs, tasks) ... between last checkpoints
+    accuracy_spread: np.ndarray | None = None
 
 
 class Labels(NamedTuple):
     """Names in the order of a design's indices."""
 
     model: list[str]
-    curve: list[str]
     task: list[str]
+
+
+class Size(NamedTuple):
+    """What a compiled fit depends on beside the number of tasks."""
+
+    points: int
+    runs: int
+    intervals: int
+
+
+def measured(table: pd.DataFrame, quantity: str) -> bool:
+    """Whether the table has any measurement of this quantity."""
+    return quantity in table and bool(table[quantity].notna().any())
 
 
 def loss_column(table: pd.DataFrame) -> str:
     """`loss` where the table has one, else `reference_loss`."""
-    return c.LOSS if c.LOSS in table and table[c.LOSS].notna().any() else c.REFERENCE_LOSS
+    return c.LOSS if measured(table, c.LOSS) else c.REFERENCE_LOSS
 
 
 def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     """The design of a ladder's own rungs, with what was measured on them."""
     table = ladder.table
-    loss = loss_column(table)
+    quantities = [quantity for quantity in QUANTITIES if measured(table, quantity)]
     rows = run_ends(table)
     spreads = {
-        quantity: checkpoint_spread(table, quantity, log=quantity == loss)
-        for quantity in (loss, c.ACCURACY)
+        quantity: checkpoint_spread(table, quantity, log=quantity != c.ACCURACY)
+        for quantity in quantities
     }
     if ladder.rungs == "every":
         end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
@@ -99,48 +109,132 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
             rows = rows.assign(**{c.CHECKPOINTS: 1.0})
         # Every checkpoint is a row of the likelihood, which already tells their noise.
         spreads = {quantity: spread.iloc[:0] for quantity, spread in spreads.items()}
-    rows = rows[rows[loss].notna() | rows[c.ACCURACY].notna()]
-
-    curves = list(ladder.tasks.index) if loss == c.LOSS else [c.REFERENCE_LOSS]
+    rows = rows[rows[quantities].notna().any(axis=1)]
     models = [model for model in ladder.models if model in set(rows[c.MODEL])]
-    labels = Labels(models, curves, list(ladder.tasks.index))
+    labels = Labels(models, list(ladder.tasks.index))
     points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates().reset_index(drop=True)
     ends = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
     frame = _frame(ends, points)
+    design = _design(points, ladder.tasks, labels, frame)
 
-    loss_rows = rows.dropna(subset=[loss])
-    if loss == c.REFERENCE_LOSS:
-        loss_rows = loss_rows.drop_duplicates([c.MODEL, c.TOKENS]).assign(
-            **{c.TASK: c.REFERENCE_LOSS}
-        )
-        spread = spreads[loss].drop_duplicates(c.MODEL)
-        spreads[loss] = spread.assign(**{c.TASK: c.REFERENCE_LOSS})
-    accuracy_rows = rows.dropna(subset=[c.ACCURACY])
-    design = _design(points, loss_rows, accuracy_rows, ladder.tasks, labels, frame)
-    design, kept = _with_spreads(design, spreads[loss], spreads[c.ACCURACY], labels)
-    observed = Observed(
-        loss_rows[loss].to_numpy(float),
-        accuracy_rows[c.ACCURACY].to_numpy(float),
-        kept[0],
-        kept[1],
-    )
-    return design, observed, labels, frame
+    values: dict[str, np.ndarray] = {}
+    at = pd.MultiIndex.from_frame(points[[c.MODEL, c.TOKENS]])
+    point = at.get_indexer(pd.MultiIndex.from_frame(rows[[c.MODEL, c.TOKENS]]))
+    for quantity in QUANTITIES:
+        seen: Seen = getattr(design, quantity)
+        columns = seen.at.shape[1]
+        value, dof = np.ones(seen.at.shape), np.zeros(seen.spread_dof.shape)
+        known, checkpoints = np.zeros(seen.at.shape, bool), np.ones(seen.at.shape)
+        variance = np.ones(dof.shape)
+        if quantity in quantities:
+            here = rows[quantity].notna().to_numpy()
+            index = point[here], _columns(rows[c.TASK][here], labels, columns)
+            value[index] = rows[quantity].to_numpy(float)[here]
+            checkpoints[index] = rows[c.CHECKPOINTS].to_numpy(float)[here]
+            known[index] = True
+            dof, variance = _spread(spreads[quantity], labels, columns)
+        values |= {quantity: value, f"{quantity}_spread": variance}
+        design = design._replace(**{quantity: Seen(known, checkpoints, dof)})
+    return design, Observed(**values), labels, frame
 
 
 def target_design(
-    targets: pd.DataFrame, tasks: pd.DataFrame, curves: list[str], frame: Frame
+    targets: pd.DataFrame, tasks: pd.DataFrame, frame: Frame
 ) -> tuple[Design, pd.DataFrame]:
     """The design of targets, all tasks of each jointly; and its rows (`model ... task`).
 
     `targets` has one row per model with `params, tokens, checkpoints`, uniquely named.
     """
     rows = targets.merge(pd.DataFrame({c.TASK: list(tasks.index)}), how="cross")
-    labels = Labels(list(targets[c.MODEL]), curves, list(tasks.index))
+    labels = Labels(list(targets[c.MODEL]), list(tasks.index))
     points = targets[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
-    loss_rows = rows
-    if curves == [c.REFERENCE_LOSS]:
-        loss_rows = targets.assign(**{c.TASK: c.REFERENCE_LOSS})
-    return _design(points, loss_rows, rows, tasks, labels, frame), rows
+    design = _design(points, tasks, labels, frame)
+    checkpoints = targets[c.CHECKPOINTS].to_numpy(float)[:, None]
+    for quantity in QUANTITIES:
+        seen: Seen = getattr(design, quantity)
+        of_all = np.broadcast_to(checkpoints, seen.at.shape)
+        design = design._replace(
+            **{quantity: Seen(np.ones_like(seen.at), of_all, seen.spread_dof)}
+        )
+    return design, rows
+
+
+def size(design: Design) -> Size:
+    """The size of a design, which another can be padded to."""
+    return Size(len(design.log_params), len(design.end), design.walk.shape[1])
+
+
+def pad(design: Design, observed: Observed, to: Size) -> tuple[Design, Observed]:
+    """The same data in larger arrays: runs, points and intervals of which nothing was measured.
+
+    So ladders of different size, as a backtest's, share what was compiled for the largest. Raises
+    ValueError where `to` is smaller.
+    """
+    own = size(design)
+    if min(more := [b - a for a, b in zip(own, to, strict=True)]) < 0:
+        raise ValueError(f"a design of {own} does not fit into {to}")
+    points, runs, intervals = more
+
+    def longer(x: np.ndarray, rows: int, value: float = 0.0) -> np.ndarray:
+        return np.pad(x, [(0, rows), (0, 0)][: x.ndim], constant_values=value)
+
+    def wider(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [(0, points), (0, intervals)])
+
+    # The added runs end at the added points, or share the last.
+    last = max(to.points - 1, 0)
+    added = np.minimum(own.points + np.arange(runs), last)
+    of_point = np.minimum(own.runs + np.arange(points), to.runs - 1)
+    return design._replace(
+        log_params=longer(design.log_params, points),
+        log_tokens=longer(design.log_tokens, points),
+        walk=wider(design.walk),
+        beyond=longer(design.beyond, points),
+        run=np.concatenate([design.run, of_point]),
+        end=np.concatenate([design.end, added]),
+        **{
+            quantity: Seen(
+                longer(seen.at, points, False),
+                longer(seen.checkpoints, points, 1.0),
+                longer(seen.spread_dof, runs),
+            )
+            for quantity in QUANTITIES
+            for seen in [getattr(design, quantity)]
+        },
+    ), Observed(
+        **{
+            name: longer(value, runs if name.endswith("spread") else points, 1.0)
+            for name, value in observed._asdict().items()
+        }
+    )
+
+
+def cells(design: Design, quantity: str) -> np.ndarray:
+    """Whether a quantity was measured on each run at all, (runs, tasks)."""
+    seen: Seen = getattr(design, quantity)
+    count = np.zeros((len(design.end), seen.at.shape[1]))
+    np.add.at(count, design.run, seen.at)
+    return count > 0
+
+
+def _columns(tasks: pd.Series, labels: Labels, columns: int) -> np.ndarray:
+    """The column of each task; zero for a quantity that all tasks share."""
+    if columns == 1 and len(labels.task) > 1:
+        return np.zeros(len(tasks), int)
+    return pd.Index(labels.task).get_indexer(tasks)
+
+
+def _spread(
+    spread: pd.DataFrame, labels: Labels, columns: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees of freedom (0 where unknown) and variance between checkpoints, (runs, columns)."""
+    dof, variance = (np.full((len(labels.model), columns), x) for x in (0.0, 1.0))
+    # A spread of zero says that the values were rounded or repeated, not that noise is absent.
+    known = spread[spread[c.MODEL].isin(labels.model) & (spread["variance"] > 0)]
+    run = pd.Index(labels.model).get_indexer(known[c.MODEL])
+    index = run, _columns(known[c.TASK], labels, columns)
+    dof[index], variance[index] = known["dof"], known["variance"]
+    return dof, variance
 
 
 def _frame(ends: pd.DataFrame, points: pd.DataFrame) -> Frame:
@@ -169,14 +263,8 @@ def _steps(compute: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.sqrt(np.abs(stop - start)) * share
 
 
-def _design(
-    points: pd.DataFrame,
-    loss_rows: pd.DataFrame,
-    accuracy_rows: pd.DataFrame,
-    tasks: pd.DataFrame,
-    labels: Labels,
-    frame: Frame,
-) -> Design:
+def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame) -> Design:
+    """Everything but what was measured."""
     log_params = np.log(points[c.PARAMS].to_numpy(float))
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))
     compute = (log_params + log_tokens) / np.log(10)
@@ -187,95 +275,25 @@ def _design(
     higher = np.unique(np.append(compute[compute > up[-1] + slack], up[-1]))
     lower = np.unique(np.append(compute[compute < down[-1] - slack], down[-1]))[::-1]
     beyond = np.concatenate([_steps(compute, higher), _steps(compute, lower)], axis=1)
-
-    run_of = {model: i for i, model in enumerate(labels.model)}
-    point_run = points[c.MODEL].map(run_of).to_numpy(int)
-    end = np.array(
-        [
-            max(np.flatnonzero(point_run == run), key=lambda point: log_tokens[point])
-            for run in range(len(labels.model))
-        ],
-        dtype=int,
-    )
-    at = pd.Series(
-        np.arange(len(points)), index=pd.MultiIndex.from_frame(points[[c.MODEL, c.TOKENS]])
-    )
-    task_curve = np.array(
-        [labels.curve.index(task) if task in labels.curve else 0 for task in labels.task], dtype=int
-    )
-
-    def indices(rows: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        run = rows[c.MODEL].map(run_of).to_numpy(int)
-        which = rows[c.TASK].map({name: i for i, name in enumerate(names)}).to_numpy(int)
-        point = at.loc[pd.MultiIndex.from_frame(rows[[c.MODEL, c.TOKENS]])].to_numpy(int)
-        return run, which, point
-
-    loss_run, loss_curve, loss_point = indices(loss_rows, labels.curve)
-    accuracy_run, accuracy_task, accuracy_point = indices(accuracy_rows, labels.task)
-    # A cell of loss exists where loss was measured or where a measured accuracy must read it.
-    n_curves, n_tasks = len(labels.curve), len(labels.task)
-    loss_key = loss_run * n_curves + loss_curve
-    needed_key = accuracy_run * n_curves + task_curve[accuracy_task]
-    loss_cells = np.unique(np.concatenate([loss_key, needed_key]))
-    accuracy_key = accuracy_run * n_tasks + accuracy_task
-    accuracy_cells = np.unique(accuracy_key)
-    cell_run, cell_task = accuracy_cells // n_tasks, accuracy_cells % n_tasks
+    run = pd.Index(labels.model).get_indexer(points[c.MODEL])
+    longest = pd.Series(log_tokens).groupby(run).idxmax()
     items = tasks[c.ITEMS].to_numpy(float)
+
+    def nothing(columns: int) -> Seen:
+        shape = (len(points), columns)
+        dof = np.zeros((len(labels.model), columns))
+        return Seen(np.zeros(shape, bool), np.ones(shape), dof)
+
     return Design(
         log_params=log_params - np.log(frame.params),
         log_tokens=log_tokens - np.log(frame.tokens),
         walk=walk,
         beyond=beyond,
-        end=end,
-        loss_cell_run=loss_cells // n_curves,
-        loss_cell_curve=loss_cells % n_curves,
-        accuracy_cell_run=cell_run,
-        accuracy_cell_task=cell_task,
-        accuracy_cell_loss=np.searchsorted(loss_cells, cell_run * n_curves + task_curve[cell_task]),
-        loss_point=loss_point,
-        loss_cell=np.searchsorted(loss_cells, loss_key),
-        loss_checkpoints=loss_rows[c.CHECKPOINTS].to_numpy(float),
-        accuracy_point=accuracy_point,
-        accuracy_cell=np.searchsorted(accuracy_cells, accuracy_key),
-        accuracy_checkpoints=accuracy_rows[c.CHECKPOINTS].to_numpy(float),
-        loss_spread_cell=np.zeros(0, int),
-        loss_spread_dof=np.zeros(0),
-        accuracy_spread_cell=np.zeros(0, int),
-        accuracy_spread_dof=np.zeros(0),
+        run=run,
+        end=longest.to_numpy(int),
+        reference_loss=nothing(1),
+        loss=nothing(len(tasks)),
+        accuracy=nothing(len(tasks)),
         chance=tasks[c.CHANCE].to_numpy(float),
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
-        task_curve=task_curve,
-        curve=np.arange(n_curves),
     )
-
-
-def _with_spreads(
-    design: Design, loss: pd.DataFrame, accuracy: pd.DataFrame, labels: Labels
-) -> tuple[Design, tuple[np.ndarray, np.ndarray]]:
-    run_of = {model: i for i, model in enumerate(labels.model)}
-
-    def cells(
-        spread: pd.DataFrame, names: list[str], cell_run: np.ndarray, cell_of: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        keys = cell_run * len(names) + cell_of
-        run = spread[c.MODEL].map(run_of)
-        which = spread[c.TASK].map({name: i for i, name in enumerate(names)})
-        key = (run * len(names) + which).to_numpy(float)
-        # A spread of zero says that the values were rounded or repeated, not that noise is absent.
-        known = np.isin(key, keys) & (spread["variance"].to_numpy(float) > 0)
-        cell = np.searchsorted(keys, key[known].astype(int))
-        return cell, spread["dof"].to_numpy(float)[known], spread["variance"].to_numpy(float)[known]
-
-    loss_cell, loss_dof, loss_variance = cells(
-        loss, labels.curve, design.loss_cell_run, design.loss_cell_curve
-    )
-    accuracy_cell, accuracy_dof, accuracy_variance = cells(
-        accuracy, labels.task, design.accuracy_cell_run, design.accuracy_cell_task
-    )
-    design = design._replace(
-        loss_spread_cell=loss_cell,
-        loss_spread_dof=loss_dof,
-        accuracy_spread_cell=accuracy_cell,
-        accuracy_spread_dof=accuracy_dof,
-    )
-    return design, (loss_variance, accuracy_variance)

@@ -10,35 +10,31 @@ import pandas as pd
 import xarray as xr
 
 from laddercast import columns as c
-from laddercast.design import Design, Frame, Labels, Observed
+from laddercast.design import QUANTITIES, Design, Frame, Labels, Observed, cells
 
 RHAT_POPULATION = 1.01
 RHAT = 1.03
 ESS_PARAMETERS = 400
 ESS_FORECASTS = 1000
 
-DIMS = {
-    "walk_loss": ["interval", "curve"],
-    "walk_accuracy": ["interval", "task"],
+DIMS: dict[str, list[str]] = {
+    "walk_loss": ["interval", c.TASK],
+    "walk_reference": ["interval"],
+    "walk_accuracy": ["interval", c.TASK],
     "run_loss_shared": [c.MODEL],
     "run_accuracy_shared": [c.MODEL],
-    "log_latent_loss": ["loss_cell"],
-    "run_mean_accuracy": ["accuracy_cell"],
-} | {
-    name: ["curve"]
-    for name in (
-        "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_run_loss",
-        "log_checkpoint_loss", "alpha", "beta", "A", "B", "E",
-    )
+    "log_latent_reference_loss": [c.MODEL],
+    "log_latent_loss": [c.MODEL, c.TASK],
+    "run_mean_accuracy": [c.MODEL, c.TASK],
 } | {
     name: [c.TASK]
     for name in (
-        "accuracy_level", "gap", "log_lower", "log_slope", "log_run_accuracy",
-        "log_checkpoint_accuracy", "a", "b", "k", "L0",
+        "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_run_loss",
+        "log_checkpoint_loss", "accuracy_level", "gap", "log_lower", "log_slope", "log_rate",
+        "log_run_accuracy", "log_checkpoint_accuracy",
     )
 }  # fmt: skip
-
-LATENT = ("log_latent_loss", "run_mean_accuracy")
+"""Dimensions of sites beside chain and draw; those not named have none."""
 
 
 def as_tree(
@@ -46,6 +42,7 @@ def as_tree(
     log_likelihood: dict[str, np.ndarray],
     log_prior: dict[str, np.ndarray],
     sample_stats: dict[str, np.ndarray],
+    *,
     design: Design,
     observed: Observed,
     labels: Labels,
@@ -53,32 +50,43 @@ def as_tree(
     tasks: pd.DataFrame,
     runs: pd.DataFrame,
 ) -> xr.DataTree:
-    """The DataTree of a fit; arrays of draws are (chains, draws, ...), `runs` one row per model."""
+    """The DataTree of a route's draws (chains, draws, ...); `runs` has one row per model.
+
+    Of sites and log likelihoods in arrays that were padded, the design's own part is kept.
+    """
+    model, task = (np.array(names) for names in labels)
+    length = {c.MODEL: len(model), c.TASK: len(task), "interval": design.walk.shape[1]}
     posterior = {
-        name: value for name, value in sites.items() if not name.endswith(("_base", "_decentered"))
+        name: value[(..., *(slice(length[dim]) for dim in DIMS.get(name, ())))]
+        for name, value in sites.items()
+        if not name.endswith(("_base", "_decentered"))
     }
-    posterior |= _letters(posterior, design, frame, tasks[c.CHANCE].to_numpy(float))
-    model, curve, task = (np.array(names) for names in labels)
-    loss_cells = np.unique(design.loss_cell)
-    accuracy_cells = np.unique(design.accuracy_cell)
-    coords = {
-        c.MODEL: model, c.TASK: task, "curve": curve,
-        "interval": np.arange(design.walk.shape[1]),
-    }  # fmt: skip
+    posterior |= letters(posterior, frame, tasks[c.CHANCE].to_numpy(float))
+    points = {
+        f"point_{c.MODEL}": ("point", model[design.run]),
+        f"point_{c.TOKENS}": ("point", np.exp(design.log_tokens) * frame.tokens),
+    }
+    seen = {quantity: getattr(design, quantity) for quantity in QUANTITIES}
+    data: dict[str, np.ndarray] = {}
+    dims: dict[str, list[str]] = {}
+    for quantity in QUANTITIES:
+        if quantity not in log_likelihood:
+            continue
+        last = [c.TASK] if seen[quantity].at.shape[1] == len(task) and quantity != c.REFERENCE_LOSS else []
+        value = np.where(seen[quantity].at, getattr(observed, quantity), np.nan)
+        spread = np.where(
+            seen[quantity].spread_dof > 0, getattr(observed, f"{quantity}_spread"), np.nan
+        )
+        data |= {
+            quantity: value if last else value[:, 0],
+            f"{quantity}_spread": spread if last else spread[:, 0],
+        }
+        dims |= {quantity: ["point", *last], f"{quantity}_spread": [c.MODEL, *last]}
     tree = az.from_dict(
         {
             "posterior": posterior,
             "sample_stats": sample_stats,
-            "log_likelihood": {
-                "loss": log_likelihood["loss"][..., loss_cells],
-                "accuracy": log_likelihood["accuracy"][..., accuracy_cells],
-            },
-            "observed_data": {
-                "loss": observed.loss,
-                "accuracy": observed.accuracy,
-                "loss_spread": observed.loss_spread,
-                "accuracy_spread": observed.accuracy_spread,
-            },
+            "observed_data": data,
             "constant_data": {
                 c.CHANCE: tasks[c.CHANCE].to_numpy(float),
                 c.ITEMS: tasks[c.ITEMS].to_numpy(float),
@@ -87,77 +95,82 @@ def as_tree(
                 "knots": frame.knots,
             },
         },
-        coords=coords,
-        dims=DIMS
-        | {"loss": ["loss_row"], "accuracy": ["accuracy_row"]}
+        coords={c.MODEL: model, c.TASK: task, "interval": np.arange(length["interval"])},
+        dims={name: own for name, own in DIMS.items() if name in posterior}
+        | dict.fromkeys(("k", "L0", "a", "b", "rate"), [c.TASK])
+        | (dict.fromkeys(("A", "B", "E", "alpha", "beta"), [c.TASK]) if "log_alpha" in sites else {})
+        | dims
         | {c.CHANCE: [c.TASK], c.ITEMS: [c.TASK], c.PARAMS: [c.MODEL], c.TOKENS: [c.MODEL]}
         | {"knots": ["knot"]},
         check_conventions=False,
     )
+    tree["observed_data"] = xr.DataTree(tree["observed_data"].to_dataset().assign_coords(points))
     # A site's log prior is one number a draw, whatever dimensions the site itself has.
     tree["log_prior"] = xr.DataTree(
         az.dict_to_dataset(log_prior, sample_dims=["chain", "draw"], check_conventions=False)
     )
-    named = {
-        "loss_cell": (model[design.loss_cell_run], curve[design.loss_cell_curve]),
-        "accuracy_cell": (model[design.accuracy_cell_run], task[design.accuracy_cell_task]),
-    }
-    cells = {name: _labelled(name, *pair) for name, pair in named.items()}
-    rows = {
-        "loss_row": _labelled("loss_row", *(x[design.loss_cell] for x in named["loss_cell"])),
-        "accuracy_row": _labelled(
-            "accuracy_row", *(x[design.accuracy_cell] for x in named["accuracy_cell"])
-        ),
-    }
-    seen = {
-        "loss_row": _labelled("loss_row", *(x[loss_cells] for x in named["loss_cell"])),
-        "accuracy_row": _labelled(
-            "accuracy_row", *(x[accuracy_cells] for x in named["accuracy_cell"])
-        ),
-    }
-    for group, labelled in (
-        ("posterior", cells),
-        ("observed_data", rows),
-        ("log_likelihood", seen),
-    ):
-        data = tree[group].to_dataset()
-        for coordinates in labelled.values():
-            data = data.assign_coords(coordinates)
-        tree[group] = xr.DataTree(data)
+    tree["log_likelihood"] = xr.DataTree(_of_cells(log_likelihood, design, model, task))
     tree.attrs["frame"] = json.dumps(
         {"params": frame.params, "tokens": frame.tokens, "origin": frame.origin}
     )
     return tree
 
 
-def _labelled(dim: str, model: np.ndarray, what: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
-    # Two cells of different kinds may share a dataset, so each has coordinates of its own.
-    prefix = dim.split("_")[0]
-    return {f"{prefix}_{c.MODEL}": (dim, model), f"{prefix}_{c.TASK}": (dim, what)}
+def _of_cells(
+    log_likelihood: dict[str, np.ndarray], design: Design, model: np.ndarray, task: np.ndarray
+) -> xr.Dataset:
+    """Log likelihoods of what was measured, one number a draw and cell (run x task, or run)."""
+    variables, coords = {}, {}
+    for quantity, value in log_likelihood.items():
+        run, column = np.nonzero(cells(design, quantity))
+        cell, common = f"{quantity}_cell", quantity == c.REFERENCE_LOSS
+        # Two cells of different kinds share a dataset, so each has coordinates of its own.
+        kept = value[..., run] if common else value[..., run, column]
+        variables[quantity] = (("chain", "draw", cell), kept)
+        coords[f"{quantity}_{c.MODEL}"] = (cell, model[run])
+        if not common:
+            coords[f"{quantity}_{c.TASK}"] = (cell, task[column])
+    chains, draws = value.shape[:2]
+    coords |= {"chain": np.arange(chains), "draw": np.arange(draws)}
+    return xr.Dataset(variables, coords=coords)
 
 
-def _letters(
-    posterior: dict[str, Any], design: Design, frame: Frame, chance: np.ndarray
+def letters(
+    posterior: dict[str, np.ndarray], frame: Frame, chance: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The paper's letters, in natural units (N in parameters, D in tokens)."""
-    p = {name: np.asarray(value) for name, value in posterior.items()}
-    alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
-    level = np.exp(p["loss_level"])
-    share_e, share_a = 1 / (1 + np.exp(-p["share_e"])), 1 / (1 + np.exp(-p["share_a"]))
-    reference = level[..., design.task_curve]
-    k = np.exp(p["log_slope"]) / reference
+    p = posterior
     b = 1 - p["gap"]
-    return {
+    found = {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
+    if "log_rate" in p:
+        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
+        return found | {"alpha": alpha, "beta": beta, "rate": np.exp(p["log_rate"])}
+    if "loss_level" in p:
+        level, share_e, share_a = np.exp(p["loss_level"]), p["share_e"], p["share_a"]
+        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
+        reference, q = level, p["q"][..., None]
+    else:
+        level = np.exp(p["reference_level"])
+        share_e, share_a = p["reference_share_e"], p["reference_share_a"]
+        alpha, beta = p["reference_alpha"], p["reference_beta"]
+        reference, q = level[..., None], p["q"]
+    share_e, share_a = 1 / (1 + np.exp(-share_e)), 1 / (1 + np.exp(-share_a))
+    k = np.exp(p["log_slope"]) / reference
+    return found | {
         "alpha": alpha,
         "beta": beta,
-        "A": level * (1 - share_e) * share_a * frame.params**alpha,
-        "B": level * (1 - share_e) * (1 - share_a) * frame.tokens**beta,
+        "A": level * (1 - share_e) * share_a ** (1 / q) * frame.params**alpha,
+        "B": level * (1 - share_e) * (1 - share_a) ** (1 / q) * frame.tokens**beta,
         "E": level * share_e,
         "k": k,
         "L0": reference + p["accuracy_level"] / k,
-        "b": b,
-        "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b,
     }
+
+
+def routes_of(fitted: xr.DataTree) -> dict[str, xr.DataTree]:
+    """The tree of each route of a fit, by name; the first is the fit's own."""
+    others = {name: child for name, child in fitted.children.items() if "posterior" in child}
+    return {str(fitted.attrs["route"]): fitted} | others
 
 
 def frame_of(fitted: xr.DataTree) -> Frame:

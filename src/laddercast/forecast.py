@@ -1,6 +1,8 @@
 """Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
 
 import warnings
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,9 +14,10 @@ from numpyro import handlers
 
 from laddercast import columns as c
 from laddercast.design import target_design
-from laddercast.fitted import LATENT, complaints, frame_of, mark, tasks_of
+from laddercast.fitted import complaints, frame_of, mark, routes_of, tasks_of
 from laddercast.ladder import read_targets
-from laddercast.model import two_stage
+from laddercast.model import LATENT, ROUTES
+from laddercast.pool import pool
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
 
@@ -30,70 +33,89 @@ PER_FIT = (*LATENT, "run_loss_shared", "run_accuracy_shared")
 
 
 def forecast(
-    fitted: xr.DataTree, targets: str | Path | pd.DataFrame, *, seed: int = 0
+    fitted: xr.DataTree,
+    targets: str | Path | pd.DataFrame,
+    *,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
 ) -> xr.DataTree:
     """The distribution of each target's loss and accuracy, jointly over tasks and targets.
 
-    `targets` as `read_targets` takes them. Group `predictions`: `loss`, `accuracy` (chain, draw,
-    row), with coordinates `model, task, params, tokens, checkpoints` on row; group `variance`:
-    where that of each accuracy comes from (points squared): `law` (as the ladder bends it),
-    `discrepancy` (beyond the ladder), `run`, `checkpoint`, and `total`; group `measured`, where
-    targets were. Warns of targets beyond what the ladder supports, and where draws cannot be
-    trusted.
+    `targets` as `read_targets` takes them. A fit of several routes gives their pool, with `weights`
+    by route as `pool` takes them. Group `predictions`: `loss`, `accuracy` (chain, draw, row), with
+    coordinates `model, task, params, tokens, checkpoints` on row and `route` on draw; group
+    `variance`: where that of each accuracy comes from (points squared): `law` (as the ladder bends
+    it), `discrepancy` (beyond the ladder), `run`, `checkpoint`, `route` (between routes), and
+    `total`; group `measured`, where targets were. Loss is that of the task where a route has it.
+    Warns of targets beyond what the ladder supports, and where draws cannot be trusted.
     """
     table = read_targets(targets)
-    tasks, frame = tasks_of(fitted), frame_of(fitted)
     models = _models(table)
     warn_of_far_targets(fitted, models)
-    curves = list(fitted["posterior"]["curve"].to_numpy().astype(str))
-    design, rows = target_design(models, tasks, curves, frame)
+    routes = routes_of(fitted)
+    tree = pool([_forecast(tree, table, models, seed) for tree in routes.values()], weights)
+    doubts = [fitted.attrs.get("complaints", ""), tree.attrs["complaints"]]
+    own = {word: tree.attrs[word] for word in ("route", "loss")}
+    tree.attrs |= fitted.attrs | own | {"forecast_seed": seed}
+    return mark(tree, [text for text in doubts if text], "the forecast")
 
+
+def _forecast(
+    fitted: xr.DataTree, table: pd.DataFrame, models: pd.DataFrame, seed: int
+) -> xr.DataTree:
+    """The forecast of one route."""
+    name = str(fitted.attrs["route"])
+    tasks, frame = tasks_of(fitted), frame_of(fitted)
+    design, rows = target_design(models, tasks, frame)
     posterior = fitted["posterior"].to_dataset()
-    names = [name for name in posterior.data_vars if name not in PER_FIT]
-    draws = {name: posterior[name].to_numpy() for name in names}
-    chains, length = draws[names[0]].shape[:2]
-    flat = {name: value.reshape(chains * length, *value.shape[2:]) for name, value in draws.items()}
+    draws = {
+        site: value.to_numpy() for site, value in posterior.items() if site not in PER_FIT
+    }
+    chains, length = next(iter(draws.values())).shape[:2]
+    flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
     cpu = jax.devices("cpu")[0]
     with on_device(cpu):
         keys = jax.random.split(jax.random.key(seed), chains * length)
         placed = jax.tree.map(jnp.asarray, design)
-        sites = jax.tree.map(np.asarray, _predict(keys, flat, placed, Priors()))
-    levels = {name: np.clip(sites[name], 0.0, 1.0) for name in LEVELS}
-    loss = sites[c.LOSS]
-    if curves == [c.REFERENCE_LOSS]:
-        loss = np.repeat(loss, len(tasks), axis=1)
+        sites = jax.tree.map(np.asarray, _predict(name, keys, flat, placed, Priors()))
 
-    def shaped(value: np.ndarray) -> np.ndarray:
+    def of_rows(site: str) -> np.ndarray:
+        """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
+        value = np.broadcast_to(sites[site], (len(keys), len(models), len(tasks)))
         return value.reshape(chains, length, -1)
 
+    levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
     coords = {
         word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)
     }
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
     dims = ("chain", "draw", "row")
+    variables = {c.ACCURACY: (dims, levels[c.ACCURACY])}
+    losses = [quantity for quantity in (c.LOSS, c.REFERENCE_LOSS) if quantity in sites]
+    if losses:
+        variables[c.LOSS] = (dims, of_rows(losses[0]))
     predictions = xr.Dataset(
-        {c.LOSS: (dims, shaped(loss)), c.ACCURACY: (dims, shaped(levels[c.ACCURACY]))},
+        variables,
         coords=coords | {"chain": np.arange(chains), "draw": np.arange(length)},
-    )
+    ).assign_coords(route=("draw", np.repeat(name, length)))
     groups = {"predictions": predictions, "variance": _variance(levels, coords)}
-    measured = _measured(table, rows, curves)
+    measured = _measured(table, rows, losses[0] if losses else c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs.update(fitted.attrs)
-    tree.attrs["forecast_seed"] = seed
-    tree.attrs["loss"] = c.REFERENCE_LOSS if curves == [c.REFERENCE_LOSS] else c.LOSS
-    found = [text for text in (fitted.attrs.get("complaints", ""),) if text]
-    return mark(tree, found + complaints(tree, "predictions"), "the forecast")
+    tree.attrs |= {"route": name, "loss": losses[0] if losses else "", "forecast_seed": seed}
+    tree.attrs["complaints"] = "; ".join(complaints(tree, "predictions"))
+    return tree
 
 
-@jax.jit
-def _predict(keys: jax.Array, draws: dict, design: object, priors: Priors) -> dict:
+@partial(jax.jit, static_argnums=0)
+def _predict(route: str, keys: jax.Array, draws: dict, design: object, priors: Priors) -> dict:
     def one(pair: tuple) -> dict:
         key, draw = pair
-        model = handlers.substitute(handlers.seed(two_stage, key), data=draw)
+        model = handlers.substitute(handlers.seed(ROUTES[route], key), data=draw)
         trace = handlers.trace(model).get_trace(design, priors)
-        return {name: trace[name]["value"] for name in (c.LOSS, *LEVELS)}
+        wanted = (c.LOSS, c.REFERENCE_LOSS, *LEVELS)
+        return {name: trace[name]["value"] for name in wanted if name in trace}
 
     return jax.lax.map(one, (keys, draws), batch_size=100)
 
@@ -110,7 +132,9 @@ def _models(table: pd.DataFrame) -> pd.DataFrame:
 
 def _variance(levels: dict[str, np.ndarray], coords: dict) -> xr.Dataset:
     """Variance of the accuracy forecast in points squared, by source."""
-    points = {name: 100 * value for name, value in levels.items()}
+    points = {
+        name: 100 * value.reshape(-1, value.shape[-1]) for name, value in levels.items()
+    }
     law = points["law"].var(axis=0)
     parts = {"law": law}
     for source, before, after in (
@@ -124,8 +148,7 @@ def _variance(levels: dict[str, np.ndarray], coords: dict) -> xr.Dataset:
     return xr.Dataset({name: ("row", value) for name, value in parts.items()}, coords=coords)
 
 
-def _measured(table: pd.DataFrame, rows: pd.DataFrame, curves: list[str]) -> xr.Dataset | None:
-    loss = c.REFERENCE_LOSS if curves == [c.REFERENCE_LOSS] else c.LOSS
+def _measured(table: pd.DataFrame, rows: pd.DataFrame, loss: str) -> xr.Dataset | None:
     found = [word for word in (loss, c.ACCURACY) if word in table]
     if c.TASK not in table or not found:
         return None
@@ -165,6 +188,8 @@ def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:
     predictions = forecast["predictions"].to_dataset()
     parts = []
     for quantity in (c.LOSS, c.ACCURACY):
+        if quantity not in predictions:
+            continue
         draws = predictions[quantity].to_numpy().reshape(-1, predictions.sizes["row"])
         part = pd.DataFrame(
             {word: predictions[word].to_numpy() for word in (c.MODEL, c.PARAMS, c.TOKENS, c.TASK)}

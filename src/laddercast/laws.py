@@ -1,12 +1,32 @@
 """The laws as pure functions of arrays, evaluated in logs around reference sizes.
 
-Stage 1 and 2 are eqs. 1 and 2 of arXiv 2412.04403. `log_params` and `log_tokens` are natural
-logs relative to reference sizes (zero there), so that no power of 1e10 is ever taken.
+Stage 1 and 2 are eqs. 1 and 2 of arXiv 2412.04403, with an interaction of N and D beside them.
+`log_params` and `log_tokens` are natural logs relative to reference sizes (zero there), so that no
+power of 1e10 is ever taken.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+
+
+def log_reducible(
+    log_params: ArrayLike,
+    log_tokens: ArrayLike,
+    log_a: ArrayLike,
+    log_b: ArrayLike,
+    alpha: ArrayLike,
+    beta: ArrayLike,
+    q: ArrayLike = 1.0,
+) -> jax.Array:
+    """Log of `((A / N^alpha)^q + (B / D^beta)^q)^(1/q)`, all arguments broadcast together.
+
+    `log_a` and `log_b` are the logs of the two terms at the reference sizes. With q = 1 they add
+    up, as published; the larger q, the more the greater of the two rules alone.
+    """
+    of_params = jnp.asarray(log_a) - jnp.asarray(alpha) * log_params
+    of_tokens = jnp.asarray(log_b) - jnp.asarray(beta) * log_tokens
+    return jnp.logaddexp(q * of_params, q * of_tokens) / q
 
 
 def log_loss(
@@ -17,17 +37,24 @@ def log_loss(
     log_e: ArrayLike,
     alpha: ArrayLike,
     beta: ArrayLike,
+    q: ArrayLike = 1.0,
 ) -> jax.Array:
-    """Log of `A / N^alpha + B / D^beta + E` (stage 1), all arguments broadcast together.
+    """Log of `((A / N^alpha)^q + (B / D^beta)^q)^(1/q) + E` (stage 1), arguments broadcast.
 
     `log_a`, `log_b`, `log_e` are the logs of the three terms at the reference sizes.
     """
-    terms = jnp.broadcast_arrays(
-        log_a - jnp.asarray(alpha) * log_params,
-        log_b - jnp.asarray(beta) * log_tokens,
-        jnp.asarray(log_e),
+    return jnp.logaddexp(
+        log_reducible(log_params, log_tokens, log_a, log_b, alpha, beta, q), log_e
     )
-    return jax.nn.logsumexp(jnp.stack(terms), axis=0)
+
+
+def box_cox(log_x: ArrayLike, power: ArrayLike) -> jax.Array:
+    """`(x^power - 1) / power` of exp(`log_x`), and its limit `log_x` at power 0."""
+    scaled = jnp.asarray(power) * log_x
+    # expm1(z) / z, by its series where z is small, so that gradients are finite at power 0.
+    small = jnp.abs(scaled) < 1e-3
+    safe = jnp.where(small, 1.0, scaled)
+    return log_x * jnp.where(small, 1 + scaled / 2 + scaled**2 / 6, jnp.expm1(safe) / safe)
 
 
 def accuracy(
@@ -36,13 +63,13 @@ def accuracy(
     L0: ArrayLike,  # noqa: N803 - the paper's letter
     lower: ArrayLike,
     upper: ArrayLike,
-    shift: ArrayLike = 0.0,
 ) -> jax.Array:
-    """Stage 2: `b + a / (1 + exp(-k (loss - L0)))` with `upper = b` and `lower = a + b`.
+    """Stage 2: `b + a / (1 + exp(-k (loss - L0)))` with `upper = b` and `lower = a + b`."""
+    return between(jnp.asarray(k) * (jnp.asarray(L0) - loss), lower, upper)
 
-    `shift` adds to the logit (discrepancy); zero gives the published law.
-    """
-    logit = jnp.asarray(k) * (jnp.asarray(L0) - loss) + shift
+
+def between(logit: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> jax.Array:
+    """Accuracy between its lower and its upper end at this logit."""
     return jnp.asarray(lower) + (jnp.asarray(upper) - lower) * jax.nn.sigmoid(logit)
 
 

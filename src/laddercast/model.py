@@ -1,198 +1,256 @@
-"""The joint model of both stages, as one NumPyro function that fits and forecasts."""
+"""The routes from params and tokens to accuracy: each one NumPyro function, to fit and forecast.
 
-from typing import Any
+A route conditions on what was observed and forecasts what was not, in the order of the design's
+points. Sites `law`, `discrepancy`, `run` and `accuracy` are the successive levels of one forecast:
+the laws as the ladder bends them, then with discrepancy beyond the ladder, with the run's effect,
+and as measured.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array, nn
 from jax.typing import ArrayLike
+from numpyro import handlers
 
+from laddercast import columns as c
 from laddercast import laws
-from laddercast.design import Design
+from laddercast.design import Design, Observed, Seen
 from laddercast.priors import Priors
-
-LOGS = (
-    "alpha",
-    "beta",
-    "slope",
-    "run_loss",
-    "run_accuracy",
-    "checkpoint_loss",
-    "checkpoint_accuracy",
-)
-"""Quantities that are pooled in logs; their sites are called `log_...`."""
 
 RUN_DOF = 4.0
 """Degrees of freedom of run effects: heavy tails, so that an outlying rung does not bend a law."""
 
+LATENT = ("log_latent_reference_loss", "log_latent_loss", "run_mean_accuracy")
+"""Sites of what each run's checkpoints scatter about."""
 
-def two_stage(
-    design: Design,
-    priors: Priors,
-    loss: ArrayLike | None = None,
-    accuracy: ArrayLike | None = None,
-    loss_spread: ArrayLike | None = None,
-    accuracy_spread: ArrayLike | None = None,
-) -> None:
-    """Loss from params and tokens, accuracy from the run's latent loss, all tasks together.
+NOTHING = Observed()
 
-    Conditions on the measurements given, in the order of the design's rows (losses in their own
-    unit, accuracies as fractions, spreads as variances between checkpoints); what is not given is
-    forecast. Sites `law`, `discrepancy`, `run` and `accuracy` are the successive levels of one
-    forecast: the laws as the ladder bends them, then with discrepancy beyond the ladder, with the
-    run's effect, and as measured.
+type Route = Callable[..., None]
+
+
+class Path(NamedTuple):
+    """Log of what stage 2 reads, relative to its value at the reference sizes: (points, tasks).
+
+    As the law has it within the ladder, with discrepancy beyond, and with the run's effect.
     """
 
-    def scalar(name: str) -> Array:
-        return numpyro.sample(name, getattr(priors, name))
+    law: Array
+    discrepancy: Array
+    run: Array
 
-    def pooled(plate: numpyro.plate, name: str) -> Array:
-        center, scale = scalar(f"{name}_center"), scalar(f"{name}_scale")
-        with plate:
-            return numpyro.sample(
-                f"log_{name}" if name in LOGS else name, dist.Normal(center, scale)
-            )
 
-    def random_walk(name: str, plate: numpyro.plate) -> tuple[Array, Array]:
-        """The walk (points, width) as far as the ladder reaches, and in full."""
-        scale = scalar(f"{name}_scale")
-        with numpyro.plate(f"{name}_step", design.walk.shape[1], dim=-2), plate:
-            within = scale * (design.walk @ numpyro.sample(name, dist.Normal()))
-        if not design.beyond.shape[1]:
-            return within, within
-        with numpyro.plate(f"{name}_step_beyond", design.beyond.shape[1], dim=-2), plate:
-            beyond = scale * (design.beyond @ numpyro.sample(f"{name}_beyond", dist.Normal()))
-        return within, within + beyond
+def two_stage(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
+    """Task loss from params and tokens, accuracy from the run's latent task loss."""
+    _accuracy(design, priors, observed, _task_loss(design, priors, observed), "slope")
 
-    curves = numpyro.plate("curve", design.curve.shape[0], dim=-1)
-    tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
 
-    # Stage 1
-    with curves:
-        loss_level = numpyro.sample("loss_level", priors.loss_level)
-    log_alpha = pooled(curves, "alpha")
-    log_beta = pooled(curves, "beta")
-    share_e = pooled(curves, "share_e")
-    share_a = pooled(curves, "share_a")
-    log_run_loss = pooled(curves, "run_loss")
-    log_checkpoint_loss = pooled(curves, "checkpoint_loss")
-    log_reducible = loss_level + nn.log_sigmoid(-share_e)
-    log_a = log_reducible + nn.log_sigmoid(share_a)
-    log_b = log_reducible + nn.log_sigmoid(-share_a)
-    log_e = loss_level + nn.log_sigmoid(share_e)
-    log_law = laws.log_loss(
+def by_reference(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
+    """Reference loss from params and tokens, accuracy from the run's latent reference loss."""
+    _accuracy(design, priors, observed, _reference_loss(design, priors, observed), "slope")
+
+
+def direct(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
+    """Accuracy from params and tokens, through no measured loss."""
+    plate = _tasks(design)
+    alpha, beta, log_a, log_b = _terms(plate, priors)
+    log_x = laws.log_reducible(
+        design.log_params[:, None], design.log_tokens[:, None], log_a, log_b, alpha, beta
+    )
+    _accuracy(design, priors, observed, Path(log_x, log_x, log_x), "rate")
+
+
+ROUTES: dict[str, Route] = {
+    "two_stage": two_stage,
+    "by_reference": by_reference,
+    "direct": direct,
+}
+
+READS = {
+    "two_stage": (c.LOSS, c.ACCURACY),
+    "by_reference": (c.REFERENCE_LOSS, c.ACCURACY),
+    "direct": (c.ACCURACY,),
+}
+"""What was measured that a route conditions on."""
+
+
+def _tasks(design: Design) -> numpyro.plate:
+    return numpyro.plate("task", design.chance.shape[0], dim=-1)
+
+
+def _scalar(priors: Priors, name: str) -> Array:
+    return numpyro.sample(name, getattr(priors, name))
+
+
+def _pooled(plate: numpyro.plate, priors: Priors, name: str, site: str | None = None) -> Array:
+    center, scale = _scalar(priors, f"{name}_center"), _scalar(priors, f"{name}_scale")
+    with plate:
+        return numpyro.sample(site or f"log_{name}", dist.Normal(center, scale))
+
+
+def _terms(plate: numpyro.plate, priors: Priors) -> tuple[Array, Array, Array, Array]:
+    """Exponents of N and D, and logs of their parts (summing to 1) at the reference sizes."""
+    alpha = jnp.exp(_pooled(plate, priors, "alpha"))
+    beta = jnp.exp(_pooled(plate, priors, "beta"))
+    share_a = _pooled(plate, priors, "share_a", "share_a")
+    return alpha, beta, nn.log_sigmoid(share_a), nn.log_sigmoid(-share_a)
+
+
+def _walk(design: Design, name: str, scale: Array, columns: int) -> tuple[Array, Array]:
+    """A random walk (points, columns) as far as the ladder reaches, and in full."""
+
+    def part(site: str, weights: ArrayLike) -> Array:
+        steps = jnp.shape(weights)[1]
+        if columns == 1:
+            with numpyro.plate(f"{site}_step", steps):
+                return scale * weights @ numpyro.sample(site, dist.Normal())[:, None]
+        with numpyro.plate(f"{site}_step", steps, dim=-2), _tasks(design):
+            return scale * weights @ numpyro.sample(site, dist.Normal())
+
+    within = part(name, design.walk)
+    if not design.beyond.shape[1]:
+        return within, within
+    return within, within + part(f"{name}_beyond", design.beyond)
+
+
+def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
+    plate = _tasks(design)
+    with plate:
+        level = numpyro.sample("loss_level", priors.loss_level)
+    alpha, beta, log_a, log_b = _terms(plate, priors)
+    share_e = _pooled(plate, priors, "share_e", "share_e")
+    log_run = _pooled(plate, priors, "run_loss")
+    log_checkpoint = _pooled(plate, priors, "checkpoint_loss")
+    q = _scalar(priors, "q")
+    log_law = level + laws.log_loss(
         design.log_params[:, None], design.log_tokens[:, None],
-        log_a, log_b, log_e, jnp.exp(log_alpha), jnp.exp(log_beta),
+        log_a / q + nn.log_sigmoid(-share_e), log_b / q + nn.log_sigmoid(-share_e),
+        nn.log_sigmoid(share_e), alpha, beta, q,
     )  # fmt: skip
-    near_loss, walk_loss = random_walk("walk_loss", curves)
-    log_mean = log_law + walk_loss  # (points, curves)
+    scale = _scalar(priors, "walk_loss_scale")
+    near, walk = _walk(design, "walk_loss", scale, design.chance.shape[0])
+    log_mean = log_law + walk
 
-    correlation = scalar("run_loss_correlation")
-    run_loss = jnp.exp(log_run_loss)
+    correlation = _scalar(priors, "run_loss_correlation")
     with numpyro.plate("model", design.end.shape[0]):
-        shared_loss = numpyro.sample("run_loss_shared", dist.Normal())
-        shared_accuracy = numpyro.sample("run_accuracy_shared", dist.Normal())
-    run, curve = design.loss_cell_run, design.loss_cell_curve
-    at_end = log_mean[design.end[run], curve]
-    with numpyro.plate("loss_cell", run.shape[0]):
+        shared = numpyro.sample("run_loss_shared", dist.Normal())[:, None]
+    scale = jnp.exp(log_run)
+    at_end = log_mean[design.end]
+    with numpyro.plate("model_of_task", design.end.shape[0], dim=-2), plate:
         latent = numpyro.sample(
             "log_latent_loss",
             dist.StudentT(
                 RUN_DOF,
-                at_end + run_loss[curve] * jnp.sqrt(correlation) * shared_loss[run],
-                run_loss[curve] * jnp.sqrt(1 - correlation),
+                at_end + scale * jnp.sqrt(correlation) * shared,
+                scale * jnp.sqrt(1 - correlation),
             ),
         )
-    effect = (
-        latent - at_end
-    )  # (loss cells,) the run's deviation from the law, the same at all points
-    checkpoint_loss = jnp.exp(log_checkpoint_loss)
-    cell, point = design.loss_cell, design.loss_point
-    log_latent = log_mean[point, curve[cell]] + effect[cell]
-    with numpyro.plate("loss_row", cell.shape[0]):
-        numpyro.sample(
-            "loss",
-            dist.LogNormal(
-                log_latent, checkpoint_loss[curve[cell]] / jnp.sqrt(design.loss_checkpoints)
-            ),
-            obs=loss,
-        )
-    if design.loss_spread_cell.shape[0]:
-        spread_of = checkpoint_loss[curve[design.loss_spread_cell]] ** 2
-        half = design.loss_spread_dof / 2
-        with numpyro.plate("loss_spread_cell", half.shape[0]):
-            numpyro.sample("loss_spread", dist.Gamma(half, half / spread_of), obs=loss_spread)
+    # A run's deviation from the law is the same at all its points.
+    log_latent = log_mean + (latent - at_end)[design.run]
+    checkpoint = jnp.exp(log_checkpoint)
+    _measure("loss", dist.LogNormal, log_latent, checkpoint, design.loss, observed.loss)
+    _spread("loss", checkpoint**2, design.loss, observed.loss_spread)
+    return Path(log_law + near - level, log_mean - level, log_latent - level)
 
-    # Stage 2
-    with tasks:
-        accuracy_level = numpyro.sample("accuracy_level", priors.accuracy_level)
+
+def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
+    level = _scalar(priors, "reference_level")
+    share_e, share_a = _scalar(priors, "reference_share_e"), _scalar(priors, "reference_share_a")
+    q = _scalar(priors, "q")
+    log_reducible = nn.log_sigmoid(-share_e)
+    log_law = level + laws.log_loss(
+        design.log_params, design.log_tokens,
+        log_reducible + nn.log_sigmoid(share_a) / q, log_reducible + nn.log_sigmoid(-share_a) / q,
+        nn.log_sigmoid(share_e),
+        _scalar(priors, "reference_alpha"), _scalar(priors, "reference_beta"), q,
+    )[:, None]  # fmt: skip
+    near, walk = _walk(design, "walk_reference", _scalar(priors, "walk_reference_scale"), 1)
+    log_mean = log_law + walk
+    at_end = log_mean[design.end, 0]
+    run, checkpoint = _scalar(priors, "run_reference"), _scalar(priors, "checkpoint_reference")
+    with numpyro.plate("model", design.end.shape[0]):
+        latent = numpyro.sample("log_latent_reference_loss", dist.StudentT(RUN_DOF, at_end, run))
+    log_latent = log_mean + (latent - at_end)[design.run][:, None]
+    seen = design.reference_loss
+    _measure("reference_loss", dist.LogNormal, log_latent, checkpoint, seen,
+             observed.reference_loss)  # fmt: skip
+    _spread("reference_loss", checkpoint**2, seen, observed.reference_loss_spread)
+    return Path(log_law + near - level, log_mean - level, log_latent - level)
+
+
+def _accuracy(
+    design: Design, priors: Priors, observed: Observed, path: Path, steepness: str
+) -> None:
+    """Stage 2, of the law that falls with a loss (`slope`) or that bends with a power (`rate`)."""
+    plate = _tasks(design)
+    with plate:
+        level = numpyro.sample("accuracy_level", priors.accuracy_level)
         gap = numpyro.sample("gap", priors.gap)
         log_lower = numpyro.sample("log_lower", priors.log_lower)
-    log_slope = pooled(tasks, "slope")
-    log_run_accuracy = pooled(tasks, "run_accuracy")
-    log_checkpoint_accuracy = pooled(tasks, "checkpoint_accuracy")
-    reference = jnp.exp(loss_level)[design.task_curve]
-    k = jnp.exp(log_slope) / reference
-    L0 = reference + accuracy_level / k  # noqa: N806 - the paper's letter
+    steep = jnp.exp(_pooled(plate, priors, steepness))
+    log_run = _pooled(plate, priors, "run_accuracy")
+    log_checkpoint = _pooled(plate, priors, "checkpoint_accuracy")
+    bend = _scalar(priors, "bend") if steepness == "rate" else 1.0
     upper = 1 - gap
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
-    near_accuracy, walk_accuracy = random_walk("walk_accuracy", tasks)
+    scale = _scalar(priors, "walk_accuracy_scale")
+    near, walk = _walk(design, "walk_accuracy", scale, design.chance.shape[0])
 
-    def curve_at(log_loss: ArrayLike, task: Any, shift: ArrayLike) -> Array:
-        return laws.accuracy(jnp.exp(log_loss), k[task], L0[task], lower[task], upper[task], shift)
+    def curve(log_x: Array, shift: Array) -> Array:
+        return laws.between(level - steep * laws.box_cox(log_x, bend) + shift, lower, upper)
 
-    def binomial_sd(p: Array, task: Any) -> Array:
+    def binomial_sd(p: Array) -> Array:
         # One pseudo-count keeps the noise above zero where a curve ends at 0 or 1.
-        items = design.items[task]
-        return jnp.sqrt((p * (1 - p) + 1 / items) / items)
+        return jnp.sqrt((p * (1 - p) + 1 / design.items) / design.items)
 
-    run, task = design.accuracy_cell_run, design.accuracy_cell_task
-    effect_of = effect[design.accuracy_cell_loss]
-    end_point = design.end[run]
-    curve_of = design.task_curve[task]
-    p_end = curve_at(
-        log_mean[end_point, curve_of] + effect_of, task, walk_accuracy[end_point, task]
-    )
-    sd_end = binomial_sd(p_end, task)
-    correlation = scalar("run_accuracy_correlation")
-    run_accuracy = jnp.exp(log_run_accuracy)
-    with numpyro.plate("accuracy_cell", run.shape[0]):
+    p = curve(path.run, walk)
+    p_end = p[design.end]
+    unit = binomial_sd(p_end)
+    correlation = _scalar(priors, "run_accuracy_correlation")
+    with numpyro.plate("model", design.end.shape[0]):
+        shared = numpyro.sample("run_accuracy_shared", dist.Normal())[:, None]
+    scale = jnp.exp(log_run) * unit
+    with numpyro.plate("model_of_task", design.end.shape[0], dim=-2), plate:
         run_mean = numpyro.sample(
             "run_mean_accuracy",
             dist.StudentT(
                 RUN_DOF,
-                p_end + run_accuracy[task] * jnp.sqrt(correlation) * shared_accuracy[run] * sd_end,
-                run_accuracy[task] * jnp.sqrt(1 - correlation) * sd_end,
+                p_end + scale * jnp.sqrt(correlation) * shared,
+                scale * jnp.sqrt(1 - correlation),
             ),
         )
-    run_effect = run_mean - p_end  # (accuracy cells,)
-    cell, point = design.accuracy_cell, design.accuracy_point
-    task, curve_of, effect_of = task[cell], curve_of[cell], effect_of[cell]
-    p = curve_at(log_mean[point, curve_of] + effect_of, task, walk_accuracy[point, task])
-    sd = binomial_sd(p, task)
-    mean = p + run_effect[cell]
-    near = (log_law + near_loss)[point, curve_of]
-    numpyro.deterministic("law", curve_at(near, task, near_accuracy[point, task]))
-    numpyro.deterministic(
-        "discrepancy", curve_at(log_mean[point, curve_of], task, walk_accuracy[point, task])
-    )
+    mean = p + (run_mean - p_end)[design.run]
+    numpyro.deterministic("law", curve(path.law, near))
+    numpyro.deterministic("discrepancy", curve(path.discrepancy, walk))
     numpyro.deterministic("run", mean)
-    with numpyro.plate("accuracy_row", cell.shape[0]):
-        checkpoint_accuracy = jnp.exp(log_checkpoint_accuracy)
-        numpyro.sample(
-            "accuracy",
-            dist.Normal(
-                mean, checkpoint_accuracy[task] * sd / jnp.sqrt(design.accuracy_checkpoints)
-            ),
-            obs=accuracy,
-        )
-    if design.accuracy_spread_cell.shape[0]:
-        spread_cell = design.accuracy_spread_cell
-        task = design.accuracy_cell_task[spread_cell]
-        spread_of = (checkpoint_accuracy[task] * sd_end[spread_cell]) ** 2
-        half = design.accuracy_spread_dof / 2
-        with numpyro.plate("accuracy_spread_cell", half.shape[0]):
-            numpyro.sample(
-                "accuracy_spread", dist.Gamma(half, half / spread_of), obs=accuracy_spread
-            )
+    checkpoint = jnp.exp(log_checkpoint)
+    seen = design.accuracy
+    _measure("accuracy", dist.Normal, mean, checkpoint * binomial_sd(p), seen, observed.accuracy)
+    _spread("accuracy", (checkpoint * unit) ** 2, seen, observed.accuracy_spread)
+
+
+def _measure(
+    quantity: str,
+    kind: type[dist.Distribution],
+    loc: Array,
+    sd: Array,
+    seen: Seen,
+    value: ArrayLike | None,
+) -> None:
+    """A mean of checkpoints with this SD each, at the points where it was measured."""
+    with handlers.mask(mask=seen.at):
+        numpyro.sample(quantity, kind(loc, sd / jnp.sqrt(seen.checkpoints)), obs=value)
+
+
+def _spread(quantity: str, variance: Array, seen: Seen, value: ArrayLike | None) -> None:
+    """The variance between the last checkpoints of each run; no part of a forecast."""
+    if value is None:
+        return
+    known = seen.spread_dof > 0
+    half = jnp.where(known, seen.spread_dof, 1.0) / 2
+    rate = half / jnp.broadcast_to(variance, half.shape)
+    with handlers.mask(mask=known):
+        numpyro.sample(f"{quantity}_spread", dist.Gamma(half, rate), obs=value)

@@ -27,14 +27,14 @@ def _beta(a: float, b: float) -> Distribution:
 
 @dataclass(frozen=True)
 class Priors:
-    """Priors of the two-stage model; sites carry the names of the fields.
+    """Priors of all routes; sites carry the names of the fields, and a route reads those it needs.
 
     `*_center` and `*_scale` are the mean and SD between tasks of what they are named after, on
     the scale given in README's notation table. Loss is in the ladder's unit, noise of loss in logs.
     Scales have densities that vanish at 0, so that pooling makes no funnel.
     """
 
-    # Stage 1: loss at the reference sizes, its shares, its exponents.
+    # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.
     loss_level: Distribution = _normal(0.0, 1.0)
     alpha_center: Distribution = _normal(log(0.35), 0.3)
     alpha_scale: Distribution = _log_normal(0.2, 0.5)
@@ -44,25 +44,39 @@ class Priors:
     share_e_scale: Distribution = _log_normal(0.4, 0.3)
     share_a_center: Distribution = _normal(0.0, 0.5)
     share_a_scale: Distribution = _log_normal(0.4, 0.5)
-    # Stage 2: logit at the reference loss, slope there, ends of the curve.
+    q: Distribution = _log_normal(1.5, 0.4)
+    # The same of the reference loss, which is one for all tasks.
+    reference_level: Distribution = _normal(0.7, 1.0)
+    reference_alpha: Distribution = _log_normal(0.35, 0.35)
+    reference_beta: Distribution = _log_normal(0.35, 0.35)
+    reference_share_e: Distribution = _normal(0.0, 0.7)
+    reference_share_a: Distribution = _normal(0.0, 0.7)
+    # Stage 2: logit at the reference sizes, its fall with the relative loss, ends of the curve.
     accuracy_level: Distribution = _normal(-1.0, 1.5)
     slope_center: Distribution = _normal(log(7.0), 0.5)
     slope_scale: Distribution = _log_normal(0.4, 0.5)
     log_lower: Distribution = _normal(0.0, 0.06)
     gap: Distribution = _uniform(0.0, 0.03)
+    # The direct law: how fast the logit rises, and how the rise bends.
+    rate_center: Distribution = _normal(log(1.3), 0.5)
+    rate_scale: Distribution = _log_normal(0.4, 0.5)
+    bend: Distribution = _normal(0.3, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
     run_loss_center: Distribution = _normal(log(0.006), 0.7)
     run_loss_scale: Distribution = _log_normal(0.5, 0.4)
     run_loss_correlation: Distribution = _beta(2.0, 3.0)
+    run_reference: Distribution = _log_normal(0.002, 0.7)
     run_accuracy_center: Distribution = _normal(log(0.5), 0.5)
     run_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
     run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
     checkpoint_loss_center: Distribution = _normal(log(0.003), 1.0)
     checkpoint_loss_scale: Distribution = _log_normal(0.5, 0.4)
+    checkpoint_reference: Distribution = _log_normal(0.001, 1.0)
     checkpoint_accuracy_center: Distribution = _normal(log(0.35), 0.5)
     checkpoint_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
     walk_loss_scale: Distribution = _log_normal(0.004, 0.6)
-    walk_accuracy_scale: Distribution = _log_normal(0.15, 0.5)
+    walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
+    walk_accuracy_scale: Distribution = _log_normal(0.1, 0.5)
 
     def __post_init__(self) -> None:
         wrong = [

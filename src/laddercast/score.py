@@ -49,6 +49,8 @@ def score_cells(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> 
         known = _matched(predictions, measured, forecast.attrs.get("loss", c.LOSS))
     parts = []
     for quantity, unit in UNITS.items():
+        if quantity not in predictions:  # a route may forecast accuracy alone
+            continue
         values = known.get(quantity, np.full(len(rows), np.nan))
         here = np.isfinite(values)
         draws = predictions[quantity].transpose("row", "chain", "draw").to_numpy()

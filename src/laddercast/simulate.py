@@ -182,7 +182,8 @@ def simulate(
         law_accuracy = laws.accuracy(np.exp(log_law), p["k"], p["L0"], lower, p["b"])
         excess = decay * (1 - points["progress"].to_numpy()[:, None]) ** 2
         log_latent = log_law + walk_loss + excess + p["run_loss"] * effects()[run]
-        latent = laws.accuracy(np.exp(log_latent), p["k"], p["L0"], lower, p["b"], walk_accuracy)
+        logit = p["k"] * (p["L0"] - np.exp(log_latent)) + walk_accuracy
+        latent = laws.between(logit, lower, p["b"])
         mean = np.asarray(latent)
     sd = np.sqrt((mean * (1 - mean) + 1 / p[c.ITEMS]) / p[c.ITEMS])
     mean = mean + (p["run_accuracy"] * effects() * sd[end])[run]

@@ -1,0 +1,333 @@
+"""Where chains start, and the coordinates in which they move: from measurements and curvature."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+from numpyro import handlers
+from numpyro.infer.reparam import LocScaleReparam, Reparam
+from numpyro.infer.util import potential_energy
+from scipy.optimize import minimize
+
+from laddercast.design import Design, Observed, cells
+from laddercast.geometry import Geometry, geometry
+from laddercast.model import LATENT, RUN_DOF, Route
+from laddercast.priors import Priors
+from laddercast.sampler import Potential, value_and_gradient
+
+# What the data pin down about as well as the pooling does is centred halfway: centred, its pooling
+# scale makes a funnel; as a standard deviate, the scale is bound to every well-measured task.
+HALF_CENTRED = ("log_alpha", "log_beta", "share_e", "share_a")
+
+HALFWAY = {site: LocScaleReparam(0.5) for site in HALF_CENTRED}
+
+# Noise between checkpoints where a ladder does not show it: SD of log loss, factor of accuracy.
+TYPICAL_LOSS_SD = 0.003
+TYPICAL_ACCURACY_FACTOR = 0.35
+
+NOISE = (
+    "run_loss", "run_reference", "run_accuracy", "checkpoint_loss", "checkpoint_reference",
+    "checkpoint_accuracy", "walk_loss_scale", "walk_reference_scale", "walk_accuracy_scale",
+)  # fmt: skip
+
+
+class Pin(NamedTuple):
+    """What the measurements of one quantity alone say of latent values: mean, and precision or 0."""
+
+    mean: Any  # (runs, tasks), or (runs,)
+    precision: Any
+
+
+type Pins = dict[str, Pin]
+"""By latent site, as `LATENT` names them."""
+
+type Data = tuple[Design, Priors, Observed, Pins, dict[str, Any]]
+"""What the potential reads; the last is a start, for the names and shapes of sites."""
+
+
+class Pinned(Reparam):  # type: ignore[misc]
+    """A latent value in units of its conditional distribution, given the law and its measurements.
+
+    Centred, it makes a funnel where run effects are smaller than noise between checkpoints; as a
+    standard deviate, the law is bound to every well-measured run. This is neither.
+    """
+
+    def __init__(self, pin: Pin) -> None:
+        self.pin = pin
+
+    def __call__(self, name: str, fn: Any, obs: None) -> tuple[None, jax.Array]:
+        """The latent value; its density replaces that of the base, which is flat."""
+        fn, _, _ = self._unwrap(fn)
+        own = fn.scale**-2
+        scale = (own + self.pin.precision) ** -0.5
+        middle = (own * fn.loc + self.pin.precision * self.pin.mean) * scale**2
+        base = numpyro.sample(
+            f"{name}_base", dist.ImproperUniform(dist.constraints.real, jnp.shape(fn.loc), ())
+        )
+        value = middle + scale * base
+        numpyro.factor(f"{name}_density", fn.log_prob(value) + jnp.log(scale))
+        return None, value
+
+
+def sampled(route: Route, pins: Pins) -> Callable[..., None]:
+    """The route in the parameters that are sampled."""
+    return handlers.reparam(route, config=HALFWAY | {s: Pinned(pin) for s, pin in pins.items()})
+
+
+@cache
+def potential_of(route: Route) -> Potential:
+    """Negative log density of an unconstrained position, given `Data`; one function per route."""
+
+    def potential(position: jax.Array, data: Data) -> jax.Array:
+        design, priors, observed, pins, like = data
+        sites = ravel_pytree(like)[1](position)
+        return potential_energy(sampled(route, pins), (design, priors, observed), {}, sites)
+
+    return potential
+
+
+def trace_of(
+    model: Callable[..., None], substitute: Callable[[dict[str, Any]], Any], *args: Any
+) -> dict[str, Any]:
+    """The sites of a model in which these values are put."""
+    seeded = handlers.seed(model, jax.random.key(0))
+    return handlers.trace(handlers.substitute(seeded, substitute_fn=substitute)).get_trace(*args)
+
+
+def is_latent(site: dict[str, Any]) -> bool:
+    """Whether a site is sampled."""
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def _plain(fn: Any) -> Any:
+    return fn.base_dist if isinstance(fn, dist.MaskedDistribution) else fn
+
+
+def pin(design: Design, observed: Observed) -> Pins:
+    """What the measurements alone say of the latent values, in logs for losses."""
+
+    def pinned(value: np.ndarray, variance: np.ndarray, seen: Any) -> Pin:
+        weight = np.where(seen.at, seen.checkpoints / variance, 0.0)
+        precision, total = (np.zeros((len(design.end), seen.at.shape[1])) for _ in range(2))
+        np.add.at(precision, design.run, weight)
+        np.add.at(total, design.run, weight * value)
+        return Pin(total / np.where(precision > 0, precision, 1.0), precision)
+
+    def of_loss(value: np.ndarray, spread: np.ndarray, seen: Any) -> Pin:
+        known = np.sum(seen.spread_dof > 0, axis=0)
+        total = np.sum(spread * (seen.spread_dof > 0), axis=0)
+        variance = np.where(known > 0, total / np.maximum(known, 1), TYPICAL_LOSS_SD**2)
+        return pinned(np.log(value), variance, seen)
+
+    reference = of_loss(
+        observed.reference_loss, observed.reference_loss_spread, design.reference_loss
+    )
+    p = observed.accuracy
+    binomial = (p * (1 - p) + 1 / design.items) / design.items
+    accuracy = pinned(p, TYPICAL_ACCURACY_FACTOR**2 * binomial, design.accuracy)
+    loss = of_loss(observed.loss, observed.loss_spread, design.loss)
+    return {
+        "log_latent_reference_loss": Pin(*(x[:, 0] for x in reference)),
+        "log_latent_loss": loss,
+        "run_mean_accuracy": accuracy,
+    }
+
+
+def start(
+    route: Route, design: Design, priors: Priors, observed: Observed, pins: Pins
+) -> tuple[dict[str, jax.Array], np.ndarray]:
+    """Unconstrained start, levels as measured and prior means elsewhere; the task of each
+    coordinate, -1 for those that all tasks share.
+    """
+
+    def mean(value: np.ndarray, seen: Any, default: float) -> np.ndarray:
+        count = seen.at.sum(axis=0)
+        total = np.where(seen.at, value, 0.0).sum(axis=0)
+        return np.where(count > 0, total / np.maximum(count, 1), default)
+
+    share = np.clip((observed.accuracy - design.chance) / (1 - design.chance), 0.02, 0.98)
+    logit = np.log(share / (1 - share))
+    values = {
+        "loss_level": mean(np.log(observed.loss), design.loss, 0.0),
+        "reference_level": mean(np.log(observed.reference_loss), design.reference_loss, 1.0)[0],
+        "accuracy_level": mean(logit, design.accuracy, -1.0),
+    }
+
+    def substitute(site: dict[str, Any]) -> Any:
+        if not is_latent(site):
+            return None
+        name = site["name"]
+        if name.removesuffix("_base") in LATENT:
+            return jnp.zeros(site["fn"].shape())
+        return values[name] if name in values else _middle(site["fn"])
+
+    trace = trace_of(sampled(route, pins), substitute, design, priors, observed)
+    latent = {name: site for name, site in trace.items() if is_latent(site)}
+    tasks = np.arange(len(design.chance))
+    like, groups = {}, {}
+    for name, site in latent.items():
+        like[name] = dist.biject_to(site["fn"].support).inv(jnp.asarray(site["value"]))
+        per_task = any(frame.name == "task" for frame in site["cond_indep_stack"])
+        groups[name] = np.broadcast_to(tasks if per_task else -1, np.shape(like[name]))
+    ordered = [groups[name].ravel() for name in sorted(groups)]  # as ravel_pytree has them
+    return like, np.concatenate(ordered)
+
+
+def _middle(fn: dist.Distribution) -> Any:
+    # The mean of a Cauchy prior does not exist; its median is then its location.
+    mean = jnp.broadcast_to(fn.mean, fn.shape())
+    return jnp.where(jnp.isfinite(mean), mean, getattr(fn, "loc", 1.0))
+
+
+@cache
+def _at_rest(route: Route) -> Callable[[jax.Array, Data], tuple[jax.Array, Data]]:
+    """The position and data had every run and checkpoint obeyed the laws exactly.
+
+    There, curvature is the information about the laws, without the noise that the residuals of one
+    data set lend it in directions that they leave nearly flat.
+    """
+
+    def at_rest(position: jax.Array, data: Data) -> tuple[jax.Array, Data]:
+        design, priors, observed, pins, like = data
+        sites = ravel_pytree(like)[1](position)
+        expected = {}
+
+        def substitute(site: dict[str, Any]) -> Any:
+            name = site["name"]
+            if site["type"] != "sample":
+                return None
+            fn = _plain(site["fn"])
+            if name in LATENT:
+                return fn.loc
+            if name in Observed._fields:
+                lognormal = isinstance(fn, dist.LogNormal)
+                # In the middle of what is observed: the median of a loss, the mean of the others.
+                expected[name] = jnp.exp(fn.loc) if lognormal else fn.mean
+                return None
+            return dist.biject_to(fn.support)(sites[name])
+
+        trace = trace_of(
+            handlers.reparam(route, config=HALFWAY), substitute, design, priors, observed
+        )
+        rest = {
+            name: jnp.zeros_like(value) if name.removesuffix("_base") in LATENT else value
+            for name, value in sites.items()
+        }
+        pinned = {
+            name: pin._replace(mean=trace[name]["value"]) if name in trace else pin
+            for name, pin in pins.items()
+        }
+        expected = {name: jnp.broadcast_to(x, getattr(observed, name).shape)
+                    for name, x in expected.items()}
+        moved = design, priors, observed._replace(**expected), pinned, like
+        return ravel_pytree(rest)[0], moved
+
+    return jax.jit(at_rest)
+
+
+def information(like: dict[str, Any], design: Design) -> np.ndarray:
+    """Expected information about the scales of run effects, which residuals of zero cannot show."""
+    per_cell = 2 * RUN_DOF / (RUN_DOF + 3)  # of a Student-t about its log scale
+    found = {name: np.zeros(np.shape(value)) for name, value in like.items()}
+    for site, correlation, quantity in (
+        ("log_run_loss", "run_loss_correlation", "loss"),
+        ("log_run_accuracy", "run_accuracy_correlation", "accuracy"),
+        ("run_reference", None, "reference_loss"),
+    ):
+        if site not in found:
+            continue
+        known = cells(design, quantity)
+        count = known.sum(axis=0)
+        found[site] += per_cell * (count if np.ndim(found[site]) else count[0])
+        if correlation:
+            # Roughly, for the logits of the correlations: a quarter of the same, over all cells.
+            found[correlation] += per_cell * known.sum() / 8
+    return np.concatenate([found[name].ravel() for name in sorted(found)])
+
+
+class Gradient:
+    """Value and gradient in the order of positions, from the function compiled for the chains."""
+
+    def __init__(self, potential: Potential, group: np.ndarray) -> None:
+        self.identity = geometry(np.eye(len(group)), group)
+        order = np.concatenate([self.identity.global_index, self.identity.block_index.ravel()])
+        self.index = np.argsort(order, kind="stable")[: len(group)]
+        self.zero = np.zeros(len(order))
+        self.compiled = value_and_gradient(potential)
+
+    def __call__(self, position: np.ndarray, data: Any) -> tuple[float, np.ndarray]:
+        value, gradient = self.compiled(self.zero, (self.identity._replace(center=position), data))
+        return float(value), np.asarray(gradient)[self.index]
+
+    def difference(self, position: np.ndarray, i: int, step: float, data: Any) -> np.ndarray:
+        """One column of the curvature, by central differences extrapolated to a step of zero."""
+
+        def central(h: float) -> np.ndarray:
+            up, down = position.copy(), position.copy()
+            up[i] += h
+            down[i] -= h
+            return (self(up, data)[1] - self(down, data)[1]) / (2 * h)
+
+        return (4 * central(step / 2) - central(step)) / 3
+
+
+def conditional_mode(
+    route: Route, like: dict[str, Any], data: Any, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mode given the prior medians of noise scales, and the scale of each coordinate there.
+
+    The joint mode is of no use: it lies where noise scales are too small by far.
+    """
+    gradient = Gradient(potential_of(route), group)
+    position = np.asarray(ravel_pytree(like)[0])
+    diagonal = [gradient.difference(position, i, 1e-6, data)[i] for i in range(len(position))]
+    scale = 1 / np.sqrt(np.maximum(np.abs(diagonal), 0.5))
+    fixed = {
+        name: np.full(np.shape(value), any(word in name for word in NOISE) and "shared" not in name)
+        for name, value in like.items()
+    }
+    step = np.where(np.asarray(ravel_pytree(fixed)[0]), 0.0, scale)
+
+    def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = gradient(position + step * x, data)
+        return value, slope * step
+
+    best = minimize(
+        scaled, np.zeros_like(position), jac=True, method="L-BFGS-B",
+        options={"maxiter": 1000, "maxcor": 30},
+    )  # fmt: skip
+    return position + step * best.x, scale
+
+
+def from_draws(
+    route: Route, draws: np.ndarray, data: Any, group: np.ndarray, extra: np.ndarray
+) -> Geometry:
+    """Standard coordinates around the middle of draws (chains, draws, dim)."""
+    flat = draws.reshape(-1, draws.shape[-1])
+    # Draws of chains that stood still have no scale, and differences need a step.
+    scale = np.maximum(flat.std(axis=0), 1e-9)
+    return standardised(route, flat.mean(axis=0), scale, data, group, extra)
+
+
+def standardised(
+    route: Route,
+    position: np.ndarray,
+    scale: np.ndarray,
+    data: Any,
+    group: np.ndarray,
+    extra: np.ndarray,
+) -> Geometry:
+    """Standard coordinates from the curvature at rest around this position, plus `extra`."""
+    gradient = Gradient(potential_of(route), group)
+    rest, at_rest = _at_rest(route)(position, data)
+    rest = np.asarray(rest)
+    columns = [gradient.difference(rest, i, 1e-3 * scale[i], at_rest) for i in range(len(rest))]
+    curvature = np.array(columns)
+    curvature = (curvature + curvature.T) / 2 + np.diag(extra)
+    return jax.tree.map(jnp.asarray, geometry(curvature, group))
