@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from laddercast.loaders.olmes import read_olmes
     from laddercast.loaders.presets import Keys, Preset, Size
     from laddercast.loaders.wandb import read_wandb
-    from laddercast.model import two_stage
+    from laddercast.model import by_reference, direct, two_stage
     from laddercast.noise import metric_noise, noise_by_task, rerun_noise
     from laddercast.plots import (
         plot_calibration,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         plot_stage1,
         plot_stage2,
     )
+    from laddercast.pool import pool
     from laddercast.priors import Priors
     from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
     from laddercast.score import score
@@ -43,8 +44,10 @@ __all__ = [
     "baseline",
     "best_rung",
     "bootstrap",
+    "by_reference",
     "datasets",
     "demo_ladder",
+    "direct",
     "fit",
     "forecast",
     "forecast_table",
@@ -57,6 +60,7 @@ __all__ = [
     "plot_noise",
     "plot_stage1",
     "plot_stage2",
+    "pool",
     "read_ladder",
     "read_lm_eval",
     "read_olmes",
@@ -76,7 +80,9 @@ _MODULE = {
     "Size": "loaders.presets",
     "best_rung": "rivals",
     "bootstrap": "rivals",
+    "by_reference": "model",
     "demo_ladder": "simulate",
+    "direct": "model",
     "fit": "inference",
     "forecast_table": "forecast",
     "how_much_ladder": "backtest",

@@ -28,6 +28,9 @@ TABLES = ("forecast.csv", "scores.csv")
 FITTED = ("fit.nc", "predictions.nc", "forecast.png", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
+ROUTES = ("two_stage", "by_reference", "direct")
+"""As the functions of `model` are called, which is slow to import."""
+
 PATHS = ("LADDER", "TARGETS", "TASKS")
 """What arguments that are files are called."""
 
@@ -93,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     sampler = argparse.ArgumentParser(add_help=False)
     group = sampler.add_argument_group("sampler")
     group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 2000)):
+    group.add_argument("--route", choices=ROUTES, nargs="+", help="routes from params and tokens "
+                       "to accuracy (default: those that the ladder has the measurements for, "
+                       "pooled)")  # fmt: skip
+    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 1000)):
         whole = _natural if name == "seed" else _positive
         group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
                            help="default: %(default)s")  # fmt: skip
@@ -310,7 +316,13 @@ def _unconverged(table: "pd.DataFrame", column: str) -> list[str]:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {word: getattr(args, word) for word in ("seed", "chains", "warmup", "draws", "device")}
+    words = ("seed", "chains", "warmup", "draws", "device")
+    settings = {word: getattr(args, word) for word in words}
+    if args.route:
+        from laddercast import model
+
+        settings["route"] = [getattr(model, name) for name in args.route]
+    return settings
 
 
 def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder", Any]:

@@ -153,9 +153,7 @@ def target_design(
     for quantity in QUANTITIES:
         seen: Seen = getattr(design, quantity)
         of_all = np.broadcast_to(checkpoints, seen.at.shape)
-        design = design._replace(
-            **{quantity: Seen(np.ones_like(seen.at), of_all, seen.spread_dof)}
-        )
+        design = design._replace(**{quantity: Seen(np.ones_like(seen.at), of_all, seen.spread_dof)})
     return design, rows
 
 
@@ -224,9 +222,7 @@ def _columns(tasks: pd.Series, labels: Labels, columns: int) -> np.ndarray:
     return pd.Index(labels.task).get_indexer(tasks)
 
 
-def _spread(
-    spread: pd.DataFrame, labels: Labels, columns: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _spread(spread: pd.DataFrame, labels: Labels, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Degrees of freedom (0 where unknown) and variance between checkpoints, (runs, columns)."""
     dof, variance = (np.full((len(labels.model), columns), x) for x in (0.0, 1.0))
     # A spread of zero says that the values were rounded or repeated, not that noise is absent.

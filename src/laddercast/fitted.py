@@ -72,7 +72,11 @@ def as_tree(
     for quantity in QUANTITIES:
         if quantity not in log_likelihood:
             continue
-        last = [c.TASK] if seen[quantity].at.shape[1] == len(task) and quantity != c.REFERENCE_LOSS else []
+        last = (
+            [c.TASK]
+            if seen[quantity].at.shape[1] == len(task) and quantity != c.REFERENCE_LOSS
+            else []
+        )
         value = np.where(seen[quantity].at, getattr(observed, quantity), np.nan)
         spread = np.where(
             seen[quantity].spread_dof > 0, getattr(observed, f"{quantity}_spread"), np.nan
@@ -98,7 +102,11 @@ def as_tree(
         coords={c.MODEL: model, c.TASK: task, "interval": np.arange(length["interval"])},
         dims={name: own for name, own in DIMS.items() if name in posterior}
         | dict.fromkeys(("k", "L0", "a", "b", "rate"), [c.TASK])
-        | (dict.fromkeys(("A", "B", "E", "alpha", "beta"), [c.TASK]) if "log_alpha" in sites else {})
+        | (
+            dict.fromkeys(("A", "B", "E", "alpha", "beta"), [c.TASK])
+            if "log_alpha" in sites
+            else {}
+        )
         | dims
         | {c.CHANCE: [c.TASK], c.ITEMS: [c.TASK], c.PARAMS: [c.MODEL], c.TOKENS: [c.MODEL]}
         | {"knots": ["knot"]},

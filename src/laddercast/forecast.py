@@ -68,9 +68,7 @@ def _forecast(
     tasks, frame = tasks_of(fitted), frame_of(fitted)
     design, rows = target_design(models, tasks, frame)
     posterior = fitted["posterior"].to_dataset()
-    draws = {
-        site: value.to_numpy() for site, value in posterior.items() if site not in PER_FIT
-    }
+    draws = {site: value.to_numpy() for site, value in posterior.items() if site not in PER_FIT}
     chains, length = next(iter(draws.values())).shape[:2]
     flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
     cpu = jax.devices("cpu")[0]
@@ -117,7 +115,8 @@ def _predict(route: str, keys: jax.Array, draws: dict, design: object, priors: P
         wanted = (c.LOSS, c.REFERENCE_LOSS, *LEVELS)
         return {name: trace[name]["value"] for name in wanted if name in trace}
 
-    return jax.lax.map(one, (keys, draws), batch_size=100)
+    # Draw by draw: a batch takes far longer to compile than it saves.
+    return jax.lax.map(one, (keys, draws))
 
 
 def _models(table: pd.DataFrame) -> pd.DataFrame:
@@ -132,9 +131,7 @@ def _models(table: pd.DataFrame) -> pd.DataFrame:
 
 def _variance(levels: dict[str, np.ndarray], coords: dict) -> xr.Dataset:
     """Variance of the accuracy forecast in points squared, by source."""
-    points = {
-        name: 100 * value.reshape(-1, value.shape[-1]) for name, value in levels.items()
-    }
+    points = {name: 100 * value.reshape(-1, value.shape[-1]) for name, value in levels.items()}
     law = points["law"].var(axis=0)
     parts = {"law": law}
     for source, before, after in (

@@ -122,7 +122,9 @@ def fit(
             tree, found, settings = _sample(ROUTES[name], *padded, priors, given, place, bar, kept)
             doubts += [f"{name}: {text}" for text in found]
             tree.attrs |= {"route": name, "converged": int(not found)}
-            tree.attrs["settings"] = json.dumps(settings | {"device": device, "rungs": ladder.rungs})
+            tree.attrs["settings"] = json.dumps(
+                settings | {"device": device, "rungs": ladder.rungs}
+            )
             trees[name] = tree
     tree = trees[names[0]]
     for name in names[1:]:
@@ -179,18 +181,17 @@ def _sample(
     pins = pin(design, observed)
     like, group = start(route, design, priors, observed, pins)
     pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
-    data = jax.device_put(
-        jax.tree.map(jnp.asarray, (design, priors, observed, pins, like)), place
-    )
+    data = jax.device_put(jax.tree.map(jnp.asarray, (design, priors, observed, pins, like)), place)
     extra = information(like, design)
-    potential = potential_of(route)
+    leaves, form = jax.tree.flatten(data)
+    potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
-    mode, scale = conditional_mode(route, like, data, group)
+    mode, scale = conditional_mode(potential, like, leaves, group)
     coordinates = standardised(route, mode, scale, data, group, extra)
     centers = np.tile(mode, (chains, 1))
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
-        found = run_chains(potential, settings, centers, coordinates, data, key, 0, bar, place)
+        found = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)
         early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
         centers = early[:, -1]
         if steps.mean() < FEW_STEPS:
@@ -202,7 +203,7 @@ def _sample(
     ):
         coordinates = from_draws(route, early, data, group, extra)
         found = run_chains(
-            potential, chosen, early[:, -1], coordinates, data, key, length, bar, place
+            potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place
         )
         kept = Draws(*(field[:, warmup : warmup + length] for field in found))
         replayed = jax.tree.map(np.asarray, replay(route)(jnp.asarray(kept.position), data))

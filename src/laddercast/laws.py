@@ -43,9 +43,7 @@ def log_loss(
 
     `log_a`, `log_b`, `log_e` are the logs of the three terms at the reference sizes.
     """
-    return jnp.logaddexp(
-        log_reducible(log_params, log_tokens, log_a, log_b, alpha, beta, q), log_e
-    )
+    return jnp.logaddexp(log_reducible(log_params, log_tokens, log_a, log_b, alpha, beta, q), log_e)
 
 
 def box_cox(log_x: ArrayLike, power: ArrayLike) -> jax.Array:

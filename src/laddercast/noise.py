@@ -153,7 +153,7 @@ def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataF
         draws = _posterior_noise(ladder, fitted)
         for name, level in (("q05", 0.05), ("q50", 0.5), ("q95", 0.95)):
             summary[name] = [
-                float(np.quantile(draws[noise][task], level))
+                float(np.quantile(draws[noise][task], level)) if noise in draws else np.nan
                 for task, noise in zip(summary[c.TASK], summary["noise"], strict=True)
             ]
     summary["noise"] = summary["noise"].str.removesuffix("_relative")
@@ -162,30 +162,39 @@ def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataF
 
 def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str, np.ndarray]]:
     """Draws of each noise per task, in the units of `noise_by_task`."""
-    posterior, tasks = fitted["posterior"].to_dataset(), tasks_of(fitted)
+    tasks = tasks_of(fitted)
     missing = sorted(set(ladder.tasks.index) - set(tasks.index))
     if missing:
         raise ValueError(
             f"not in the fit: {', '.join(missing)}; its tasks are {', '.join(tasks.index)}"
         )
+    p = fitted["posterior"].to_dataset()
     ends = run_ends(ladder.table).groupby(c.TASK)[[loss_column(ladder.table), c.ACCURACY]].mean()
-    curves = list(posterior["curve"].to_numpy())
     draws: dict[str, dict[str, np.ndarray]] = {}
     for task in ladder.tasks.index:
-        curve = task if task in curves else curves[0]
         loss, accuracy = ends.loc[task]
         items = tasks.loc[task, c.ITEMS]
         binomial = 100 * np.sqrt((accuracy * (1 - accuracy) + 1 / items) / items)
-        checkpoint = np.exp(posterior["log_checkpoint_loss"].sel(curve=curve))
-        of_task = posterior.sel(task=task)
-        for noise, value in {
-            "loss_checkpoint": loss * checkpoint,
-            "loss_checkpoint_relative": 100 * checkpoint,
+        of_task = p.sel(task=task)
+        found = {
             "accuracy_checkpoint": binomial * np.exp(of_task["log_checkpoint_accuracy"]),
-            "loss_run": 100 * np.exp(posterior["log_run_loss"].sel(curve=curve)),
             "accuracy_run": binomial * np.exp(of_task["log_run_accuracy"]),
-            "loss_discrepancy": 100 * posterior["walk_loss_scale"],
-            "accuracy_discrepancy": posterior["walk_accuracy_scale"],
-        }.items():
+            "accuracy_discrepancy": p["walk_accuracy_scale"],
+        }
+        if "log_run_loss" in p:
+            checkpoint, run = (
+                np.exp(of_task[f"log_{kind}_loss"]) for kind in ("checkpoint", "run")
+            )
+            found["loss_discrepancy"] = 100 * p["walk_loss_scale"]
+        elif "run_reference" in p:
+            checkpoint, run = p["checkpoint_reference"], p["run_reference"]
+            found["loss_discrepancy"] = 100 * p["walk_reference_scale"]
+        if "loss_discrepancy" in found:
+            found |= {
+                "loss_checkpoint": loss * checkpoint,
+                "loss_checkpoint_relative": 100 * checkpoint,
+                "loss_run": 100 * run,
+            }
+        for noise, value in found.items():
             draws.setdefault(noise, {})[task] = value.to_numpy()
     return draws

@@ -51,9 +51,11 @@ def plot_stage1(
     and what was measured. Rungs are the ends of runs, of `ladder` if given, else of the fit, which
     knows them if it was fitted with `rungs="last"`.
     """
+    loss = _loss_of(fitted)
     posterior = _thinned(fitted)
-    curves = list(posterior["curve"].to_numpy().astype(str))
-    axes = _panels(ax, len(curves))
+    common = loss == c.REFERENCE_LOSS
+    names = [loss] if common else list(tasks_of(fitted).index)
+    axes = _panels(ax, len(names))
     rungs = _rungs(fitted, ladder)
     constant = fitted["constant_data"]
     params, tokens = (constant[word].to_numpy().astype(float) for word in (c.PARAMS, c.TOKENS))
@@ -61,24 +63,24 @@ def plot_stage1(
     targets = _targets(forecast)
     longest = max([tokens.max(), *targets[c.TOKENS]])
     grid = np.geomspace(tokens.min(), longest, GRID)
-    for panel, curve in zip(axes, curves, strict=False):
-        letters = {name: posterior[name].sel(curve=curve).to_numpy()[:, None] for name in STAGE_1}
+    for panel, task in zip(axes, names, strict=False):
+        of_task = posterior if common else posterior.sel(task=task)
+        letters = {name: of_task[name].to_numpy()[:, None] for name in STAGE_1}
         for size, colour in sizes.items():
             x = grid[grid <= tokens.max()]
             _band(panel, x, _loss(letters, size, x), colour)
-            here = rungs[(rungs[c.PARAMS] == size) & (rungs["curve"] == curve)]
+            here = rungs[(rungs[c.PARAMS] == size) & (common | (rungs[c.TASK] == task))]
             panel.plot(
                 here[c.TOKENS], here[c.LOSS], "o", ms=3.5, color=colour, mec="white", mew=0.3
             )
-        task = curve if curve != c.REFERENCE_LOSS else None
-        for (name, colour), rows in _by_target(targets, task):
+        for (name, colour), rows in _by_target(targets, None if common else task):
             row = rows.iloc[0]
             x = grid[grid <= 1.01 * row[c.TOKENS]]
             _band(panel, x, _loss(letters, row[c.PARAMS], x), colour, linestyle="--", bands=())
             _interval(panel, row[c.TOKENS], row, c.LOSS, colour, name)
         panel.set_xscale("log")
         _tokens(panel)
-        _titled(panel, curve)
+        _titled(panel, task)
     _labelled(axes, "tokens", "loss")
     _legend(axes, _rung_handles(sizes, targets), ax is None)
     return axes
@@ -94,16 +96,15 @@ def plot_stage2(
 
     Arguments and rungs as in `plot_stage1`; a target's bars are its 80 and 95 % intervals.
     """
+    _loss_of(fitted)
     posterior = _thinned(fitted)
     tasks = tasks_of(fitted)
-    curves = list(posterior["curve"].to_numpy().astype(str))
     axes = _panels(ax, len(tasks))
     rungs = _rungs(fitted, ladder)
     sizes = _sizes(fitted["constant_data"][c.PARAMS].to_numpy().astype(float))
     targets = _targets(forecast)
     for panel, (task, chance) in zip(axes, tasks[c.CHANCE].items(), strict=False):
-        curve = task if task in curves else curves[0]
-        here = rungs[(rungs["curve"] == curve) & (rungs[c.TASK] == task)]
+        here = rungs[rungs[c.TASK] == task]
         rows = targets[targets[c.TASK] == task]
         reached = np.array([*here[c.LOSS].dropna(), *rows["loss_q025"], *rows["loss_q975"]])
         if not len(reached):  # not even a target: about the middle of the curve
@@ -275,14 +276,25 @@ def plot_calibration(table: pd.DataFrame, ax: Any = None) -> Panels:
     return axes
 
 
-STAGE_1 = ("A", "alpha", "B", "beta", "E")
+STAGE_1 = ("A", "alpha", "B", "beta", "E", "q")
 STAGE_2 = ("a", "k", "L0", "b")
 INTERVALS = ((95, "q025", "q975", 2.5), (80, "q10", "q90", 5.0), (50, "q25", "q75", 7.0))
 
 
 def _loss(letters: dict[str, np.ndarray], params: float, tokens: np.ndarray) -> Any:
+    q = letters["q"]
     of_params = letters["A"] * float(params) ** -letters["alpha"]
-    return of_params + letters["B"] * tokens ** -letters["beta"] + letters["E"]
+    of_tokens = letters["B"] * tokens ** -letters["beta"]
+    return (of_params**q + of_tokens**q) ** (1 / q) + letters["E"]
+
+
+def _loss_of(fitted: xr.DataTree) -> str:
+    """The loss that the fit's own route goes through."""
+    for quantity in (c.LOSS, c.REFERENCE_LOSS):
+        if quantity in fitted["observed_data"]:
+            return quantity
+    route = fitted.attrs.get("route", "this one")
+    raise ValueError(f"the route {route} goes through no loss; plot a fit of another route")
 
 
 def _accuracy(letters: dict[str, np.ndarray], loss: np.ndarray) -> Any:
@@ -300,35 +312,20 @@ def _thinned(fitted: xr.DataTree) -> xr.Dataset:
 
 
 def _rungs(fitted: xr.DataTree, ladder: Ladder | None) -> pd.DataFrame:
-    """Ends of runs: `model, params, tokens, task, curve, loss, accuracy`."""
-    curves = list(fitted["posterior"]["curve"].to_numpy().astype(str))
-    common = curves == [c.REFERENCE_LOSS]
+    """Ends of runs: `model, params, tokens, task, loss, accuracy`."""
+    loss = _loss_of(fitted)
     if ladder is not None:
         ends = run_ends(ladder.table)
-        ends[c.LOSS] = ends[c.REFERENCE_LOSS if common else c.LOSS]
-    else:
-        ends = _ends_of_fit(fitted, common)
-    return ends.assign(curve=c.REFERENCE_LOSS if common else ends[c.TASK])
-
-
-def _ends_of_fit(fitted: xr.DataTree, common: bool) -> pd.DataFrame:
+        return ends.assign(**{c.LOSS: ends[loss]})
     observed = fitted["observed_data"].to_dataset()
-
-    def part(quantity: str) -> pd.DataFrame:
-        names = {word: f"{quantity}_{word}" for word in (c.MODEL, c.TASK)}
-        columns = {word: observed[name].to_numpy().astype(str) for word, name in names.items()}
-        return pd.DataFrame(columns | {quantity: observed[quantity].to_numpy()})
-
-    loss, accuracy = part(c.LOSS), part(c.ACCURACY)
-    if accuracy.duplicated([c.MODEL, c.TASK]).any() or loss.duplicated([c.MODEL, c.TASK]).any():
-        loss, accuracy = loss.iloc[:0], accuracy.iloc[:0]  # checkpoints, of unknown tokens
-    if common:
-        ends = accuracy.merge(loss.drop(columns=c.TASK), on=c.MODEL, how="left")
-    else:
-        ends = accuracy.merge(loss, on=[c.MODEL, c.TASK], how="outer")
-    runs = fitted["constant_data"].to_dataset()[[c.PARAMS, c.TOKENS]].to_dataframe()
+    words = [f"point_{c.MODEL}", f"point_{c.TOKENS}"]
+    table = observed[[loss, c.ACCURACY, *words]].to_dataframe().reset_index()
+    table = table.rename(columns={loss: c.LOSS, words[0]: c.MODEL, words[1]: c.TOKENS})
+    if table.duplicated([c.MODEL, c.TASK]).any():
+        table = table.iloc[:0]  # checkpoints, of which the ends are not known to be measured
+    runs = fitted["constant_data"].to_dataset()[[c.PARAMS]].to_dataframe()
     runs.index = runs.index.astype(str)
-    return ends.join(runs, on=c.MODEL)
+    return table.astype({c.MODEL: str, c.TASK: str}).join(runs[c.PARAMS], on=c.MODEL)
 
 
 def _targets(forecast: xr.DataTree | None) -> pd.DataFrame:
@@ -344,6 +341,9 @@ def _targets(forecast: xr.DataTree | None) -> pd.DataFrame:
     table = pd.DataFrame({word: predictions[word].to_numpy() for word in words})
     table[[c.MODEL, c.TASK]] = table[[c.MODEL, c.TASK]].astype(str)
     for quantity in quantities:
+        if quantity not in predictions:
+            table[[f"{quantity}_{name}" for name in (*c.QUANTILES, "measured")]] = np.nan
+            continue
         draws = predictions[quantity].to_numpy().reshape(-1, len(table))
         levels = np.quantile(draws, list(c.QUANTILES.values()), axis=0)
         for name, value in zip(c.QUANTILES, levels, strict=True):

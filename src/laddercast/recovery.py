@@ -11,6 +11,7 @@ import pandas as pd
 from laddercast import columns as c
 from laddercast.forecast import forecast
 from laddercast.inference import fit
+from laddercast.model import ROUTES, Route, two_stage
 from laddercast.priors import Priors
 from laddercast.simulate import simulate_from_prior
 
@@ -20,6 +21,7 @@ LEVELS = (0.05, 0.95)
 def recovery(
     ladders: int = 20,
     *,
+    route: Route = two_stage,
     seed: int = 0,
     priors: Priors | None = None,
     tasks: int = 4,
@@ -27,7 +29,7 @@ def recovery(
     warmup: int = 300,
     draws: int = 1000,
 ) -> pd.DataFrame:
-    """Simulate ladders from the prior, fit and forecast each, and see where the truth falls.
+    """Simulate ladders from a route's prior, fit and forecast each, and see where the truth falls.
 
     One row per ladder x quantity: `ladder` (its seed), `kind` (`parameter`, of the population, or
     `accuracy`, of a target), `quantity`, `truth`, `q05`, `q95`, `inside`, `converged`. All ladders
@@ -36,12 +38,12 @@ def recovery(
     rows = []
     begin = time.perf_counter()
     for number in range(seed, seed + ladders):
-        ladder, targets, population = simulate_from_prior(number, priors, tasks=tasks)
+        ladder, targets, population = simulate_from_prior(number, priors, route=route, tasks=tasks)
         with warnings.catch_warnings():
             # Doubts about a fit are kept in `converged`.
             warnings.filterwarnings("ignore", ".*has not converged", UserWarning)
             fitted = fit(
-                ladder, priors, seed=number, chains=chains, warmup=warmup, draws=draws,
+                ladder, priors, route=route, seed=number, chains=chains, warmup=warmup, draws=draws,
                 progress=False,
             )  # fmt: skip
             predicted = forecast(fitted, targets, seed=number)
@@ -106,11 +108,18 @@ def main(arguments: list[str] | None = None) -> None:
         description="Share of known truths inside 90 % intervals, on ladders drawn from the prior.",
     )
     parser.add_argument("--ladders", type=int, default=20, help="how many (default: 20)")
+    parser.add_argument("--route", choices=ROUTES, default="two_stage", help="default: two_stage")
     parser.add_argument("--seed", type=int, default=0, help="of the first ladder (default: 0)")
     parser.add_argument("--tasks", type=int, default=4, help="tasks of a ladder (default: 4)")
     parser.add_argument("--draws", type=int, default=1000, help="per chain (default: 1000)")
     given = parser.parse_args(arguments)
-    recovered = recovery(given.ladders, seed=given.seed, tasks=given.tasks, draws=given.draws)
+    recovered = recovery(
+        given.ladders,
+        route=ROUTES[given.route],
+        seed=given.seed,
+        tasks=given.tasks,
+        draws=given.draws,
+    )
     print(coverage(recovered).to_string(float_format="{:.3f}".format))
 
 

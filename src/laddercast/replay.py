@@ -23,9 +23,8 @@ def replay(route: Route) -> Callable[[jax.Array, Data], tuple[dict, dict, dict]]
 
     def all_draws(positions: jax.Array, data: Data) -> tuple[dict, dict, dict]:
         chains, draws, dim = positions.shape
-        flat = jax.lax.map(
-            lambda position: _one(route, position, data), positions.reshape(-1, dim), batch_size=100
-        )
+        # Draw by draw: a batch takes far longer to compile than it saves.
+        flat = jax.lax.map(lambda position: _one(route, position, data), positions.reshape(-1, dim))
         return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), flat)
 
     return jax.jit(all_draws)
@@ -83,7 +82,8 @@ def _marginal(row: dict[str, Any], latent: dict[str, Any], run: Any, logs: bool)
         seen = seen[:, 0]
     shape = seen.shape
     loc, scale, measured = (
-        jnp.reshape(x, shape) for x in (fn.loc, jnp.broadcast_to(fn.scale, fn.loc.shape), row["value"])
+        jnp.reshape(x, shape)
+        for x in (fn.loc, jnp.broadcast_to(fn.scale, fn.loc.shape), row["value"])
     )
     y = jnp.log(measured) if logs else measured
 

@@ -10,10 +10,9 @@ from numpyro import handlers
 
 from laddercast import columns as c
 from laddercast import laws
-from laddercast.design import Design, ladder_design, target_design
-from laddercast.fitted import LATENT
+from laddercast.design import QUANTITIES, Design, ladder_design, target_design
 from laddercast.ladder import Ladder
-from laddercast.model import RUN_DOF, two_stage
+from laddercast.model import LATENT, RUN_DOF, Route, two_stage
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
 
@@ -232,17 +231,19 @@ def simulate_from_prior(
     seed: int = 0,
     priors: Priors | None = None,
     *,
+    route: Route = two_stage,
     sizes: Sequence[int] = PRIOR_SIZES,
     tokens_per_param: Sequence[float] = PRIOR_TOKENS_PER_PARAM,
     tasks: int = 4,
     targets: pd.DataFrame | None = None,
 ) -> tuple[Ladder, pd.DataFrame, dict[str, float]]:
-    """One draw from the joint model of a ladder, its targets and its population parameters.
+    """One draw from a route of a ladder, its targets and its population parameters.
 
     Tasks take chance and items in turn from `PRIOR_CHANCE` and `PRIOR_ITEMS`. Each run has 10
-    checkpoints, white noise about its latent loss and accuracy. Targets (`model, params, tokens`,
+    checkpoints, white noise about what the route makes of it. Targets (`model, params, tokens`,
     maybe `checkpoints`) come back as one row per model x task with the `loss` and `accuracy` that
-    would be measured, from the same laws, noise scales and walks. The dict has every scalar site.
+    would be measured, from the same laws, noise scales and walks. A route that draws no loss leaves
+    a `reference_loss` of 1, as a ladder must have one. The dict has every scalar site.
     """
     priors = Priors() if priors is None else priors
     targets = PRIOR_TARGETS if targets is None else targets
@@ -257,64 +258,63 @@ def simulate_from_prior(
     )
     # The model needs a design before there are measurements: these are never read.
     blank = _rungs(sizes, tokens_per_param).merge(known[[c.TASK]], how="cross")
-    blank = blank.assign(**{c.LOSS: 1.0, c.ACCURACY: 0.5})
+    blank = blank.assign(**{c.REFERENCE_LOSS: 1.0, c.ACCURACY: 0.5})
     empty = Ladder(blank, known, name="simulated ladder")
     design, _, labels, frame = ladder_design(empty)
-    ahead, rows = target_design(targets, empty.tasks, labels.curve, frame)
+    ahead, rows = target_design(targets, empty.tasks, frame)
     with on_device(jax.devices("cpu")[0]):
         near = jax.tree.map(jnp.asarray, design)
         far = jax.tree.map(jnp.asarray, ahead)
-        drawn = jax.tree.map(np.asarray, _draw(jax.random.key(seed), near, far, priors))
+        drawn = jax.tree.map(np.asarray, _draw(route, jax.random.key(seed), near, far, priors))
     common, here, there = drawn
     rng = np.random.default_rng(seed)
-    cells = {
-        c.LOSS: (design.loss_cell_run, design.loss_cell_curve, design.loss_cell),
-        c.ACCURACY: (design.accuracy_cell_run, design.accuracy_cell_task, design.accuracy_cell),
-    }
-    parts = []
-    for quantity, latent in ((c.LOSS, "log_latent_loss"), (c.ACCURACY, "run_mean_accuracy")):
-        run, task, row = cells[quantity]
-        scale = np.empty(len(run))
-        scale[row] = here[f"{quantity}_scale"]
-        value = here[latent][:, None] + scale[:, None] * rng.normal(
-            size=(len(run), PRIOR_CHECKPOINTS)
+    shape = len(labels.model), tasks, PRIOR_CHECKPOINTS
+    run, task, number = (index.ravel() for index in np.indices(shape))
+    progress = np.linspace(0.91, 1.0, PRIOR_CHECKPOINTS)
+    table = pd.DataFrame(
+        {c.MODEL: np.array(labels.model)[run], c.TASK: np.array(labels.task)[task]}
+    ).merge(blank.drop(columns=c.ACCURACY), on=[c.MODEL, c.TASK], how="left")
+    table[c.TOKENS] = np.round(table[c.TOKENS] * progress[number]).astype(int)
+    for quantity, (middle, scale) in here.items():
+        columns = middle.shape[1]
+        value = middle[..., None] + scale[..., None] * rng.normal(
+            size=(len(labels.model), columns, PRIOR_CHECKPOINTS)
         )
-        value = np.exp(value) if quantity == c.LOSS else np.clip(value, 0.0, 1.0)
-        part = pd.DataFrame(
-            {
-                c.MODEL: np.repeat(np.array(labels.model)[run], PRIOR_CHECKPOINTS),
-                c.TASK: np.repeat(np.array(labels.task)[task], PRIOR_CHECKPOINTS),
-                "progress": np.tile(np.linspace(0.91, 1.0, PRIOR_CHECKPOINTS), len(run)),
-                quantity: value.ravel(),
-            }
-        )
-        parts.append(part)
-    keys = [c.MODEL, c.TASK, "progress"]
-    table = parts[0].merge(parts[1], on=keys).merge(blank[[*keys[:2], c.PARAMS, c.TOKENS]])
-    table[c.TOKENS] = np.round(table[c.TOKENS] * table["progress"]).astype(int)
-    ladder = Ladder(table.drop(columns="progress"), known, name="simulated ladder")
-    words = [c.MODEL, c.PARAMS, c.TOKENS, c.TASK]
-    measured = rows[words].assign(
-        **{c.LOSS: there[c.LOSS], c.ACCURACY: np.clip(there[c.ACCURACY], 0.0, 1.0)},
+        value = np.clip(value, 0.0, 1.0) if quantity == c.ACCURACY else np.exp(value)
+        table[quantity] = np.broadcast_to(value, shape).ravel()
+    measured = rows[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK]].assign(
+        **{
+            quantity: np.broadcast_to(value, (len(targets), tasks)).ravel()
+            for quantity, value in there.items()
+        },
         **{c.CHECKPOINTS: rows[c.CHECKPOINTS]},
     )
+    measured[c.ACCURACY] = measured[c.ACCURACY].clip(0.0, 1.0)
+    ladder = Ladder(table, known, name="simulated ladder")
     population = {name: float(value) for name, value in common.items() if np.ndim(value) == 0}
     return ladder, measured, population
 
 
 # Not jitted: compiled as one, it takes longer than the draws of many ladders.
-def _draw(key: jax.Array, design: Design, ahead: Design, priors: Priors) -> tuple[dict, dict, dict]:
-    """Sites common to the ladder and its targets, those of the ladder, those of the targets."""
+def _draw(
+    route: Route, key: jax.Array, design: Design, ahead: Design, priors: Priors
+) -> tuple[dict, dict, dict]:
+    """Sites common to the ladder and its targets; per quantity, the middle and SD of the ladder's
+    checkpoints (losses in logs); what would be measured of the targets.
+    """
     first, second = jax.random.split(key)
-    drawn = handlers.trace(handlers.seed(two_stage, first)).get_trace(design, priors)
-    of_runs = (*LATENT, "run_loss_shared", "run_accuracy_shared", c.LOSS, c.ACCURACY)
+    drawn = handlers.trace(handlers.seed(route, first)).get_trace(design, priors)
+    of_runs = (*LATENT, "run_loss_shared", "run_accuracy_shared", *QUANTITIES)
     common = {
         name: site["value"]
         for name, site in drawn.items()
         if site["type"] == "sample" and name not in of_runs
     }
-    model = handlers.substitute(handlers.seed(two_stage, second), data=common)
+    model = handlers.substitute(handlers.seed(route, second), data=common)
     future = handlers.trace(model).get_trace(ahead, priors)
-    here = {name: drawn[name]["value"] for name in LATENT}
-    here |= {f"{name}_scale": drawn[name]["fn"].scale for name in (c.LOSS, c.ACCURACY)}
-    return common, here, {name: future[name]["value"] for name in (c.LOSS, c.ACCURACY)}
+    measured = [quantity for quantity in QUANTITIES if quantity in drawn]
+    here = {}
+    for quantity in measured:
+        fn = drawn[quantity]["fn"].base_dist
+        here[quantity] = fn.loc, jnp.broadcast_to(fn.scale, fn.loc.shape)
+    return common, here, {quantity: future[quantity]["value"] for quantity in measured}

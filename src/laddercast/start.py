@@ -48,7 +48,10 @@ type Pins = dict[str, Pin]
 """By latent site, as `LATENT` names them."""
 
 type Data = tuple[Design, Priors, Observed, Pins, dict[str, Any]]
-"""What the potential reads; the last is a start, for the names and shapes of sites."""
+"""What a density reads; the last is a start, for the names and shapes of sites."""
+
+type Leaves = list[Any]
+"""The arrays of `Data` alone: a compiled call spends most of its time on taking trees apart."""
 
 
 class Pinned(Reparam):  # type: ignore[misc]
@@ -81,11 +84,14 @@ def sampled(route: Route, pins: Pins) -> Callable[..., None]:
 
 
 @cache
-def potential_of(route: Route) -> Potential:
-    """Negative log density of an unconstrained position, given `Data`; one function per route."""
+def potential_of(route: Route, form: Any) -> Potential:
+    """Negative log density of an unconstrained position, given the leaves of `Data`.
 
-    def potential(position: jax.Array, data: Data) -> jax.Array:
-        design, priors, observed, pins, like = data
+    One function per route and form (tree structure of `Data`), so that it is compiled once.
+    """
+
+    def potential(position: jax.Array, leaves: Leaves) -> jax.Array:
+        design, priors, observed, pins, like = jax.tree.unflatten(form, leaves)
         sites = ravel_pytree(like)[1](position)
         return potential_energy(sampled(route, pins), (design, priors, observed), {}, sites)
 
@@ -159,24 +165,54 @@ def start(
         "accuracy_level": mean(logit, design.accuracy, -1.0),
     }
 
-    def substitute(site: dict[str, Any]) -> Any:
-        if not is_latent(site):
-            return None
-        name = site["name"]
-        if name.removesuffix("_base") in LATENT:
-            return jnp.zeros(site["fn"].shape())
-        return values[name] if name in values else _middle(site["fn"])
-
-    trace = trace_of(sampled(route, pins), substitute, design, priors, observed)
-    latent = {name: site for name, site in trace.items() if is_latent(site)}
-    tasks = np.arange(len(design.chance))
-    like, groups = {}, {}
-    for name, site in latent.items():
-        like[name] = dist.biject_to(site["fn"].support).inv(jnp.asarray(site["value"]))
-        per_task = any(frame.name == "task" for frame in site["cond_indep_stack"])
-        groups[name] = np.broadcast_to(tasks if per_task else -1, np.shape(like[name]))
+    like = _unconstrained(route)(values, design, priors, observed, pins)
+    plates = _plates(route, design, priors)
+    groups = {}
+    for name, value in like.items():
+        site = name.removesuffix("_base").removesuffix("_decentered")
+        group = np.arange(len(design.chance)) if "task" in plates[site] else -1
+        groups[name] = np.broadcast_to(group, np.shape(value))
     ordered = [groups[name].ravel() for name in sorted(groups)]  # as ravel_pytree has them
     return like, np.concatenate(ordered)
+
+
+@cache
+def _unconstrained(route: Route) -> Callable[..., dict[str, jax.Array]]:
+    """Compiled: the unconstrained values of all latent sites, those given and prior means."""
+
+    def unconstrained(
+        values: dict, design: Design, priors: Priors, observed: Observed, pins: Pins
+    ) -> dict[str, jax.Array]:
+        def substitute(site: dict[str, Any]) -> Any:
+            if not is_latent(site):
+                return None
+            name = site["name"]
+            if name.removesuffix("_base") in LATENT:
+                return jnp.zeros(site["fn"].shape())
+            return values[name] if name in values else _middle(site["fn"])
+
+        trace = trace_of(sampled(route, pins), substitute, design, priors, observed)
+        return {
+            name: dist.biject_to(site["fn"].support).inv(jnp.asarray(site["value"]))
+            for name, site in trace.items()
+            if is_latent(site)
+        }
+
+    return jax.jit(unconstrained)
+
+
+def _plates(route: Route, design: Design, priors: Priors) -> dict[str, set[str]]:
+    """The plates that each site of a route lies in."""
+    found = {}
+
+    def look(design: Design, priors: Priors) -> None:
+        trace = handlers.trace(handlers.seed(route, jax.random.key(0))).get_trace(design, priors)
+        for name, site in trace.items():
+            if site["type"] == "sample":
+                found[name] = {frame.name for frame in site["cond_indep_stack"]}
+
+    jax.eval_shape(look, design, priors)
+    return found
 
 
 def _middle(fn: dist.Distribution) -> Any:
@@ -223,8 +259,9 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data], tuple[jax.Array, Data]
             name: pin._replace(mean=trace[name]["value"]) if name in trace else pin
             for name, pin in pins.items()
         }
-        expected = {name: jnp.broadcast_to(x, getattr(observed, name).shape)
-                    for name, x in expected.items()}
+        expected = {
+            name: jnp.broadcast_to(x, getattr(observed, name).shape) for name, x in expected.items()
+        }
         moved = design, priors, observed._replace(**expected), pinned, like
         return ravel_pytree(rest)[0], moved
 
@@ -278,15 +315,15 @@ class Gradient:
 
 
 def conditional_mode(
-    route: Route, like: dict[str, Any], data: Any, group: np.ndarray
+    potential: Potential, like: dict[str, Any], leaves: Leaves, group: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mode given the prior medians of noise scales, and the scale of each coordinate there.
 
     The joint mode is of no use: it lies where noise scales are too small by far.
     """
-    gradient = Gradient(potential_of(route), group)
+    gradient = Gradient(potential, group)
     position = np.asarray(ravel_pytree(like)[0])
-    diagonal = [gradient.difference(position, i, 1e-6, data)[i] for i in range(len(position))]
+    diagonal = [gradient.difference(position, i, 1e-6, leaves)[i] for i in range(len(position))]
     scale = 1 / np.sqrt(np.maximum(np.abs(diagonal), 0.5))
     fixed = {
         name: np.full(np.shape(value), any(word in name for word in NOISE) and "shared" not in name)
@@ -295,7 +332,7 @@ def conditional_mode(
     step = np.where(np.asarray(ravel_pytree(fixed)[0]), 0.0, scale)
 
     def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = gradient(position + step * x, data)
+        value, slope = gradient(position + step * x, leaves)
         return value, slope * step
 
     best = minimize(
@@ -324,10 +361,11 @@ def standardised(
     extra: np.ndarray,
 ) -> Geometry:
     """Standard coordinates from the curvature at rest around this position, plus `extra`."""
-    gradient = Gradient(potential_of(route), group)
-    rest, at_rest = _at_rest(route)(position, data)
-    rest = np.asarray(rest)
-    columns = [gradient.difference(rest, i, 1e-3 * scale[i], at_rest) for i in range(len(rest))]
+    moved, at_rest = _at_rest(route)(jnp.asarray(position), data)
+    rest = np.asarray(moved)
+    leaves, form = jax.tree.flatten(at_rest)
+    gradient = Gradient(potential_of(route, form), group)
+    columns = [gradient.difference(rest, i, 1e-3 * scale[i], leaves) for i in range(len(rest))]
     curvature = np.array(columns)
     curvature = (curvature + curvature.T) / 2 + np.diag(extra)
     return jax.tree.map(jnp.asarray, geometry(curvature, group))
