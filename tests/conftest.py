@@ -49,3 +49,24 @@ def small_table() -> pd.DataFrame:
                         }
                     )
     return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def wide_table(small_table: pd.DataFrame) -> pd.DataFrame:
+    """With three lengths, of which the two shorter make a ladder; sizes of 200M to 800M."""
+    longer = small_table[small_table["model"].str.endswith("-100")].copy()
+    longer["model"] = longer["model"].str.replace("-100", "-200")
+    longer["tokens"] *= 2
+    return pd.concat([small_table, longer], ignore_index=True)
+
+
+@pytest.fixture
+def rerun_table(wide_table: pd.DataFrame) -> pd.DataFrame:
+    """With a second run of two models, one of them half a percent shorter."""
+    again = wide_table[wide_table["model"].isin(["200M-20", "800M-100"])].copy()
+    again["accuracy"] *= 0.99
+    shorter = again["model"] == "800M-100"
+    again["tokens"] = again["tokens"].where(~shorter, (0.995 * again["tokens"]).round())
+    again["tokens"] = again["tokens"].astype(int)
+    again["model"] += "-rerun"
+    return pd.concat([wide_table, again], ignore_index=True)
