@@ -1,9 +1,11 @@
 import os
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 SIZES = (200e6, 400e6, 800e6)
 TOKENS_PER_PARAM = (20, 100)
@@ -70,3 +72,45 @@ def rerun_table(wide_table: pd.DataFrame) -> pd.DataFrame:
     again["tokens"] = again["tokens"].astype(int)
     again["model"] += "-rerun"
     return pd.concat([wide_table, again], ignore_index=True)
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Ladders given to `fit`, with a quick stand-in for it: forecasts about what it was shown.
+
+    The same stands in for the bootstrap.
+    Of a ladder of 4 rungs or fewer the stand-in says that it has not converged.
+    """
+    from laddercast.ladder import read_targets
+
+    # The package's attribute of this name is the function.
+    module = import_module("laddercast.backtest")
+    given = []
+
+    def fit(ladder, **settings):
+        given.append(ladder)
+        return ladder
+
+    def forecast(ladder, targets, *, seed):
+        table = read_targets(targets)
+        table = table[table["task"].isin(ladder.tasks.index)]
+        rng = np.random.default_rng(seed)
+        centers = ladder.table.groupby("task")[["loss", "accuracy"]].mean().loc[table["task"]]
+        coords = {
+            word: ("row", table[word].to_numpy()) for word in ("model", "task", "params", "tokens")
+        }
+        dims = ("chain", "draw", "row")
+        names = ("loss", "accuracy")
+        draws = {q: centers[q].to_numpy() + rng.normal(0, 0.01, (2, 50, len(table))) for q in names}
+        groups = {
+            "predictions": xr.Dataset({q: (dims, draws[q]) for q in names}, coords=coords),
+            "measured": xr.Dataset({q: ("row", table[q].to_numpy(float)) for q in names}),
+        }
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs["converged"] = int(len(ladder.models) > 4)
+        return tree
+
+    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(module, "forecast", forecast)
+    monkeypatch.setattr(module, "bootstrap", forecast)
+    return given

@@ -7,7 +7,7 @@ import xarray as xr
 
 from laddercast.backtest import backtest, how_much_ladder, score_backtest
 from laddercast.baseline import baseline
-from laddercast.ladder import Ladder, read_ladder, read_targets
+from laddercast.ladder import read_ladder
 from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
 from laddercast.score import score_cells
 
@@ -16,44 +16,6 @@ module = import_module("laddercast.backtest")
 
 ALL_KINDS = ("sizes", "lengths", "one-size", "one-task", "reruns")
 SHORT = {"chains": 2, "warmup": 100, "draws": 100, "progress": False}
-
-
-@pytest.fixture
-def fits(monkeypatch) -> list[Ladder]:
-    """Ladders given to `fit`, with a quick stand-in for it: forecasts about what it was shown.
-
-    The same stands in for the bootstrap.
-    Of a ladder of 4 rungs or fewer the stand-in says that it has not converged.
-    """
-    given = []
-
-    def fit(ladder, **settings):
-        given.append(ladder)
-        return ladder
-
-    def forecast(ladder, targets, *, seed):
-        table = read_targets(targets)
-        table = table[table["task"].isin(ladder.tasks.index)]
-        rng = np.random.default_rng(seed)
-        centers = ladder.table.groupby("task")[["loss", "accuracy"]].mean().loc[table["task"]]
-        coords = {
-            word: ("row", table[word].to_numpy()) for word in ("model", "task", "params", "tokens")
-        }
-        dims = ("chain", "draw", "row")
-        names = ("loss", "accuracy")
-        draws = {q: centers[q].to_numpy() + rng.normal(0, 0.01, (2, 50, len(table))) for q in names}
-        groups = {
-            "predictions": xr.Dataset({q: (dims, draws[q]) for q in names}, coords=coords),
-            "measured": xr.Dataset({q: ("row", table[q].to_numpy(float)) for q in names}),
-        }
-        tree = xr.DataTree.from_dict(groups)
-        tree.attrs["converged"] = int(len(ladder.models) > 4)
-        return tree
-
-    monkeypatch.setattr(module, "fit", fit)
-    monkeypatch.setattr(module, "forecast", forecast)
-    monkeypatch.setattr(module, "bootstrap", forecast)
-    return given
 
 
 def changed(table, models):

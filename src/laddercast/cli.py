@@ -482,20 +482,19 @@ def _print_beside(scores: "pd.DataFrame") -> None:
     from laddercast.backtest import METHODS
 
     scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
-    by_method = {name: of.set_index("held_out") for name, of in scores.groupby("method")}
-    ours = by_method[METHODS[0]].copy()
+    ours = scores[scores["method"] == METHODS[0]].reset_index(drop=True)
     fewer = False
     for name in METHODS[1:]:
-        if name not in by_method:
-            continue
-        rival = by_method[name].reindex(ours.index)
-        part = (rival["cells"] < ours["cells"]).to_numpy()
+        rival = scores[scores["method"] == name].set_index("held_out").reindex(ours["held_out"])
+        part = rival["cells"].to_numpy() < ours["cells"].to_numpy()
         fewer |= part.any()
-        texts = [f"{crps:.2f}{'*' * some}" for crps, some in zip(rival["crps"], part, strict=True)]
-        ours[name] = [text if text != "nan" else "-" for text in texts]
+        ours[name] = [
+            "-" if crps != crps else f"{crps:.2f}" + "*" * int(some)
+            for crps, some in zip(rival["crps"], part, strict=True)
+        ]
     heads = {"baseline": "published", "bootstrap": "its bootstrap"}
     more = {heads.get(name, name.replace("_", " ")): (name, "") for name in METHODS[1:]}
-    _print_scores(ours.reset_index(), "held_out", {k: v for k, v in more.items() if v[0] in ours})
+    _print_scores(ours, "held_out", more)
     print("published to lowest loss rung: their CRPS; that of a point is its error")
     if fewer:
         print("* of the cells it can forecast; ours on the same cells: scores.csv, laddercast_crps")

@@ -312,7 +312,7 @@ def _error_by_distance(ax: Axes, cells: pd.DataFrame) -> dict[str, Line2D]:
         if column in cells and cells[column].notna().any():
             # Of a half decade with a cell that a method cannot forecast, its mean is of others.
             means = cells.groupby(places)[column].mean().dropna()
-            ax.plot(means.index, means, "k", ls=style, marker="o", ms=2.5, lw=1.3)
+            ax.plot(means.index, means, color="black", ls=style, marker="o", ms=2.5, lw=1.3)
             handles[label] = _line("black", style, label)
     ax.set(xlabel="decades of compute beyond the rungs", ylim=(0, None))
     return handles
