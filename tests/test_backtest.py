@@ -74,20 +74,23 @@ def test_named_rungs_are_the_only_fold_unless_kinds_are_given(wide_table):
 
 @pytest.mark.filterwarnings("ignore:fold one-task.* two_step gives NaN")
 @pytest.mark.usefixtures("fits")
-def test_distance_is_of_compute_beyond_the_rungs_of_the_task(wide_table):
-    small = wide_table.assign(params=wide_table["params"].where(wide_table["params"] > 3e8, 10**7))
-    table = backtest(read_ladder(small), folds=["sizes", "one-size", "one-task"])
-    by_fold = table.drop_duplicates(["kind", "model"]).set_index(["kind", "model"])
-    decades = by_fold["decades"]
-    # The largest fitted of all tasks is the 400M at 200 tokens per parameter (of its 4e8)...
-    assert decades["sizes", "800M-200"] == pytest.approx(np.log10(4))
-    assert decades["sizes", "800M-20"] == pytest.approx(np.log10(0.4))
-    assert decades["one-size", "400M-200"] == pytest.approx(-np.log10(4))
-    # ...and of a task on few rungs, the small model of as many tokens as 200M at 200.
-    assert decades["one-task", "800M-200"] == pytest.approx(np.log10(80 * 4))
-    expected = np.where(decades <= 0, "inside", np.where(decades < 1, "near", "far"))
-    assert list(by_fold["distance"]) == list(expected)
-    assert set(expected) == {"inside", "near", "far"}
+def test_distance_is_beyond_the_rungs_of_the_task(rerun_table):
+    table = backtest(read_ladder(rerun_table), folds=ALL_KINDS)
+    cells = table.drop_duplicates(["kind", "model"]).set_index(["kind", "model"])
+    expected = {
+        ("sizes", "800M-200"): (4, "near"),  # times the compute of 400M-200
+        ("sizes", "800M-20"): (4 / 10, "near"),  # cheaper than that, but larger
+        ("lengths", "800M-200"): (2, "near"),
+        ("lengths", "200M-200"): (1 / 8, "near"),  # cheaper than 800M-100, but longer
+        ("one-size", "400M-200"): (1 / 4, "inside"),
+        ("one-size", "200M-200"): (1 / 16, "inside"),
+        ("one-task", "800M-200"): (16, "far"),  # this task was fitted up to 200M-200
+        ("one-task", "400M-200"): (4, "near"),
+        ("reruns", "800M-100-rerun"): (0.995 / 2, "inside"),
+    }
+    for cell, (times, distance) in expected.items():
+        assert cells.loc[cell, "decades"] == pytest.approx(np.log10(times), abs=1e-6)
+        assert cells.loc[cell, "distance"] == distance
 
 
 @pytest.mark.usefixtures("fits")

@@ -12,10 +12,11 @@ import xarray as xr
 from laddercast import columns as c
 from laddercast.baseline import baseline
 from laddercast.design import loss_column
-from laddercast.folds import DEFAULT, NAMED, Fold, cut, cut_folds, levels
+from laddercast.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
 from laddercast.forecast import forecast
 from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_targets
+from laddercast.noise import SAME_LENGTH
 from laddercast.progress import with_progress
 from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
 from laddercast.score import INTERVALS, UNITS, score_cells, summarise
@@ -62,8 +63,9 @@ def backtest(
     warned of and left out; ValueError if none is left or the named one cannot be.
 
     One row per fold x quantity x model x task: `kind`, `fold`, the columns of `score_cells`;
-    `decades` (log10 of params x tokens over the largest that was fitted with this task) and
-    `distance` (`inside` up to 0, `near` below 1, else `far`); point forecasts `baseline` (the
+    `decades` (log10 of params x tokens over the largest that was fitted of this task) and
+    `distance` (`far` from 1 decade; `inside` if it has no more params, tokens per parameter or
+    compute than were fitted, within 1 %; else `near`); point forecasts `baseline` (the
     published method's), `best_rung` and `lowest_loss_rung` from the same rungs, each with its
     absolute `_error`; `bootstrap`, the median of the published method's, with `_error, _crps` and
     `_inside.., _width..`; all in points for accuracy and NaN where a method gives none;
@@ -79,10 +81,7 @@ def backtest(
         cells = score_cells(forecasted)
         cells.insert(0, "kind", fold.kind)
         cells.insert(1, "fold", fold.name)
-        cells["decades"] = _decades(cells, fold.rungs)
-        cells["distance"] = np.select(
-            [cells["decades"] <= 0, cells["decades"] < FAR], DISTANCES[:2], DISTANCES[2]
-        )
+        cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
         cells = _with_rivals(cells, fold, seed)
         cells["ladder_flops"] = flops[fold.rungs.models].sum()
         cells["target_flops"] = cells[c.MODEL].map(flops)
@@ -201,12 +200,20 @@ def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
             yield f"{word} <= {level:.3g}", rungs
 
 
-def _decades(cells: pd.DataFrame, rungs: Ladder) -> pd.Series:
-    """How far each cell lies beyond the largest compute that its task was fitted on."""
-    table = rungs.table
-    compute = table[c.PARAMS].astype(float) * table[c.TOKENS]
-    largest = compute.groupby(table[c.TASK]).max()
-    return np.log10(cells[c.PARAMS].astype(float) * cells[c.TOKENS] / cells[c.TASK].map(largest))
+def _distances(cells: pd.DataFrame, rungs: Ladder) -> tuple[pd.Series, np.ndarray]:
+    """How far each cell lies beyond what its task was fitted on: decades of compute, and a word."""
+    fitted, asked = _extents(rungs.table), _extents(cells)
+    largest = fitted.groupby(rungs.table[c.TASK]).max().loc[cells[c.TASK]]
+    beyond = asked / largest.set_axis(cells.index)
+    # A small model trained for longer than any rung is no interpolation, however cheap it was.
+    inside = (beyond < 1 + SAME_LENGTH).all(axis=1)
+    decades = np.log10(beyond["compute"])
+    return decades, np.select([inside, decades < FAR], DISTANCES[:2], DISTANCES[2])
+
+
+def _extents(table: pd.DataFrame) -> pd.DataFrame:
+    params, tokens = table[c.PARAMS].astype(float), table[c.TOKENS].astype(float)
+    return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
 
 
 def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
