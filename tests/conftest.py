@@ -1,9 +1,11 @@
 import os
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 SIZES = (200e6, 400e6, 800e6)
 TOKENS_PER_PARAM = (20, 100)
@@ -49,3 +51,66 @@ def small_table() -> pd.DataFrame:
                         }
                     )
     return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def wide_table(small_table: pd.DataFrame) -> pd.DataFrame:
+    """With three lengths, of which the two shorter make a ladder; sizes of 200M to 800M."""
+    longer = small_table[small_table["model"].str.endswith("-100")].copy()
+    longer["model"] = longer["model"].str.replace("-100", "-200")
+    longer["tokens"] *= 2
+    return pd.concat([small_table, longer], ignore_index=True)
+
+
+@pytest.fixture
+def rerun_table(wide_table: pd.DataFrame) -> pd.DataFrame:
+    """With a second run of two models, one of them half a percent shorter."""
+    again = wide_table[wide_table["model"].isin(["200M-20", "800M-100"])].copy()
+    again["accuracy"] *= 0.99
+    shorter = again["model"] == "800M-100"
+    again["tokens"] = again["tokens"].where(~shorter, (0.995 * again["tokens"]).round())
+    again["tokens"] = again["tokens"].astype(int)
+    again["model"] += "-rerun"
+    return pd.concat([wide_table, again], ignore_index=True)
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Ladders given to `fit`, with a quick stand-in for it: forecasts about what it was shown.
+
+    The same stands in for the bootstrap.
+    Of a ladder of 4 rungs or fewer the stand-in says that it has not converged.
+    """
+    from laddercast.ladder import read_targets
+
+    # The package's attribute of this name is the function.
+    module = import_module("laddercast.backtest")
+    given = []
+
+    def fit(ladder, **settings):
+        given.append(ladder)
+        return ladder
+
+    def forecast(ladder, targets, *, seed):
+        table = read_targets(targets)
+        table = table[table["task"].isin(ladder.tasks.index)]
+        rng = np.random.default_rng(seed)
+        centers = ladder.table.groupby("task")[["loss", "accuracy"]].mean().loc[table["task"]]
+        coords = {
+            word: ("row", table[word].to_numpy()) for word in ("model", "task", "params", "tokens")
+        }
+        dims = ("chain", "draw", "row")
+        names = ("loss", "accuracy")
+        draws = {q: centers[q].to_numpy() + rng.normal(0, 0.01, (2, 50, len(table))) for q in names}
+        groups = {
+            "predictions": xr.Dataset({q: (dims, draws[q]) for q in names}, coords=coords),
+            "measured": xr.Dataset({q: ("row", table[q].to_numpy(float)) for q in names}),
+        }
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs["converged"] = int(len(ladder.models) > 4)
+        return tree
+
+    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(module, "forecast", forecast)
+    monkeypatch.setattr(module, "bootstrap", forecast)
+    return given

@@ -7,57 +7,15 @@ import xarray as xr
 
 from laddercast.backtest import backtest, how_much_ladder, score_backtest
 from laddercast.baseline import baseline
-from laddercast.ladder import Ladder, read_ladder, read_targets
+from laddercast.ladder import read_ladder
+from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
+from laddercast.score import score_cells
 
 # The package's attribute of this name is the function.
 module = import_module("laddercast.backtest")
 
+ALL_KINDS = ("sizes", "lengths", "one-size", "one-task", "reruns")
 SHORT = {"chains": 2, "warmup": 100, "draws": 100, "progress": False}
-
-
-@pytest.fixture
-def fits(monkeypatch) -> list[Ladder]:
-    """Ladders given to `fit`, with a quick stand-in for it: forecasts about what it was shown.
-
-    Of a ladder of 4 rungs or fewer the stand-in says that it has not converged.
-    """
-    given = []
-
-    def fit(ladder, **settings):
-        given.append(ladder)
-        return ladder
-
-    def forecast(ladder, targets, *, seed):
-        table = read_targets(targets)
-        table = table[table["task"].isin(ladder.tasks.index)]
-        rng = np.random.default_rng(seed)
-        centers = ladder.table.groupby("task")[["loss", "accuracy"]].mean().loc[table["task"]]
-        coords = {
-            word: ("row", table[word].to_numpy()) for word in ("model", "task", "params", "tokens")
-        }
-        dims = ("chain", "draw", "row")
-        names = ("loss", "accuracy")
-        draws = {q: centers[q].to_numpy() + rng.normal(0, 0.01, (2, 50, len(table))) for q in names}
-        groups = {
-            "predictions": xr.Dataset({q: (dims, draws[q]) for q in names}, coords=coords),
-            "measured": xr.Dataset({q: ("row", table[q].to_numpy(float)) for q in names}),
-        }
-        tree = xr.DataTree.from_dict(groups)
-        tree.attrs["converged"] = int(len(ladder.models) > 4)
-        return tree
-
-    monkeypatch.setattr(module, "fit", fit)
-    monkeypatch.setattr(module, "forecast", forecast)
-    return given
-
-
-@pytest.fixture
-def wide_table(small_table):
-    """With three lengths, of which the two shorter make a ladder; sizes of 200M to 800M."""
-    longer = small_table[small_table["model"].str.endswith("-100")].copy()
-    longer["model"] = longer["model"].str.replace("-100", "-200")
-    longer["tokens"] *= 2
-    return pd.concat([small_table, longer], ignore_index=True)
 
 
 def changed(table, models):
@@ -74,73 +32,120 @@ def run_flops(table, models):
     return 6.0 * (ends["params"].astype(float) * ends["tokens"]).sum()
 
 
+def cells_of(table):
+    return set(table[["model", "task"]].itertuples(index=False, name=None))
+
+
 @pytest.mark.usefixtures("fits")
-def test_splits_hold_out_the_largest_size_and_the_longest_runs(wide_table):
+def test_default_folds_roll_over_sizes_and_lengths(wide_table):
     table = backtest(read_ladder(wide_table))
-    held_out = table.groupby("split")["model"].unique().map(set).to_dict()
+    held_out = table.groupby(["kind", "fold"])["model"].unique().map(set).to_dict()
     assert held_out == {
-        "largest size": {"800M-20", "800M-100", "800M-200"},
-        "longest runs": {"200M-200", "400M-200", "800M-200"},
+        ("sizes", "params <= 4e+08"): {"800M-20", "800M-100", "800M-200"},
+        ("lengths", "tokens per parameter <= 100"): {"200M-200", "400M-200", "800M-200"},
     }
-    assert (table.groupby(["split", "model", "task", "quantity"]).size() == 1).all()
+    assert (table.groupby(["fold", "model", "task", "quantity"]).size() == 1).all()
     assert len(table) == 2 * 3 * 2 * 2
 
 
-def test_no_held_out_rung_reaches_the_fit(wide_table, fits):
-    table = backtest(read_ladder(wide_table))
-    assert len(fits) == 2
-    for ladder, split in zip(fits, ("largest size", "longest runs"), strict=True):
-        out = set(table.loc[table["split"] == split, "model"])
-        assert out | set(ladder.models) == set(wide_table["model"])
-        assert not out & set(ladder.table["model"])
+@pytest.mark.filterwarnings("ignore:fold one-task.* two_step gives NaN")
+def test_no_held_out_cell_reaches_a_fit(rerun_table, fits):
+    table = backtest(read_ladder(rerun_table), folds=ALL_KINDS)
+    by_fold = list(table.groupby(["kind", "fold"], sort=False))
+    assert {kind for (kind, _), _ in by_fold} == set(ALL_KINDS)
+    assert len(fits) == len(by_fold)
+    for ladder, (_, cells) in zip(fits, by_fold, strict=True):
+        assert not cells_of(cells) & cells_of(ladder.table)
+        assert cells_of(cells) | cells_of(ladder.table) == cells_of(rerun_table)
 
 
 @pytest.mark.usefixtures("fits")
-def test_named_rungs_are_the_only_split(small_table):
-    ladder = read_ladder(small_table)
-    names = ["800M-100"]
+def test_named_rungs_are_the_only_fold_unless_kinds_are_given(wide_table):
+    ladder = read_ladder(wide_table)
+    names = ["800M-200"]
     table = backtest(ladder, hold_out=names)
-    assert set(table["split"]) == {"named rungs"}
+    assert set(table["kind"]) == {"named"}
     assert set(table["model"]) == set(names)
+    table = backtest(ladder, hold_out=names, folds=["largest-size"])
+    assert list(table["kind"].unique()) == ["named", "largest-size"]
     with pytest.raises(ValueError, match="no such model: 7B"):
         backtest(ladder, hold_out=["7B"])
 
 
+@pytest.mark.filterwarnings("ignore:fold one-task.* two_step gives NaN")
 @pytest.mark.usefixtures("fits")
-def test_baseline_is_that_of_the_rungs_fitted(small_table):
+def test_distance_is_beyond_the_rungs_of_the_task(rerun_table):
+    table = backtest(read_ladder(rerun_table), folds=ALL_KINDS)
+    cells = table.drop_duplicates(["kind", "model"]).set_index(["kind", "model"])
+    expected = {
+        ("sizes", "800M-200"): (4, "near"),  # times the compute of 400M-200
+        ("sizes", "800M-20"): (4 / 10, "near"),  # cheaper than that, but larger
+        ("lengths", "800M-200"): (2, "near"),
+        ("lengths", "200M-200"): (1 / 8, "near"),  # cheaper than 800M-100, but longer
+        ("one-size", "400M-200"): (1 / 4, "inside"),
+        ("one-size", "200M-200"): (1 / 16, "inside"),
+        ("one-task", "800M-200"): (16, "far"),  # this task was fitted up to 200M-200
+        ("one-task", "400M-200"): (4, "near"),
+        ("reruns", "800M-100-rerun"): (0.995 / 2, "inside"),
+    }
+    for cell, (times, distance) in expected.items():
+        assert cells.loc[cell, "decades"] == pytest.approx(np.log10(times), abs=1e-6)
+        assert cells.loc[cell, "distance"] == distance
+
+
+@pytest.mark.usefixtures("fits")
+def test_rivals_are_those_of_the_rungs_fitted(small_table, monkeypatch):
+    monkeypatch.setattr(module, "bootstrap", bootstrap)
     ladder = read_ladder(small_table)
     rungs, held_out = ladder.split(hold_out=["800M-100"])
-    published = baseline(rungs, held_out, ["two_step"]).set_index(["task", "quantity"])["q50"]
-    table = backtest(ladder, hold_out=["800M-100"]).set_index(["task", "quantity"])
-    assert published.notna().all()
-    for cell, q50 in published.items():
-        unit = 100 if cell[1] == "accuracy" else 1
-        assert table.loc[cell, "baseline"] == pytest.approx(unit * q50)
-        off = unit * abs(q50 - held_out.set_index("task").loc[cell[0], cell[1]])
-        assert table.loc[cell, "baseline_error"] == pytest.approx(off)
+    resampled = score_cells(bootstrap(rungs, held_out, seed=3)).set_index(["task", "quantity"])
+    table = backtest(ladder, hold_out=["800M-100"], seed=3).set_index(["task", "quantity"])
+    points = {
+        "baseline": baseline(rungs, held_out, ["two_step"]),
+        "best_rung": best_rung(rungs, held_out),
+        "lowest_loss_rung": lowest_loss_rung(rungs, held_out),
+    }
+    for name, point in points.items():
+        for cell, q50 in point.set_index(["task", "quantity"])["q50"].items():
+            unit = 100 if cell[1] == "accuracy" else 1
+            assert table.loc[cell, name] == pytest.approx(unit * q50)
+            off = unit * abs(q50 - held_out.set_index("task").loc[cell[0], cell[1]])
+            assert table.loc[cell, f"{name}_error"] == pytest.approx(off)
+    assert table.xs("loss", level="quantity")["best_rung"].isna().all()
+    for name in ("error", "crps", "inside80", "width80"):
+        np.testing.assert_allclose(
+            table[f"bootstrap_{name}"].astype(float), resampled[name].loc[table.index].astype(float)
+        )
 
 
 @pytest.mark.usefixtures("fits")
-def test_a_baseline_that_cannot_be_computed_is_nan(small_table):
+def test_a_rival_that_cannot_forecast_is_nan_and_has_no_score(small_table, monkeypatch):
+    monkeypatch.setattr(module, "bootstrap", bootstrap)
     ladder = read_ladder(small_table)
     with (
-        pytest.warns(UserWarning, match="no split `longest runs`: what it leaves cannot be fitted"),
-        pytest.warns(UserWarning, match="two_step gives NaN"),
+        pytest.warns(UserWarning, match="no fold `lengths`: what is left cannot be fitted"),
+        pytest.warns(UserWarning, match="fold sizes, params <= 4e.08: easy: two_step gives NaN"),
     ):
         table = backtest(ladder)
-    assert set(table["split"]) == {"largest size"}
-    assert table["baseline"].isna().all()
-    assert score_backtest(table)["baseline_error"].isna().all()
-    assert score_backtest(table)["error"].notna().all()
+    assert set(table["kind"]) == {"sizes"}
+    nowhere = [name for name in table if name.startswith(("baseline", "bootstrap"))]
+    assert len(nowhere) == 2 + 9
+    assert table[nowhere].isna().all(axis=None)
+    scores = score_backtest(table)
+    assert set(scores["method"]) == {"laddercast", "best_rung", "lowest_loss_rung"}
+    assert scores["error"].notna().all()
 
 
 @pytest.mark.usefixtures("fits")
-def test_a_ladder_without_splits_says_why(small_table):
+def test_a_ladder_without_folds_says_why(small_table, fits):
     few = small_table[~small_table["model"].isin(["800M-20", "800M-100"])]
-    with pytest.raises(ValueError, match="no split `largest size`") as error:
+    with pytest.raises(ValueError, match="no fold `sizes`") as error:
         backtest(read_ladder(few))
-    assert "no split `longest runs`" in str(error.value)
+    assert "no fold `lengths`" in str(error.value)
     assert "hold_out" in str(error.value)
+    with pytest.raises(ValueError, match="no such folds: tasks; there are sizes, lengths"):
+        backtest(read_ladder(few), folds=["sizes", "tasks"])
+    assert not fits
 
 
 @pytest.mark.usefixtures("fits")
@@ -158,19 +163,84 @@ def test_compute_is_of_whole_runs(small_table):
             np.testing.assert_allclose(target, factor * run_flops(table, [name]))
 
 
-@pytest.mark.usefixtures("fits")
-def test_summary_by_split_marks_what_has_not_converged(wide_table):
-    found = backtest(read_ladder(wide_table))
-    found.loc[found["split"] == "longest runs", "converged"] = 0
-    scores = score_backtest(found)
-    assert list(scores["task"]) == ["easy", "hard", "all"] * 4
-    assert list(scores["split"]) == ["largest size"] * 6 + ["longest runs"] * 6
-    assert list(scores["converged"]) == [1] * 6 + [0] * 6
-    cells = found[(found["split"] == "largest size") & (found["quantity"] == "accuracy")]
-    overall = scores[(scores["split"] == "largest size") & (scores["quantity"] == "accuracy")]
-    assert overall["error"].iloc[-1] == pytest.approx(cells["error"].mean())
-    assert overall["baseline_error"].iloc[-1] == pytest.approx(cells["baseline_error"].mean())
-    assert overall["cover80"].iloc[-1] == pytest.approx(cells["inside80"].mean())
+def scored_cells():
+    """Cells of two kinds at three distances; the published method lacks the task `hard` far out."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"kind": kind, "distance": distance, "quantity": quantity, "task": task}
+        for kind in ("lengths", "sizes")
+        for distance in ("far", "near", "inside")
+        for quantity in ("loss", "accuracy")
+        for task in ("easy", "hard")
+        for _ in range(3)
+    ]
+    table = pd.DataFrame(rows).assign(converged=1)
+    for method in ("", "bootstrap_"):
+        for name in ("error", "crps", "width50", "width80", "width95"):
+            table[method + name] = rng.uniform(1, 2, len(table))
+        for level in (50, 80, 95):
+            table[f"{method}inside{level}"] = rng.uniform(size=len(table)) < 0.5
+    table["baseline_error"] = rng.uniform(1, 2, len(table))
+    lacking = (table["task"] == "hard") & (table["distance"] == "far")
+    table.loc[lacking, "baseline_error"] = np.nan
+    return table
+
+
+def test_scores_are_means_over_the_cells_of_kind_and_distance():
+    table = scored_cells()
+    keys = ["kind", "distance", "method", "quantity", "task"]
+    scores = score_backtest(table).set_index(keys)
+    assert scores.index.is_unique
+    for kind, distance in (("sizes", "near"), ("lengths", "far"), ("pooled", "inside")):
+        here = (table["distance"] == distance) & table["kind"].isin(
+            ["sizes", "lengths"] if kind == "pooled" else [kind]
+        )
+        cells = table[here & (table["quantity"] == "accuracy")]
+        ours = scores.loc[(kind, distance, "laddercast", "accuracy", "all")]
+        assert ours["cells"] == len(cells)
+        assert ours["error"] == pytest.approx(cells["error"].mean())
+        assert ours["cover80"] == pytest.approx(cells["inside80"].mean())
+        resampled = scores.loc[(kind, distance, "bootstrap", "accuracy", "all")]
+        assert resampled["crps"] == pytest.approx(cells["bootstrap_crps"].mean())
+        assert resampled["cover80"] == pytest.approx(cells["bootstrap_inside80"].mean())
+        easy = scores.loc[(kind, distance, "laddercast", "accuracy", "easy")]
+        assert easy["crps"] == pytest.approx(cells.loc[cells["task"] == "easy", "crps"].mean())
+
+
+def test_a_rival_is_scored_beside_us_on_the_cells_that_it_has():
+    table = scored_cells()
+    scores = score_backtest(table).set_index(["kind", "distance", "method", "quantity", "task"])
+    point = scores.loc[("pooled", "far", "baseline", "accuracy", "all")]
+    cells = table[(table["distance"] == "far") & (table["quantity"] == "accuracy")]
+    cells = cells[cells["task"] == "easy"]
+    assert point["cells"] == len(cells) == 6
+    assert point["error"] == point["crps"] == pytest.approx(cells["baseline_error"].mean())
+    assert point["laddercast_error"] == pytest.approx(cells["error"].mean())
+    assert point["laddercast_crps"] == pytest.approx(cells["crps"].mean())
+    assert np.isnan(point[["cover80", "width80"]].astype(float)).all()
+
+
+def test_scores_come_by_kind_from_inside_to_far_with_ours_first():
+    scores = score_backtest(scored_cells())
+    groups = scores[["kind", "distance"]].drop_duplicates()
+    distances = ["inside", "near", "far"]
+    assert list(groups["kind"]) == ["lengths"] * 3 + ["sizes"] * 3 + ["pooled"] * 3
+    assert list(groups["distance"]) == distances * 3
+    first = scores.groupby(["kind", "distance"], sort=False)["method"].first()
+    assert set(first) == {"laddercast"}
+    of_ours = scores[scores["method"] == "laddercast"]
+    assert list(of_ours["task"]) == ["easy", "hard", "all"] * 2 * 9
+
+
+def test_scores_mark_what_has_not_converged():
+    table = scored_cells()
+    table.loc[table.index[table["kind"] == "sizes"][0], "converged"] = 0  # one is enough
+    scores = score_backtest(table)
+    loss = scores[(scores["quantity"] == "loss") & (scores["distance"] == "far")]
+    of_ours = loss[(loss["method"] == "laddercast") & (loss["task"] == "all")]
+    assert of_ours.set_index("kind")["converged"].to_dict() == {
+        "lengths": 1, "sizes": 0, "pooled": 0
+    }  # fmt: skip
 
 
 def test_how_much_ladder_drops_sizes_then_lengths(wide_table, fits):

@@ -297,3 +297,41 @@ def test_backtest_writes_all(files, capsys):
     assert accuracy["measured"].between(0, 1).all()
     assert accuracy["q50"].between(0, 1).all()
     assert "published" in said.out
+
+
+@pytest.mark.usefixtures("fits")
+@pytest.mark.filterwarnings("ignore:fold .* two_step gives NaN")
+def test_backtest_cuts_as_told_and_shows_rivals_beside(files, capsys):
+    out = Path(files["out"])
+    args = ["backtest", files["ladder"], "--out", str(out), "--folds", "one-size, largest-size"]
+    assert main(args) == 3  # of few rungs the stand-in says so
+    said = capsys.readouterr()
+    assert "the fold one-size (params = " in (out / "NOT_CONVERGED.txt").read_text()
+    table = pd.read_csv(out / "forecast.csv")
+    assert set(table["kind"]) == {"one-size"}  # the largest size is among them
+    assert table["fold"].nunique() == 3
+    assert table.loc[table["quantity"] == "accuracy", "best_rung"].between(0, 1).all()
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(scores["kind"]) == {"one-size", "pooled"}
+    head, *rows = said.out.splitlines()[1:]
+    assert head.startswith("held out")
+    assert head.endswith("published  its bootstrap  best rung  lowest loss rung")
+    ours = scores[(scores["method"] == "laddercast") & (scores["quantity"] == "accuracy")]
+    for row, expected in zip(rows, ours[ours["task"] == "all"].to_dict("records"), strict=False):
+        assert row.startswith(f"{expected['kind']}, {expected['distance']}")
+        assert f"{expected['error']:.2f}" in row
+
+
+@pytest.mark.usefixtures("fits")
+def test_backtest_refuses_unknown_folds(files, capsys):
+    assert main(["backtest", files["ladder"], "--out", files["out"], "--folds", "sizes,odd"]) == 2
+    assert "no such folds: odd" in capsys.readouterr().err
+
+
+def test_backtest_helps_with_every_kind_of_fold(capsys):
+    from laddercast.folds import KINDS
+
+    with pytest.raises(SystemExit):
+        main(["backtest", "--help"])
+    said = "".join(capsys.readouterr().out.split())  # lines break at hyphens
+    assert all(kind in said for kind in KINDS)

@@ -200,3 +200,25 @@ def test_calibration_of_uniform_pits_follows_the_diagonal():
     np.testing.assert_allclose(inside, nominal, atol=0.5)
     heights = histogram.patches[0].get_data().values
     np.testing.assert_allclose(heights, 10.0)
+
+
+def test_calibration_keeps_distances_apart_for_each_quantity():
+    rows = [
+        {"quantity": quantity, "distance": distance, "decades": decades, "pit": pit,
+         "error": decades + 2, "baseline_error": np.nan if quantity == "loss" else 1.0}
+        for quantity in ("loss", "accuracy")
+        for distance, decades, pit in (("near", 0.6, 0.5), ("near", 0.4, 0.5), ("far", 1.9, 0.0))
+    ]  # fmt: skip
+    axes = plot_calibration(pd.DataFrame(rows))
+    assert len(axes) == 6
+    for coverage, histogram, error in (axes[:3], axes[3:]):
+        near, far = (line.get_data()[1] for line in coverage.lines[1:])
+        assert near.min() == 100  # the median itself lies inside every interval
+        np.testing.assert_allclose(far[:-1], 0)  # nothing below all draws lies inside any
+        heights = [patch.get_data().values for patch in histogram.patches[::2]]
+        assert [int(np.argmax(values)) for values in heights] == [5, 0]
+        places, means = next(line for line in error.lines if line.get_color() == "black").get_data()
+        np.testing.assert_allclose(places, [0.5, 2.0])
+        np.testing.assert_allclose(means, [2.5, 3.9])
+    rivals = [sum(line.get_color() == "black" for line in axes[i].lines) for i in (2, 5)]
+    assert rivals == [2, 1]  # the published method forecasts accuracy alone here

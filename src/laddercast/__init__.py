@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laddercast import datasets
-    from laddercast.backtest import backtest, how_much_ladder
+    from laddercast.backtest import backtest, how_much_ladder, score_backtest
     from laddercast.baseline import baseline
     from laddercast.forecast import forecast, forecast_table
     from laddercast.inference import fit
@@ -68,6 +68,7 @@ __all__ = [
     "read_wandb",
     "rerun_noise",
     "score",
+    "score_backtest",
     "simulate",
     "two_stage",
 ]
@@ -95,6 +96,7 @@ _MODULE = {
     "read_targets": "ladder",
     "read_wandb": "loaders.wandb",
     "rerun_noise": "noise",
+    "score_backtest": "backtest",
     "two_stage": "model",
 }
 """Where each public name lives; of the others, `plot_*` in plots, the rest in its namesake."""

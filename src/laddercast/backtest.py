@@ -1,53 +1,89 @@
 """Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import xarray as xr
 
 from laddercast import columns as c
 from laddercast.baseline import baseline
 from laddercast.design import loss_column
+from laddercast.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
 from laddercast.forecast import forecast
 from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_targets
+from laddercast.noise import SAME_LENGTH
 from laddercast.progress import with_progress
-from laddercast.score import UNITS, score_cells, summarise
+from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
+from laddercast.score import INTERVALS, UNITS, score_cells, summarise
 
 PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 """The published method for the loss that the fit is on."""
 
-SIZE, LENGTH = c.PARAMS, "tokens per parameter"
-"""What a ladder is cut by."""
+OURS, BASELINE, BOOTSTRAP = "laddercast", "baseline", "bootstrap"
+METHODS = (OURS, BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
+"""Ours, the published method's point forecast, its bootstrap, and "as good as a rung"."""
+
+DISTANCES = ("inside", "near", "far")
+FAR = 1.0
+"""Decades of compute beyond what was fitted from which a cell is `far`.
+
+What ladders are for lies two to three decades out. Up to the next size or twice to five times the
+length (0.4 to 0.8 decades on the published ladder) variants of the model forecast much alike; two
+sizes on (1.1 and more) they come apart.
+"""
+
+POOLED = "pooled"
+"""In the column `kind`, the mean over the cells of all folds."""
+
+KEYS = [c.MODEL, c.TASK, "quantity"]
+SCORED = (
+    "error",
+    "crps",
+    *(f"{word}{level}" for word in ("inside", "width") for level in INTERVALS),
+)
 
 
 def backtest(
-    ladder: Ladder, *, hold_out: Iterable[str] | None = None, seed: int = 0, **settings: Any
+    ladder: Ladder,
+    *,
+    folds: Iterable[str] | None = None,
+    hold_out: Iterable[str] | None = None,
+    seed: int = 0,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Hold out some rungs, fit the rest, forecast those held out; `settings` as `fit` takes them.
 
-    Splits: `largest size` (every model of the largest params), `longest runs` (every model among
-    the longer half of the lengths, in tokens per parameter at the run's end to two digits; of an
-    odd number the middle one is fitted); or `named rungs` alone, those in `hold_out`. A split whose
-    rest cannot be fitted is warned of and left out; ValueError if none is left or the named one
-    cannot be.
+    `folds` are kinds as `cut_folds` knows them: `sizes` and `lengths` by default, and none if
+    `hold_out` names rungs, which are a fold of kind `named`. A fold whose rest cannot be fitted is
+    warned of and left out; ValueError if none is left or the named one cannot be.
 
-    One row per split x quantity x model x task: `split`, the columns of `score_cells`, `baseline`
-    (the published method's point forecast from the same rungs) and `baseline_error` (absolute),
-    both in points for accuracy and NaN where it gives none; `ladder_flops` of the rungs fitted,
-    `target_flops` of the model held out (6ND unless every row has `flops`), `converged` (1 or 0).
+    One row per fold x quantity x model x task: `kind`, `fold`, the columns of `score_cells`;
+    `decades` (log10 of params x tokens over the largest that was fitted of this task) and
+    `distance` (`far` from 1 decade; `inside` if it has no more params, tokens per parameter or
+    compute than were fitted, within 1 %; else `near`); point forecasts `baseline` (the
+    published method's), `best_rung` and `lowest_loss_rung` from the same rungs, each with its
+    absolute `_error`; `bootstrap`, the median of the published method's, with `_error, _crps` and
+    `_inside.., _width..`; all in points for accuracy and NaN where a method gives none;
+    `ladder_flops` of the rungs fitted, `target_flops` of the model held out (6ND unless every row
+    has `flops`), `converged` (1 or 0).
     """
-    parts = []
+    cuts = _folds(ladder, folds, hold_out)
     flops = _flops(ladder.table, _all_have_flops(ladder.table))
-    shown = settings.get("progress", True)
-    splits = _splits(ladder, hold_out)
-    for split, rungs, held_out in with_progress(splits, shown, "backtest", "fit"):
-        forecasted = forecast(fit(rungs, seed=seed, **settings), held_out, seed=seed)
-        cells = _with_baseline(score_cells(forecasted), rungs, held_out)
-        cells.insert(0, "split", split)
-        cells["ladder_flops"] = flops[rungs.models].sum()
+    fits = _fits([fold.rungs for fold in cuts], "backtest", seed, settings)
+    parts = []
+    for fold, fitted in zip(cuts, fits, strict=True):
+        forecasted = forecast(fitted, fold.held_out, seed=seed)
+        cells = score_cells(forecasted)
+        cells.insert(0, "kind", fold.kind)
+        cells.insert(1, "fold", fold.name)
+        cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
+        cells = _with_rivals(cells, fold, seed)
+        cells["ladder_flops"] = flops[fold.rungs.models].sum()
         cells["target_flops"] = cells[c.MODEL].map(flops)
         cells["converged"] = int(forecasted.attrs["converged"])
         parts.append(cells)
@@ -55,11 +91,21 @@ def backtest(
 
 
 def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
-    """Summarise a backtest: `split`, the columns of `score`, `baseline_error`, `converged`.
+    """Summarise a backtest by kind, and `pooled` over all folds; near and far are kept apart.
 
-    `baseline_error` is a mean over the same cells as `error`, so NaN where one of them has none.
+    One row per kind x distance x method x quantity x task, and one of task `all`: `kind, distance,
+    method` (`laddercast` first), the columns of `score`, `laddercast_error` and `laddercast_crps`,
+    `converged` (1 if all fits have). Each method is scored on the cells that it can forecast, and
+    the `laddercast_` columns are ours on the same cells; a method without any has no row. The CRPS
+    of a point is its absolute error; points have no coverage or width (NaN).
     """
-    scores = summarise(table, by=("split",), also=("baseline_error", "converged"))
+    cells = pd.concat([_cells_of(table, method) for method in METHODS])
+    cells = pd.concat([cells, cells.assign(kind=POOLED)], ignore_index=True)
+    # Scores come in the order of the cells.
+    rank = {name: i for i, name in enumerate((*table["kind"].unique(), POOLED, *DISTANCES))}
+    cells = cells.sort_values(["kind", "distance"], key=lambda x: x.map(rank), kind="stable")
+    ours = (f"{OURS}_error", f"{OURS}_crps")
+    scores = summarise(cells, by=("kind", "distance", "method"), also=(*ours, "converged"))
     return scores.astype({"converged": int})
 
 
@@ -95,10 +141,10 @@ def how_much_ladder(
     counted = _all_have_flops(ladder.table) and _all_have_flops(table)
     flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
     parts = []
-    shown = settings.get("progress", True)
     cuts = list(_sub_ladders(ladder))
-    for name, rungs in with_progress(cuts, shown, "how much ladder", "fit"):
-        forecasted = forecast(fit(rungs, seed=seed, **settings), table, seed=seed)
+    fits = _fits([rungs for _, rungs in cuts], "how much ladder", seed, settings)
+    for (name, rungs), fitted in zip(cuts, fits, strict=True):
+        forecasted = forecast(fitted, table, seed=seed)
         cells = score_cells(forecasted)
         scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")
         spent = flops[rungs.models].sum()
@@ -115,66 +161,111 @@ def how_much_ladder(
     return pd.concat(parts, ignore_index=True)
 
 
-def _splits(
-    ladder: Ladder, hold_out: Iterable[str] | None
-) -> list[tuple[str, Ladder, pd.DataFrame]]:
-    """Name, rungs to fit and held-out targets of each split that leaves a ladder to be fitted."""
+def _fits(
+    ladders: Sequence[Ladder], what: str, seed: int, settings: dict[str, Any]
+) -> Iterator[xr.DataTree]:
+    """A fit of each ladder, when it is asked for."""
+    shown = settings.get("progress", True)
+    for ladder in with_progress(ladders, shown, what, "fit"):
+        yield fit(ladder, seed=seed, **settings)
+
+
+def _folds(
+    ladder: Ladder, kinds: Iterable[str] | None, hold_out: Iterable[str] | None
+) -> list[Fold]:
+    named = []
     if hold_out is not None:
-        return [("named rungs", *ladder.split(hold_out=hold_out))]
-    sizes, lengths = _levels(ladder)
-    splits, faults = [], []
-    for name, word, levels, dropped in (
-        ("largest size", SIZE, sizes, 1),
-        ("longest runs", LENGTH, lengths, len(lengths) // 2),
-    ):
-        if len(levels) < 2:
-            faults.append(f"no split `{name}`: all models are of one")
-            continue
-        try:
-            splits.append((name, *_cut(ladder, word, levels[-1 - dropped])))
-        except ValueError as reason:
-            faults.append(f"no split `{name}`: what it leaves cannot be fitted ({reason})")
-    if not splits:
+        rungs, held_out = ladder.split(hold_out=hold_out)
+        names = dict.fromkeys(held_out[c.MODEL])
+        named = [Fold(NAMED, ", ".join(names), rungs, held_out)]
+    if kinds is None:
+        kinds = () if named else DEFAULT
+    folds, faults = cut_folds(ladder, kinds)
+    if not named and not folds:
         raise ValueError("\n".join([*faults, "name rungs to hold out with `hold_out`"]))
     for fault in faults:
         warnings.warn(fault, stacklevel=3)
-    return splits
+    return named + folds
 
 
 def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
     """The ladder, and what is left of it without its largest sizes or its longest lengths."""
     yield "all", ladder
-    for word, levels in zip((SIZE, LENGTH), _levels(ladder), strict=True):
-        for level in levels[-2::-1]:
+    for word, found in levels(ladder).items():
+        for level in found[-2::-1]:
             try:
-                rungs, _ = _cut(ladder, word, level)
+                rungs, _ = cut(ladder, word, level)
             except ValueError:
                 continue
             yield f"{word} <= {level:.3g}", rungs
 
 
-def _cut(ladder: Ladder, word: str, level: float) -> tuple[Ladder, pd.DataFrame]:
-    if word == SIZE:
-        return ladder.split(max_params=level)
-    return ladder.split(max_tokens_per_param=level)
+def _distances(cells: pd.DataFrame, rungs: Ladder) -> tuple[pd.Series, np.ndarray]:
+    """How far each cell lies beyond what its task was fitted on: decades of compute, and a word."""
+    fitted, asked = _extents(rungs.table), _extents(cells)
+    largest = fitted.groupby(rungs.table[c.TASK]).max().loc[cells[c.TASK]]
+    beyond = asked / largest.set_axis(cells.index)
+    # A small model trained for longer than any rung is no interpolation, however cheap it was.
+    inside = (beyond < 1 + SAME_LENGTH).all(axis=1)
+    decades = np.log10(beyond["compute"])
+    return decades, np.select([inside, decades < FAR], DISTANCES[:2], DISTANCES[2])
 
 
-def _levels(ladder: Ladder) -> tuple[list[float], list[float]]:
-    """The distinct sizes, and the greatest of each length (tokens per parameter), ascending."""
-    ends = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
-    ratio = ends[c.TOKENS] / ends[c.PARAMS]
-    length = ratio.map(lambda value: float(f"{value:.1e}"))
-    return sorted(ends[c.PARAMS].unique()), list(ratio.groupby(length).max())
+def _extents(table: pd.DataFrame) -> pd.DataFrame:
+    params, tokens = table[c.PARAMS].astype(float), table[c.TOKENS].astype(float)
+    return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
 
 
-def _with_baseline(cells: pd.DataFrame, rungs: Ladder, held_out: pd.DataFrame) -> pd.DataFrame:
-    method = PUBLISHED[loss_column(rungs.table)]
-    points = baseline(rungs, held_out, [method]).rename(columns={"q50": "baseline"})
-    keys = [c.MODEL, c.TASK, "quantity"]
-    joined = cells.merge(points[[*keys, "baseline"]], on=keys, how="left")
-    joined["baseline"] *= joined["quantity"].map(UNITS)
-    joined["baseline_error"] = (joined["baseline"] - joined["measured"]).abs()
-    return joined
+def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
+    """The cells with what others forecast of them from the same rungs."""
+    rungs, held_out = fold.rungs, fold.held_out
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        points = {BASELINE: baseline(rungs, held_out, [PUBLISHED[loss_column(rungs.table)]])}
+        resampled = bootstrap(rungs, held_out, seed=seed)
+        points["best_rung"] = best_rung(rungs, held_out)
+        try:
+            points["lowest_loss_rung"] = lowest_loss_rung(rungs, held_out)
+        except ValueError as reason:
+            warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", stacklevel=2)
+    _warn_once(fold, [str(warning.message) for warning in caught])
+    unit = cells["quantity"].map(UNITS)
+    for name in METHODS:
+        if name in points:
+            q50 = points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
+            cells = cells.merge(q50, on=KEYS, how="left")
+            cells[name] *= unit
+            cells[f"{name}_error"] = (cells[name] - cells["measured"]).abs()
+        elif name == BOOTSTRAP:
+            scored = score_cells(resampled)[[*KEYS, "median", *SCORED]].dropna(subset="median")
+            names = {word: f"{name}_{word}" for word in SCORED} | {"median": name}
+            cells = cells.merge(scored.rename(columns=names), on=KEYS, how="left")
+    return cells
+
+
+def _warn_once(fold: Fold, messages: list[str]) -> None:
+    """One warning of all rivals' NaN, which come by task and method; others as they are."""
+    gave_up = [text for text in messages if " gives NaN" in text]
+    if gave_up:
+        more = f" (and {len(gave_up) - 1} more)" if len(gave_up) > 1 else ""
+        warnings.warn(f"fold {fold.kind}, {fold.name}: {gave_up[0]}{more}", stacklevel=4)
+    for text in messages:
+        if text not in gave_up:
+            warnings.warn(text, stacklevel=4)
+
+
+def _cells_of(table: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The cells that this method forecasts, with its scores under the names of `score_cells`."""
+    prefix = "" if method == OURS else f"{method}_"
+    cells = table[["kind", "distance", "quantity", c.TASK, "converged"]].assign(method=method)
+    for name in SCORED:
+        cells[name] = (
+            table[f"{prefix}{name}"].astype(float) if f"{prefix}{name}" in table else np.nan
+        )
+    cells["crps"] = cells["crps"].fillna(cells["error"])
+    for name in ("error", "crps"):
+        cells[f"{OURS}_{name}"] = table[name]
+    return cells.dropna(subset="error")
 
 
 def _all_have_flops(table: pd.DataFrame) -> bool:

@@ -116,8 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     command("baseline", _baseline, "forecast with the published point fits", ladder, targets, out)
     text = "hold out rungs, fit the others, forecast those held out, score"
     added = command("backtest", _backtest, text, ladder, out, sampler)
-    added.add_argument("--hold-out", nargs="+", metavar="MODEL", help="hold out these models, in "
-                       "place of the largest size and of the longest runs")  # fmt: skip
+    added.add_argument("--folds", metavar="KINDS", help="how the ladder is cut, with commas "
+                       "between: sizes, lengths (from all below a cut to all above), one-size, "
+                       "one-task (a task with few rungs), reruns, largest-size, longest-runs (the "
+                       "two quick ones); default: sizes,lengths")  # fmt: skip
+    added.add_argument("--hold-out", nargs="+", metavar="MODEL", help="hold out these models; "
+                       "without --folds, nothing else")  # fmt: skip
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
     text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
@@ -246,33 +250,34 @@ def _baseline(args: argparse.Namespace) -> int:
 
 
 def _backtest(args: argparse.Namespace) -> int:
-    from laddercast.backtest import backtest, how_much_ladder, score_backtest
-    from laddercast.score import UNITS
+    from laddercast.backtest import METHODS, backtest, how_much_ladder, score_backtest
+    from laddercast.score import ALL, UNITS
 
     ladder, targets = _read(args, args.how_much)
     with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
-        table = backtest(ladder, hold_out=args.hold_out, **_settings(args))
+        kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
+        table = backtest(ladder, folds=kinds, hold_out=args.hold_out, **_settings(args))
         written = table.copy()
-        for name in ("mean", "sd", *c.QUANTILES, "measured", "baseline"):
+        rivals = [name for name in METHODS if name in table]
+        for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
             written[name] /= written["quantity"].map(UNITS)
-        last = ["split", "baseline", "pit", "converged"]
+        last = ["kind", "fold", "decades", "distance", *rivals, "pit", "converged"]
         written.reindex(columns=[*c.FORECAST_COLUMNS, *last]).to_csv(
             folder / "forecast.csv", index=False
         )
         scores = score_backtest(table)
         scores.to_csv(folder / "scores.csv", index=False)
         _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
-        of_accuracy = scores[scores["quantity"] == c.ACCURACY]
-        _print_scores(of_accuracy, "split", {"published": ("baseline_error", ".2f")})
-        failed = [f"the split {name}" for name in _unconverged(table, "split")]
+        _print_beside(scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == ALL)])
+        folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
+        failed = [f"the fold {name}" for name in _unconverged(folds, "fold")]
         if targets is not None:
             enough = how_much_ladder(ladder, targets, **_settings(args))
             enough.to_csv(folder / "how_much.csv", index=False)
             print()
-            overall = enough[enough[c.TASK] == "all"]
-            _print_scores(
-                overall, "ladder", {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
-            )
+            overall = enough[enough[c.TASK] == ALL]
+            more = {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
+            _print_scores(overall, "ladder", more)
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
         reason = f"{', '.join(failed)}; give more warmup or draws, or more rungs"
         return _converged(not failed, reason, folder)
@@ -484,34 +489,51 @@ def _print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None
     _print_rows(head, rows)
 
 
+def _print_beside(scores: "pd.DataFrame") -> None:
+    """Our scores of a backtest, a row for each kind and distance, and the CRPS of its rivals."""
+    from laddercast.backtest import METHODS
+
+    scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
+    ours = scores[scores["method"] == METHODS[0]].reset_index(drop=True)
+    fewer = False
+    for name in METHODS[1:]:
+        rival = scores[scores["method"] == name].set_index("held_out").reindex(ours["held_out"])
+        part = rival["cells"].to_numpy() < ours["cells"].to_numpy()
+        fewer |= part.any()
+        ours[name] = [
+            "-" if crps != crps else f"{crps:.2f}" + "*" * int(some)
+            for crps, some in zip(rival["crps"], part, strict=True)
+        ]
+    heads = {"baseline": "published", "bootstrap": "its bootstrap"}
+    more = {heads.get(name, name.replace("_", " ")): (name, "") for name in METHODS[1:]}
+    _print_scores(ours, "held_out", more)
+    print("published to lowest loss rung: their CRPS; that of a point is its error")
+    if fewer:
+        print("* of the cells it can forecast; ours on the same cells: scores.csv, laddercast_crps")
+
+
 def _print_scores(scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]]) -> None:
     """Scores of accuracy, in points and in % of cells; `more` are further columns by heading."""
-    import pandas as pd
-
-    head = [first, "task", "cells", "error", "CRPS", "in 50 %", "in 80 %", "in 95 %", *more]
+    columns = {"error": ("error", ".2f"), "CRPS": ("crps", ".2f")}
+    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in (50, 80, 95)} | more
     rows = [
-        [
-            str(row[first]), str(row[c.TASK]), str(row["cells"]),
-            f"{row['error']:.2f}", f"{row['crps']:.2f}",
-            *(f"{100 * row[f'cover{level}']:.0f}" for level in (50, 80, 95)),
-            *("-" if pd.isna(row[name]) else f"{row[name]:{form}}" for name, form in more.values()),
-        ]
-        for _, row in scores.iterrows()
-    ]  # fmt: skip
+        [row[first], str(row["cells"]), *(f"{row[name]:{form}}" for name, form in columns.values())]
+        for row in scores.to_dict("records")
+    ]
     print("accuracy: error, CRPS in points, measurements inside intervals in %")
-    _print_rows(head, rows)
+    _print_rows([first.replace("_", " "), "cells", *columns], rows, left=1)
 
 
 def _percent(value: float) -> str:
     return "-" if value != value else f"{100 * value:.1f}"
 
 
-def _print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table with the first two columns to the left, the others to the right."""
+def _print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:
+    """A table with the first columns to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for cells in (head, *rows):
         line = [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         print("  ".join(line).rstrip())
