@@ -579,10 +579,17 @@ def test_olmes_without_manifest_lists_all_runs(olmes: Path):
     assert "the manifest lacks 6 of 6 runs: 100M-100, 100M-20, 200M-100, 200M-20" in told
 
 
-def datadecide(recipes: tuple[str, ...] = ("C4",), tasks: tuple[str, ...] = ("arc_easy",)):
+DATADECIDE_SIZES = {"90M": 97946640, "150M": 151898880, "300M": 319980544}
+
+
+def datadecide(
+    recipes: tuple[str, ...] = ("C4",),
+    tasks: tuple[str, ...] = ("arc_easy",),
+    sizes: dict[str, int] = DATADECIDE_SIZES,
+) -> pd.DataFrame:
     rows = []
     for recipe in recipes:
-        for label, params in (("90M", 97946640), ("150M", 151898880), ("300M", 319980544)):
+        for label, params in sizes.items():
             for seed in ("default", "small aux 2"):
                 for step in (0, 500, 1000):
                     tokens = params * step // 10
