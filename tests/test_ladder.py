@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     "short accuracy": (rename("accuracy", "acc"), ["`accuracy` is missing; rename `acc`"]),
     "params and tokens swapped": (
         lambda table: table.rename(columns={"params": "tokens", "tokens": "params"}),
-        ["333333333 and 666666667", "and 7 more; give each model one size"],
+        ["333333333 and 666666667", "1666666667 and 7 more (also row 26"],
     ),
     "misspelt chance": (rename("chance", "chnace"), ["`chance` is missing; rename `chnace`"]),
     "misspelt items": (rename("items", "itmes"), ["`itmes` looks like a misspelt `items`; rename"]),
