@@ -77,9 +77,12 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     ),
     "no chance": (drop("chance"), ["column `chance` is missing; add it"]),
     "short accuracy": (rename("accuracy", "acc"), ["`accuracy` is missing; rename `acc`"]),
-    "params and tokens swapped": (
-        lambda table: table.rename(columns={"params": "tokens", "tokens": "params"}),
-        ["333333333 and 666666667", "1666666667 and 7 more (also row 26"],
+    "params of every row": (
+        lambda table: table.assign(params=table.params + table.index * (table.index < 24)),
+        [
+            "row 1: model 200M-20 has params 200000000 and 200000001 and 200000002 and 200000003 and "
+            "200000004 and 19 more; give each model one size"
+        ],
     ),
     "misspelt chance": (rename("chance", "chnace"), ["`chance` is missing; rename `chnace`"]),
     "misspelt items": (rename("items", "itmes"), ["`itmes` looks like a misspelt `items`; rename"]),
