@@ -80,8 +80,8 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     "params of every row": (
         lambda table: table.assign(params=table.params + table.index * (table.index < 24)),
         [
-            "row 1: model 200M-20 has params 200000000 and 200000001 and 200000002 and 200000003 and "
-            "200000004 and 19 more; give each model one size"
+            "row 1: model 200M-20 has params 200000000 and 200000001 and 200000002 and 200000003 "
+            "and 200000004 and 19 more; give each model one size"
         ],
     ),
     "misspelt chance": (rename("chance", "chnace"), ["`chance` is missing; rename `chnace`"]),
