@@ -244,6 +244,10 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
         "scores.csv",
     ]  # fmt: skip
     assert said.err.count("not converged") == 1
+    assert max(map(len, said.err.replace("\r", "\n").splitlines())) < 300
+    assert "more complaints, all in NOT_CONVERGED.txt; give more --warmup" in said.err
+    assert f"written to {out}: forecast.csv, scores.csv, fit.nc" in said.err
+    assert (out / "NOT_CONVERGED.txt").read_text().count("(needs") > 5
     assert "warning: target far lies" in said.err
     assert ".py" not in said.err
     assert "inside the 50 / 80 / 95 % interval" in said.out

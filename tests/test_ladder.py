@@ -76,6 +76,14 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         ["column `reference_loss` is missing; rename `ref_loss`"],
     ),
     "no chance": (drop("chance"), ["column `chance` is missing; add it"]),
+    "short accuracy": (rename("accuracy", "acc"), ["`accuracy` is missing; rename `acc`"]),
+    "params of every row": (
+        lambda table: table.assign(params=table.params + table.index * (table.index < 24)),
+        [
+            "row 1: model 200M-20 has params 200000000 and 200000001 and 200000002 and 200000003 "
+            "and 200000004 and 19 more; give each model one size"
+        ],
+    ),
     "misspelt chance": (rename("chance", "chnace"), ["`chance` is missing; rename `chnace`"]),
     "misspelt items": (rename("items", "itmes"), ["`itmes` looks like a misspelt `items`; rename"]),
     "misspelt recipe": (
@@ -342,7 +350,9 @@ def test_no_file_and_no_table() -> None:
     assert message(read_ladder, "absent/ladder.csv") == (
         "absent/ladder.csv: no such file; check the path"
     )
-    assert "cannot be read" in message(read_ladder, Path(__file__).parent)
+    told = message(read_ladder, Path(__file__).parent)
+    assert "tests: is a folder, which cannot be read as a table; give a CSV" in told
+    assert "--from" in told
     assert message(read_ladder, [1]) == "ladder: list is no table; give a path or a DataFrame"
 
 

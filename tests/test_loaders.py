@@ -194,6 +194,16 @@ def test_runs_of_two_kinds_of_loss_are_refused():
     assert "evaluate again" in told
 
 
+def test_a_wrong_preset_is_one_fault_that_names_the_right_one(levanter: Path):
+    told = message(lc.read_wandb, levanter, "olmo")
+    assert told.count("no key") == 1
+    assert "100M-100.csv, 100M-20.csv, 200M-100.csv, 200M-20.csv, 400M-100.csv and 1 more" in told
+    assert "these are keys of preset levanter" in told
+    assert "choose the preset of its trainer" in message(
+        lc.read_wandb, core_frame().drop(columns=CORE_KEYS["loss"]), "olmo"
+    )
+
+
 def test_a_preset_of_the_users_own(levanter: Path):
     mine = lc.Preset(
         keys=(lc.Keys("lm_eval/{task}/bpb", "my bpb", ("lm_eval/{task}/acc_norm",)),),
@@ -579,10 +589,17 @@ def test_olmes_without_manifest_lists_all_runs(olmes: Path):
     assert "the manifest lacks 6 of 6 runs: 100M-100, 100M-20, 200M-100, 200M-20" in told
 
 
-def datadecide(recipes: tuple[str, ...] = ("C4",), tasks: tuple[str, ...] = ("arc_easy",)):
+DATADECIDE_SIZES = {"90M": 97946640, "150M": 151898880, "300M": 319980544}
+
+
+def datadecide(
+    recipes: tuple[str, ...] = ("C4",),
+    tasks: tuple[str, ...] = ("arc_easy",),
+    sizes: dict[str, int] = DATADECIDE_SIZES,
+) -> pd.DataFrame:
     rows = []
     for recipe in recipes:
-        for label, params in (("90M", 97946640), ("150M", 151898880), ("300M", 319980544)):
+        for label, params in sizes.items():
             for seed in ("default", "small aux 2"):
                 for step in (0, 500, 1000):
                     tokens = params * step // 10
@@ -655,6 +672,9 @@ def test_command_line_with_a_manifest(harness: Path, tmp_path: Path, capsys):
     assert pd.read_csv(tmp_path / "out" / "forecast.csv").model.unique().tolist() == ["400M-100"]
     assert main([*words, "--hold-out", "400M-100"]) == 2
     assert "lacks 6 of 6 runs" in capsys.readouterr().err
+    assert main([*words, *given, "--hold-out", "400M-100,400M-20"]) == 0
+    held_out = pd.read_csv(tmp_path / "out" / "forecast.csv").model.unique()
+    assert sorted(held_out) == ["400M-100", "400M-20"]
     assert main([*words, *given]) == 2
     assert "no targets: give --targets TARGETS, or --hold-out MODEL" in capsys.readouterr().err
     assert main(["baseline", "x.csv", *given, "--targets", "x", "--out", "x"]) == 2

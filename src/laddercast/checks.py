@@ -15,6 +15,9 @@ from laddercast import columns as c
 SHOWN = 5
 """Rows shown of one kind of fault; the others are counted."""
 
+EXACT, SHORTEST = 0.7, 3
+"""Only where a column is missing (a cutoff below the first) does a short form stand for it."""
+
 MIN_MODELS = 3
 MIN_SIZES = 2
 
@@ -57,6 +60,10 @@ def read_table(
         return pd.DataFrame(), name
     except pd.errors.EmptyDataError:
         faults.append(f"{name}: the file is empty; give a table with a header and rows")
+        return pd.DataFrame(), name
+    except IsADirectoryError:
+        cure = "give a CSV or Parquet file, or read logs with a loader (--from)"
+        faults.append(f"{path}: is a folder, which cannot be read as a table; {cure}")
         return pd.DataFrame(), name
     except Exception as error:
         # pandas, pyarrow and the decompressors raise nearly anything when bytes are corrupt.
@@ -268,6 +275,9 @@ def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]
 def _misspelt(word: str, table: pd.DataFrame, cutoff: float) -> str | None:
     others = {str(column).lower(): str(column) for column in table if column not in c.KNOWN}
     close = get_close_matches(word, others, n=1, cutoff=cutoff)
+    if not close and cutoff < EXACT:
+        # Short forms, as `acc`, are unlike the word by their length alone.
+        close = [short for short in others if len(short) >= SHORTEST and word.startswith(short)]
     return others[close[0]] if close else None
 
 
@@ -397,10 +407,15 @@ def _one_params_per_model(table: pd.DataFrame, name: str, faults: list[str]) -> 
         return
     sizes = table.dropna(subset=[c.MODEL, c.PARAMS]).drop_duplicates([c.MODEL, c.PARAMS])
     again = sizes[sizes.duplicated(c.MODEL)].drop_duplicates(c.MODEL)
-    values = sizes.groupby(c.MODEL)[c.PARAMS].agg(lambda params: " and ".join(map(_figure, params)))
+    values = sizes.groupby(c.MODEL)[c.PARAMS].agg(_some)
     shown = [f"model {model} has params {values[model]}" for model in again[c.MODEL]]
     cure = "give each model one size, or models of two sizes two names"
     _list(again.index, shown, "", cure, name, faults)
+
+
+def _some(values: pd.Series) -> str:
+    few, more = values.iloc[:SHOWN], len(values) - SHOWN
+    return " and ".join([*map(_figure, few), *([f"{more} more"] if more > 0 else [])])
 
 
 def _one_of_each(table: pd.DataFrame, name: str, faults: list[str]) -> None:

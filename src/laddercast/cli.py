@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
                          "model, params, tokens; with task, loss, accuracy they are scored; the "
                          "ladder's own measurements of them are not fitted")  # fmt: skip
     targets.add_argument("--hold-out", dest="held_out", nargs="+", metavar="MODEL", help="do not "
-                         "fit these models of the ladder; they are the targets where there are no "
-                         "TARGETS")  # fmt: skip
+                         "fit these models of the ladder, with spaces or commas between; they are "
+                         "the targets where there are no TARGETS")  # fmt: skip
     sampler = argparse.ArgumentParser(add_help=False)
     group = sampler.add_argument_group("sampler")
     group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
@@ -256,7 +256,8 @@ def _backtest(args: argparse.Namespace) -> int:
     ladder, targets = _read(args, args.how_much)
     with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
-        table = backtest(ladder, folds=kinds, hold_out=args.hold_out, **_settings(args))
+        held_out = args.hold_out and _names(args.hold_out, ladder.models)
+        table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
         written = table.copy()
         rivals = [name for name in METHODS if name in table]
         for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
@@ -279,8 +280,7 @@ def _backtest(args: argparse.Namespace) -> int:
             more = {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
             _print_scores(overall, "ladder", more)
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
-        reason = f"{', '.join(failed)}; give more warmup or draws, or more rungs"
-        return _converged(not failed, reason, folder)
+        return _converged(not failed, ", ".join(failed), folder)
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -350,7 +350,7 @@ def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder"
     if ladder is None or faults:
         raise ValueError("\n".join(faults))
     if held_out:
-        ladder, measured = ladder.split(hold_out=held_out)
+        ladder, measured = ladder.split(hold_out=_names(held_out, ladder.models))
         targets = measured if targets is None else targets
     return ladder if targets is None else _without_targets(ladder, targets), targets
 
@@ -380,6 +380,14 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
     return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe)
 
 
+def _names(words: Sequence[str], models: Sequence[str]) -> list[str]:
+    """Models, with spaces or (as --tasks takes names) commas between."""
+    names: list[str] = []
+    for word in words:
+        names += [word] if word in models else [name for name in word.split(",") if name]
+    return names
+
+
 def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
     """The ladder without what is to be forecast: models measured at or past a target's tokens."""
     ends = ladder.table.groupby(c.MODEL)[c.TOKENS].max()
@@ -405,11 +413,13 @@ def _folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
         raise OSError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
     with passing as folder:
         yield Path(folder)
+        written = [name for name in names if (Path(folder) / name).exists()]
         for name in names:
-            if (Path(folder) / name).exists():
+            if name in written:
                 os.replace(Path(folder) / name, out / name)
             else:
                 (out / name).unlink(missing_ok=True)
+    print(f"written to {out}: {', '.join(written)}", file=sys.stderr)
 
 
 @contextmanager
@@ -430,9 +440,12 @@ def _plain_warnings() -> Iterator[None]:
 def _converged(converged: bool, complaints: str, folder: Path) -> int:
     if converged:
         return 0
-    text = f"not converged, do not rely on these results: {complaints}"
-    (folder / MARK).write_text(text + "\n")
-    print(text, file=sys.stderr)
+    text = "not converged, do not rely on these results: "
+    (folder / MARK).write_text(f"{text}{complaints}\n")
+    first, *others = complaints.split("; ")
+    more = f" and {len(others)} more complaints, all in {MARK}" if others else ""
+    cure = "give more --warmup or --draws, or more rungs"
+    print(f"{text}{first}{more}; {cure}", file=sys.stderr)
     return NOT_CONVERGED
 
 

@@ -30,7 +30,7 @@ DIMS: dict[str, list[str]] = {
     name: [c.TASK]
     for name in (
         "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_run_loss",
-        "log_checkpoint_loss", "accuracy_level", "gap", "log_lower", "log_slope", "log_rate",
+        "log_checkpoint_loss", "accuracy_level", "gap", "log_lower", "log_slope", "log_rise",
         "log_run_accuracy", "log_checkpoint_accuracy",
     )
 }  # fmt: skip
@@ -101,7 +101,7 @@ def as_tree(
         },
         coords={c.MODEL: model, c.TASK: task, "interval": np.arange(length["interval"])},
         dims={name: own for name, own in DIMS.items() if name in posterior}
-        | dict.fromkeys(("k", "L0", "a", "b", "rate"), [c.TASK])
+        | dict.fromkeys(("k", "L0", "a", "b", "rise"), [c.TASK])
         | (
             dict.fromkeys(("A", "B", "E", "alpha", "beta"), [c.TASK])
             if "log_alpha" in sites
@@ -150,9 +150,9 @@ def letters(
     p = posterior
     b = 1 - p["gap"]
     found = {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
-    if "log_rate" in p:
+    if "log_rise" in p:
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
-        return found | {"alpha": alpha, "beta": beta, "rate": np.exp(p["log_rate"])}
+        return found | {"alpha": alpha, "beta": beta, "rise": np.exp(p["log_rise"])}
     if "loss_level" in p:
         level, share_e, share_a = np.exp(p["loss_level"]), p["share_e"], p["share_a"]
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])

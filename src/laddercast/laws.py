@@ -46,15 +46,6 @@ def log_loss(
     return jnp.logaddexp(log_reducible(log_params, log_tokens, log_a, log_b, alpha, beta, q), log_e)
 
 
-def box_cox(log_x: ArrayLike, power: ArrayLike) -> jax.Array:
-    """`(x^power - 1) / power` of exp(`log_x`), and its limit `log_x` at power 0."""
-    scaled = jnp.asarray(power) * log_x
-    # expm1(z) / z, by its series where z is small, so that gradients are finite at power 0.
-    small = jnp.abs(scaled) < 1e-3
-    safe = jnp.where(small, 1.0, scaled)
-    return log_x * jnp.where(small, 1 + scaled / 2 + scaled**2 / 6, jnp.expm1(safe) / safe)
-
-
 def accuracy(
     loss: ArrayLike,
     k: ArrayLike,

@@ -74,10 +74,12 @@ def direct(design: Design, priors: Priors, observed: Observed = NOTHING) -> None
     """Accuracy from params and tokens, through no measured loss."""
     plate = _tasks(design)
     alpha, beta, log_a, log_b = _terms(plate, priors)
+    q = _scalar(priors, "q")
     log_x = laws.log_reducible(
-        design.log_params[:, None], design.log_tokens[:, None], log_a, log_b, alpha, beta
-    )
-    _accuracy(design, priors, observed, Path(log_x, log_x, log_x), "rate")
+        design.log_params[:, None], design.log_tokens[:, None],
+        log_a / q, log_b / q, alpha, beta, q,
+    )  # fmt: skip
+    _accuracy(design, priors, observed, Path(log_x, log_x, log_x), "rise")
 
 
 ROUTES: dict[str, Route] = {
@@ -200,7 +202,7 @@ def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
 def _accuracy(
     design: Design, priors: Priors, observed: Observed, path: Path, steepness: str
 ) -> None:
-    """Stage 2, of the law that falls with a loss (`slope`) or that bends with a power (`rate`)."""
+    """Stage 2: the logit falls with a relative loss (`slope`) or with the direct law (`rise`)."""
     plate = _tasks(design)
     with plate:
         level = numpyro.sample("accuracy_level", priors.accuracy_level)
@@ -209,14 +211,13 @@ def _accuracy(
     steep = jnp.exp(_pooled(plate, priors, steepness))
     log_run = _pooled(plate, priors, "run_accuracy")
     log_checkpoint = _pooled(plate, priors, "checkpoint_accuracy")
-    bend = _scalar(priors, "bend") if steepness == "rate" else 1.0
     upper = 1 - gap
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
     scale = _scalar(priors, "walk_accuracy_scale")
     near, walk = _walk(design, "walk_accuracy", scale, design.chance.shape[0])
 
     def curve(log_x: Array, shift: Array) -> Array:
-        return laws.between(level - steep * laws.box_cox(log_x, bend) + shift, lower, upper)
+        return laws.between(level - steep * jnp.expm1(log_x) + shift, lower, upper)
 
     def binomial_sd(p: Array) -> Array:
         # One pseudo-count keeps the noise above zero where a curve ends at 0 or 1.

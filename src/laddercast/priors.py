@@ -51,16 +51,15 @@ class Priors:
     reference_beta: Distribution = _log_normal(0.35, 0.35)
     reference_share_e: Distribution = _normal(0.0, 0.7)
     reference_share_a: Distribution = _normal(0.0, 0.7)
-    # Stage 2: logit at the reference sizes, its fall with the relative loss, ends of the curve.
+    # Stage 2: logit at the reference sizes, its fall with the relative loss (slope) or with the
+    # direct law (rise), ends of the curve.
     accuracy_level: Distribution = _normal(-1.0, 1.5)
     slope_center: Distribution = _normal(log(7.0), 0.5)
     slope_scale: Distribution = _log_normal(0.4, 0.5)
     log_lower: Distribution = _normal(0.0, 0.06)
     gap: Distribution = _uniform(0.0, 0.03)
-    # The direct law: how fast the logit rises, and how the rise bends.
-    rate_center: Distribution = _normal(log(1.3), 0.5)
-    rate_scale: Distribution = _log_normal(0.4, 0.5)
-    bend: Distribution = _normal(0.3, 0.3)
+    rise_center: Distribution = _normal(log(4.5), 0.5)
+    rise_scale: Distribution = _log_normal(0.4, 0.5)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
     run_loss_center: Distribution = _normal(log(0.006), 0.7)
     run_loss_scale: Distribution = _log_normal(0.5, 0.4)

@@ -117,13 +117,9 @@ def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[s
             has[log.run] = [k for k in preset.keys if _has(log.table, getattr(k, word), preset)]
             if has[log.run]:
                 break
-    for run in [log for log in logs if not has[log.run]]:
-        wanted = " or ".join(f"`{k.loss}`" for k in preset.keys)
-        shown = listed([str(column) for column in run.table], 6)
-        faults.append(
-            f"{run.where}: no key {wanted}; choose the preset of its trainer, or write one "
-            f"(columns are {shown})"
-        )
+    keyless = [log for log in logs if not has[log.run]]
+    if keyless:
+        faults.append(_no_key(keyless, preset))
     sets = [found for found in has.values() if found]
     shared = [keys for keys in preset.keys if sets and all(keys in found for found in sets)]
     if shared:
@@ -136,6 +132,22 @@ def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[s
             "again"
         )
     return None
+
+
+def _no_key(logs: Sequence[_Log], preset: Preset) -> str:
+    """One fault for all logs without the preset's keys; it names a preset whose keys they have."""
+    wanted = " or ".join(f"`{keys.loss}`" for keys in preset.keys)
+    others = [
+        name
+        for name, other in PRESETS.items()
+        if all(any(_has(log.table, keys.loss, other) for keys in other.keys) for log in logs)
+    ]
+    cure = "choose the preset of its trainer, or write one"
+    if others:
+        cure = f"these are keys of preset {listed(others)}"
+    where = listed(dict.fromkeys(log.where for log in logs), 5)
+    shown = listed([str(column) for column in logs[0].table], 6)
+    return f"{where}: no key {wanted}; {cure} (columns are {shown})"
 
 
 def _has(table: pd.DataFrame, patterns: str | Sequence[str], preset: Preset) -> bool:

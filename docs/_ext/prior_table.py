@@ -1,0 +1,165 @@
+"""Directive `prior-table`: the priors of `Priors()` as they are, beside what each symbol means."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from math import exp
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from laddercast.priors import Priors
+
+
+class Meaning(NamedTuple):
+    """What a prior is of. `scale` of the site: "log", "logit" or "" (as it is)."""
+
+    symbol: str
+    meaning: str
+    unit: str = ""
+    scale: str = ""
+
+
+GROUPS: dict[str, dict[str, Meaning]] = {
+    "The law of loss": {
+        "loss_level": Meaning("", "loss at the reference sizes", "loss", "log"),
+        "share_e": Meaning("E", "share of E in that loss", "fraction", "logit"),
+        "share_a": Meaning("A, B", "A's part in what is left", "fraction", "logit"),
+        "alpha": Meaning("alpha", "exponent of N", "", "log"),
+        "beta": Meaning("beta", "exponent of D", "", "log"),
+    },
+    "Stage 2": {
+        "accuracy_level": Meaning("L0", "stage 2 at the reference loss", "fraction", "logit"),
+        "slope": Meaning("k", "k x reference loss", "", "log"),
+        "log_lower": Meaning("a + b", "lower end of the curve over chance", "ratio", "log"),
+        "gap": Meaning("1 - b", "upper end of the curve below 1", "fraction"),
+    },
+    "Noise": {
+        "run_loss": Meaning("", "SD of log loss between runs", "log loss", "log"),
+        "run_loss_correlation": Meaning("", "its share common to all tasks", "fraction"),
+        "run_accuracy": Meaning(
+            "", "SD of accuracy between runs, over sqrt(p (1 - p) / items)", "ratio", "log"
+        ),
+        "run_accuracy_correlation": Meaning("", "its share common to all tasks", "fraction"),
+        "checkpoint_loss": Meaning("", "SD of log loss between checkpoints", "log loss", "log"),
+        "checkpoint_accuracy": Meaning(
+            "", "SD of accuracy between checkpoints, over sqrt(p (1 - p) / items)", "ratio", "log"
+        ),
+    },
+    "Discrepancy": {
+        "walk_loss_scale": Meaning(
+            "", "SD of stage 1's random walk in log10 compute", "log loss per root decade"
+        ),
+        "walk_accuracy_scale": Meaning(
+            "", "SD of stage 2's random walk in log10 compute", "logit per root decade"
+        ),
+    },
+}
+"""Groups in the page's order, each with its quantities in the order shown.
+
+A quantity is a field of `Priors`, or what `*_center` and `*_scale` fields are the mean and the SD
+between tasks of. A field without an entry fails the build, as does an entry without a field.
+"""
+
+CENTER, SCALE = "_center", "_scale"
+INTERVAL = (0.05, 0.5, 0.95)
+DRAWS = 1_000_000
+TO_NATURAL = {"log": np.exp, "logit": lambda x: 1 / (1 + np.exp(-x)), "": lambda x: x}
+
+
+def rows(priors: Priors) -> Iterator[tuple[str, Meaning, list[tuple[str, Any]]]]:
+    """Group, meaning and `(field, distribution)` of each quantity, in the page's order."""
+    for group, quantities in GROUPS.items():
+        for quantity, meaning in quantities.items():
+            found = [(name, getattr(priors, name)) for name in fields_of(quantity, priors)]
+            yield group, meaning, found
+
+
+def fields_of(quantity: str, priors: Priors) -> list[str]:
+    """The fields of a quantity: its own, or its center and scale; [] if there are none."""
+    names = [prior.name for prior in fields(priors)]
+    return [name for name in (quantity, quantity + CENTER, quantity + SCALE) if name in names]
+
+
+def faults(priors: Priors) -> list[str]:
+    """Fields without a meaning, and meanings without a field."""
+    quantities = [quantity for group in GROUPS.values() for quantity in group]
+    covered = [name for quantity in quantities for name in fields_of(quantity, priors)]
+    lost = [prior.name for prior in fields(priors) if prior.name not in covered]
+    stale = [quantity for quantity in quantities if not fields_of(quantity, priors)]
+    twice = sorted({name for name in covered if covered.count(name) > 1})
+    return [
+        *(f"Priors.{name} has no meaning; add it to GROUPS in {__file__}" for name in lost),
+        *(f"{name} is no field of Priors; delete it from GROUPS in {__file__}" for name in stale),
+        *(f"Priors.{name} is in GROUPS of {__file__} twice; keep one" for name in twice),
+    ]
+
+
+def described(prior: dist.Distribution) -> str:
+    """A distribution as one would type it; locations that are logs of round numbers as `log x`."""
+    values = [_number(float(getattr(prior, name)), name) for name in prior.arg_constraints]
+    return f"{type(prior).__name__}({', '.join(values)})"
+
+
+def implied(prior: dist.Distribution, scale: str) -> str:
+    """Median and 90 % interval, as the quantity's own scale has them."""
+    # From draws, for not all distributions have an inverse of their CDF.
+    draws = np.asarray(prior.sample(jax.random.key(0), (DRAWS,)))
+    low, middle, high = TO_NATURAL[scale](np.quantile(draws, INTERVAL))
+    return f"{middle:.2g} ({low:.2g} to {high:.2g})"
+
+
+def _number(value: float, name: str) -> str:
+    natural = exp(value) if name == "loc" else 0.0
+    if round(value, 3) != value and abs(natural - float(f"{natural:.3g}")) < 1e-5 * natural:
+        return f"log {natural:.3g}"
+    return f"{value:.4g}"
+
+
+HEAD = ("symbol", "field of `Priors`", "meaning", "unit", "prior", "median (90 %)")
+
+
+class PriorTable(SphinxDirective):
+    """`{prior-table}`: takes no arguments."""
+
+    def run(self) -> list[nodes.Node]:
+        """One table a group, written as Markdown and parsed in place."""
+        priors = Priors()
+        for fault in faults(priors):
+            self.state.document.reporter.warning(fault, line=self.lineno)
+        parsed = []
+        for group in GROUPS:
+            lines = [f"**{group}**", "", _line(HEAD), _line(["---"] * len(HEAD))]
+            for of, meaning, found in rows(priors):
+                if of == group:
+                    lines += [_line(cells) for cells in _cells(meaning, found)]
+            parsed += self.parse_text_to_nodes("\n".join(lines))
+        return parsed
+
+
+def _cells(meaning: Meaning, found: list[tuple[str, Any]]) -> Iterator[list[str]]:
+    pooled = len(found) > 1
+    for name, prior in found:
+        spread = pooled and name.endswith(SCALE)
+        what = f"... its SD between tasks, on the {meaning.scale or 'same'} scale"
+        yield [
+            "" if spread else meaning.symbol,
+            f"`{name}`",
+            what if spread else f"{meaning.meaning}{', mean of tasks' if pooled else ''}",
+            "" if spread else meaning.unit,
+            described(prior),
+            implied(prior, "" if spread else meaning.scale),
+        ]
+
+
+def _line(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the directive."""
+    app.add_directive("prior-table", PriorTable)
+    return {"parallel_read_safe": True}
