@@ -162,12 +162,12 @@ def how_much_ladder(
 
 
 def _fits(
-    ladders: Sequence[Ladder], what: str, seed: int, settings: dict[str, Any]
+    ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
 ) -> Iterator[xr.DataTree]:
-    """A fit of each ladder, when it is asked for."""
+    """A fit of each ladder, all of them parts of a whole, when it is asked for."""
     shown = settings.get("progress", True)
     for ladder in with_progress(ladders, shown, what, "fit"):
-        yield fit(ladder, seed=seed, **settings)
+        yield fit(ladder, seed=seed, within=whole, **settings)
 
 
 def _folds(

@@ -159,7 +159,8 @@ def _chosen(ladder: Ladder, route: Route | Sequence[Route] | None) -> list[str]:
 
 def _room(own: Size, within: Ladder) -> Size:
     whole = size(ladder_design(within)[0])
-    return Size(*map(max, own, whole))
+    # A part's knots lie otherwise, and can be one more.
+    return Size(*map(max, own, whole._replace(intervals=whole.intervals + 1)))
 
 
 def _sample(
