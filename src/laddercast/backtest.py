@@ -74,7 +74,7 @@ def backtest(
     """
     cuts = _folds(ladder, folds, hold_out)
     flops = _flops(ladder.table, _all_have_flops(ladder.table))
-    fits = _fits([fold.rungs for fold in cuts], "backtest", seed, settings)
+    fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
     for fold, fitted in zip(cuts, fits, strict=True):
         forecasted = forecast(fitted, fold.held_out, seed=seed)
@@ -142,7 +142,7 @@ def how_much_ladder(
     flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
     parts = []
     cuts = list(_sub_ladders(ladder))
-    fits = _fits([rungs for _, rungs in cuts], "how much ladder", seed, settings)
+    fits = _fits([rungs for _, rungs in cuts], ladder, "how much ladder", seed, settings)
     for (name, rungs), fitted in zip(cuts, fits, strict=True):
         forecasted = forecast(fitted, table, seed=seed)
         cells = score_cells(forecasted)
