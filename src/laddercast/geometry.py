@@ -7,46 +7,69 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
+GLOBAL, ALONE = -1, -2
+"""Groups of coordinates that all tasks share, and of those that are independent as they are."""
+
 FLATTEST = 0.5
 """Curvature below this is raised to it: half that of a standard normal prior."""
 
 
 class Geometry(NamedTuple):
-    """Affine map from standard coordinates to the sampler's: per-task blocks beside global ones.
+    """Affine map from standard coordinates to the sampler's: blocks per task beside global ones.
 
-    `position = center + L_global u_global` for the global part, and for each block
-    `center + L_block u_block + C_block u_global`: the inverse Cholesky factor of the curvature,
-    with the coupling between two blocks left out.
+    `position = center + L_global u_global` for the global part, for each block
+    `center + L_block u_block + C_block u_global`, and `center + scale u` for those that stand
+    alone: the inverse Cholesky factor of the curvature, with what lies between two blocks, and
+    between one that stands alone and any other, left out.
     """
 
     center: Any  # (dim,)
-    global_index: Any  # (global,)
-    block_index: Any  # (blocks, size), padded with dim
     global_factor: Any  # (global, global)
     block_factor: Any  # (blocks, size, size)
     coupling: Any  # (blocks, size, global)
-    padding: Any  # (standard coordinates,) 1 where a coordinate only fills up a block
+    scale: Any  # (alone,)
+    order: Any  # (dim,) where each of the sampler's coordinates stands among the standard ones
+    inverse: Any  # (standard coordinates,) the reverse, dim for those that only fill up a block
 
     def position(self, u: jax.Array) -> jax.Array:
         """The sampler's position (dim,) at standard coordinates `u`."""
-        blocks, size = self.block_index.shape
-        split = self.global_index.shape[0]
-        u_global, u_blocks = u[:split], u[split:].reshape(blocks, size)
-        steps = jnp.einsum("bij,bj->bi", self.block_factor, u_blocks) + self.coupling @ u_global
-        z = jnp.zeros(self.center.shape[0] + 1)
-        z = z.at[self.block_index.ravel()].add(steps.ravel())
-        z = z.at[self.global_index].add(self.global_factor @ u_global)
-        return self.center + z[:-1]
+        blocks, size, shared = self.coupling.shape
+        u_global, u_blocks, u_alone = jnp.split(u, [shared, shared + blocks * size])
+        steps = jnp.einsum("bij,bj->bi", self.block_factor, u_blocks.reshape(blocks, size))
+        steps = steps + self.coupling @ u_global
+        moved = [self.global_factor @ u_global, steps.ravel(), self.scale * u_alone]
+        return self.center + _permuted(jnp.concatenate(moved), self.order, self.inverse)
+
+    def padding(self) -> jax.Array:
+        """1 for standard coordinates that only fill up a block, else 0."""
+        return jnp.asarray(self.inverse == self.order.shape[0], float)
+
+
+@jax.custom_vjp
+def _permuted(x: jax.Array, order: jax.Array, inverse: jax.Array) -> jax.Array:
+    return x[order]
+
+
+def _permuted_forward(x: jax.Array, order: jax.Array, inverse: jax.Array) -> tuple:
+    return x[order], inverse
+
+
+def _permuted_backward(inverse: jax.Array, slope: jax.Array) -> tuple:
+    # By the inverse permutation: adding up at indices, as JAX would, takes far longer.
+    return jnp.append(slope, 0.0)[inverse], None, None
+
+
+_permuted.defvjp(_permuted_forward, _permuted_backward)
 
 
 def geometry(curvature: np.ndarray, group: np.ndarray) -> Geometry:
     """Geometry, centred at zero, in which this curvature is near the identity.
 
-    Blocks are the groups >= 0; curvature between two of them is left out.
+    `group` is the block of each coordinate, `GLOBAL` or `ALONE`.
     """
     dim = curvature.shape[0]
     members = [np.flatnonzero(group == task) for task in np.unique(group[group >= 0])]
-    shared = np.flatnonzero(group < 0)
+    shared, alone = np.flatnonzero(group == GLOBAL), np.flatnonzero(group == ALONE)
     size = max(len(block) for block in members)
     block_index = np.full((len(members), size), dim)
     block_factor = np.tile(np.eye(size), (len(members), 1, 1))
@@ -65,10 +88,10 @@ def geometry(curvature: np.ndarray, group: np.ndarray) -> Geometry:
     global_factor = solve_triangular(lower, np.eye(len(shared)), lower=True).T
     for number, block in enumerate(members):
         coupling[number, : len(block)] = solved[number] @ global_factor
-    padding = np.concatenate([np.zeros(len(shared)), (block_index == dim).ravel()])
-    return Geometry(
-        np.zeros(dim), shared, block_index, global_factor, block_factor, coupling, padding
-    )
+    scale = np.maximum(np.diag(curvature)[alone], FLATTEST) ** -0.5
+    inverse = np.concatenate([shared, block_index.ravel(), alone])
+    order = np.argsort(inverse, kind="stable")[:dim]
+    return Geometry(np.zeros(dim), global_factor, block_factor, coupling, scale, order, inverse)
 
 
 def _positive(matrix: np.ndarray) -> np.ndarray:

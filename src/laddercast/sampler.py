@@ -48,7 +48,7 @@ def in_standard(potential: Potential) -> Potential:
     def standard(u: jax.Array, data: tuple[Geometry, Any]) -> jax.Array:
         geometry, inner = data
         # Padding has no counterpart among positions: standard normal, so that it stays put.
-        return potential(geometry.position(u), inner) + 0.5 * jnp.sum(geometry.padding * u**2)
+        return potential(geometry.position(u), inner) + 0.5 * jnp.sum(geometry.padding() * u**2)
 
     return standard
 
@@ -124,7 +124,7 @@ def run_chains(
     chunks = _chunks(settings.warmup + draws)
     begin, advance, advance_all = _kernel(potential, settings)
     gradient = value_and_gradient(potential)
-    u = jnp.zeros(geometry.padding.shape[0])
+    u = jnp.zeros(geometry.inverse.shape[0])
 
     def first(number: int, key: jax.Array) -> tuple[Any, tuple[Geometry, Any]]:
         placed = geometry._replace(center=jnp.asarray(centers[number])), data

@@ -16,7 +16,7 @@ from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
 from laddercast.design import Design, Observed, cells
-from laddercast.geometry import Geometry, geometry
+from laddercast.geometry import ALONE, GLOBAL, Geometry, geometry
 from laddercast.model import LATENT, RUN_DOF, Route
 from laddercast.priors import Priors
 from laddercast.sampler import Potential, value_and_gradient
@@ -148,8 +148,8 @@ def pin(design: Design, observed: Observed) -> Pins:
 def start(
     route: Route, design: Design, priors: Priors, observed: Observed, pins: Pins
 ) -> tuple[dict[str, jax.Array], np.ndarray]:
-    """Unconstrained start, levels as measured and prior means elsewhere; the task of each
-    coordinate, -1 for those that all tasks share.
+    """Unconstrained start, levels as measured and prior means elsewhere; the group of each
+    coordinate: its task, or those of `geometry`.
     """
 
     def mean(value: np.ndarray, seen: Any, default: float) -> np.ndarray:
@@ -170,7 +170,9 @@ def start(
     groups = {}
     for name, value in like.items():
         site = name.removesuffix("_base").removesuffix("_decentered")
-        group = np.arange(len(design.chance)) if "task" in plates[site] else -1
+        group = np.arange(len(design.chance)) if "task" in plates[site] else GLOBAL
+        # Given the laws, latent values are independent standard normals but for their tails.
+        group = ALONE if site in LATENT else group
         groups[name] = np.broadcast_to(group, np.shape(value))
     ordered = [groups[name].ravel() for name in sorted(groups)]  # as ravel_pytree has them
     return like, np.concatenate(ordered)
@@ -293,14 +295,12 @@ class Gradient:
 
     def __init__(self, potential: Potential, group: np.ndarray) -> None:
         self.identity = geometry(np.eye(len(group)), group)
-        order = np.concatenate([self.identity.global_index, self.identity.block_index.ravel()])
-        self.index = np.argsort(order, kind="stable")[: len(group)]
-        self.zero = np.zeros(len(order))
+        self.zero = np.zeros(len(self.identity.inverse))
         self.compiled = value_and_gradient(potential)
 
     def __call__(self, position: np.ndarray, data: Any) -> tuple[float, np.ndarray]:
         value, gradient = self.compiled(self.zero, (self.identity._replace(center=position), data))
-        return float(value), np.asarray(gradient)[self.index]
+        return float(value), np.asarray(gradient)[self.identity.order]
 
     def difference(self, position: np.ndarray, i: int, step: float, data: Any) -> np.ndarray:
         """One column of the curvature, by central differences extrapolated to a step of zero."""

@@ -1,0 +1,59 @@
+"""Keep what JAX compiled on disk, so that a second run of a command starts at once."""
+
+import os
+import platform
+import sys
+from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import pooch
+
+SWITCH = "LADDERCAST_COMPILED"
+"""Environment variable: another folder, or `off`."""
+
+KEYED_BY = ("laddercast", "jax", "jaxlib", "numpyro")
+AT_LEAST_SECONDS = 0.2
+"""What compiles faster is not worth a file."""
+
+
+def folder() -> Path | None:
+    """Where compiled programs are kept, one folder per versions and machine; None if switched off.
+
+    Programs hold instructions of the processor that they were compiled on, so a home that several
+    machines share has a folder for each kind.
+    """
+    given = os.environ.get(SWITCH, "")
+    if given.lower() in ("off", "0"):
+        return None
+    root = Path(given) if given else Path(pooch.os_cache("laddercast")) / "compiled"
+    key = [*(f"{name} {version(name)}" for name in KEYED_BY), platform.machine(), _processor()]
+    key += [sys.version, *sorted(os.environ.get("XLA_FLAGS", "").split())]
+    return root / sha256("\n".join(key).encode()).hexdigest()[:16]
+
+
+def keep() -> Path | None:
+    """Have JAX keep what it compiles in `folder()`, if that can be written. Returns the folder.
+
+    A choice that the user has made by JAX's own settings stands.
+    """
+    place = folder()
+    if place is None or jax.config.jax_compilation_cache_dir:
+        return None
+    with suppress(OSError):
+        place.mkdir(parents=True, exist_ok=True)
+        if os.access(place, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(place))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", AT_LEAST_SECONDS)
+            return place
+    return None
+
+
+def _processor() -> str:
+    """Model and features of the processor, as far as the system tells them."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "\n".join(sorted({x for x in lines if x.startswith(("model name", "flags"))}))
+    return platform.processor()
