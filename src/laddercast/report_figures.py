@@ -103,7 +103,7 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
             at = 10.0**decade / (6 * wide[0])
             if y.min() / 2 < at < y.max() * 2:
                 ax.text(
-                    wide[0] * 1.05, at, f"1e{decade} FLOPs", fontsize=6, color="0.5", va="bottom"
+                    wide[0] * 1.05, at, f"1e{decade} FLOPs", fontsize=7, color="0.5", va="bottom"
                 )
         ax.plot(rungs[c.PARAMS], rungs[c.TOKENS], "o", ms=5, color=BLUE, label="rungs")
         ax.plot(targets[c.PARAMS], targets[c.TOKENS], "*", ms=11, color=VERMILION, label="targets")

@@ -13,7 +13,8 @@ from laddercast.backtest import score_backtest
 from laddercast.doubts import CURES, RULES, SOURCES
 from laddercast.score import ALL
 
-INTERVALS = (("50 %", "q25", "q75"), ("80 %", "q10", "q90"), ("95 %", "q025", "q975"))
+INTERVALS = (("80 %", "q10", "q90"), ("50 %", "q25", "q75"), ("95 %", "q025", "q975"))
+"""The one that decides first: a phone shows no more of them at once."""
 
 DASH = "-"
 
@@ -42,7 +43,10 @@ class Table(NamedTuple):
 
 def title(targets: Sequence[str]) -> str:
     """What the page is of."""
-    named = ", ".join(targets[:3]) + (f" and {len(targets) - 3} more" if len(targets) > 3 else "")
+    shown = list(targets[:3])
+    if len(targets) > 3:
+        shown.append(f"{len(targets) - 3} more")
+    named = " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
     return f"What will {named} score?"
 
 
@@ -360,10 +364,11 @@ def _reach(held: set[str], table: pd.DataFrame) -> float | None:
 
 
 def _inside(row: Mapping[Any, Any] | pd.Series) -> str:
-    parts = [
-        f"{100 * row[f'cover{level}']:.0f} % of them in the {level} %" for level in (50, 80, 95)
-    ]
-    return f"the measurements lay {parts[0]}, {parts[1]} and {parts[2]} interval"
+    counts = [round(row[f"cover{level}"] * row["cells"]) for level in (50, 80, 95)]
+    return (
+        f"of {row['cells']} measurements {counts[0]}, {counts[1]} and {counts[2]} lay in the 50, "
+        "80 and 95 % interval"
+    )
 
 
 def _own(found: pd.DataFrame, row: Mapping[Any, Any]) -> list[str]:
@@ -377,7 +382,8 @@ def _parsed(attrs: Mapping[Any, Any], word: str) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    plain = value.item() if isinstance(value, np.generic) else value
+    return plain if isinstance(plain, str) else json.dumps(plain, default=str)
 
 
 def _number(value: float, form: str) -> Cell:

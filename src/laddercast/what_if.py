@@ -54,7 +54,7 @@ def what_if(
         most = max(longest, rungs[c.TOKENS].max())
         tokens = np.geomspace(rungs[c.TOKENS].min(), most, TOKENS_POINTS).tolist()
     pairs = [(round(n), round(d)) for n in params for d in tokens]
-    grid = pd.DataFrame(dict.fromkeys(pairs), columns=[c.PARAMS, c.TOKENS])
+    grid = pd.DataFrame(list(dict.fromkeys(pairs)), columns=[c.PARAMS, c.TOKENS])
     table = expected_table(fitted, grid, draws=draws, seed=seed).drop(columns=c.MODEL)
     table.insert(2, c.FLOPS, 6.0 * table[c.PARAMS] * table[c.TOKENS])
     table["decades"], table["supported"] = distance(rungs, table)
