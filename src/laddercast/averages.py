@@ -15,11 +15,8 @@ def mean_over_tasks(forecast: xr.DataTree) -> xr.DataTree:
     """
     predictions = forecast["predictions"].to_dataset()
     models = predictions[c.MODEL].to_numpy().astype(str)
-    names, first, which = np.unique(models, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # targets in the order of the forecast
-    counts = np.bincount(which)
-    share = (which[:, None] == np.arange(len(names))) / counts
-    share, first = share[:, order], first[order]
+    rows = [np.flatnonzero(models == name) for name in dict.fromkeys(models)]
+    first = [own[0] for own in rows]
     coords = {
         name: ("row", value.to_numpy()[first])
         for name, value in predictions.coords.items()
@@ -30,7 +27,10 @@ def mean_over_tasks(forecast: xr.DataTree) -> xr.DataTree:
 
     def averaged(data: xr.Dataset) -> xr.Dataset:
         values = {
-            name: (value.dims, value.to_numpy() @ share)
+            name: (
+                value.dims,
+                np.stack([value[..., own].mean("row", skipna=False) for own in rows], -1),
+            )
             for name, value in data.transpose(..., "row").data_vars.items()
         }
         return xr.Dataset(values, coords=coords)

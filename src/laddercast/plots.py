@@ -350,10 +350,11 @@ def plot_iso_accuracy(
         median, sure = 100 * grid["q50"].to_numpy(float), 100 * grid["q10"].to_numpy(float)
         levels = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(median.min(), median.max())
         lines = panel.contour(params, tokens, median, levels, colors=BLUE, linewidths=1.4)
-        panel.contour(
+        surely = panel.contour(
             params, tokens, sure, levels, colors=VERMILION, linewidths=1.0, linestyles="--"
         )
-        panel.clabel(lines, fmt="%g", fontsize=SMALL - 1)
+        for drawn in (lines, surely):
+            panel.clabel(drawn, fmt="%g", fontsize=SMALL - 1)
         if rungs is not None:
             panel.plot(
                 rungs[c.PARAMS], rungs[c.TOKENS], "o", ms=3, color="0.3", mec="white", mew=0.3
@@ -362,7 +363,10 @@ def plot_iso_accuracy(
         _tokens(panel, panel.yaxis)
         _titled(panel, name if name != ALL else "mean over tasks")
     _labelled(axes, "params", "tokens")
-    handles = [_line(BLUE, "-", "median accuracy, %"), _line(VERMILION, "--", "reached with 90 %")]
+    handles = [
+        _line(BLUE, "-", "median accuracy, %"),
+        _line(VERMILION, "--", "reached with 90 % probability"),
+    ]
     handles += [_line("0.85", "-", "equal compute")]
     handles += [] if rungs is None else [_marker("o", "rungs", color="0.3")]
     if not chosen["supported"].all():
