@@ -32,7 +32,7 @@ NARROW = 4.8
 
 COLOURS = {"law": BLUE, "discrepancy": VERMILION, "run": ORANGE, "checkpoint": SKY, "route": GREEN}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "laddercast",
     "svg.fonttype": "path",  # the same on every machine
     "text.parse_math": False,  # a name with two dollar signs is a name
