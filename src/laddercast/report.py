@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from laddercast import columns as c
 from laddercast import report_figures as figures
 from laddercast import report_tables as tables
+from laddercast import report_words as words
 from laddercast.averages import mean_over_tasks
 from laddercast.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 from laddercast.fitted import tasks_of
@@ -78,30 +79,30 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
     context: dict[str, Any] = {
         "script": script,
         "script_hash": f"sha256-{digest}",
-        "title": tables.title(list(targets.index)),
-        "subtitle": tables.subtitle(rungs, tasks, forecast.attrs),
+        "title": words.title(list(targets.index)),
+        "subtitle": words.subtitle(rungs, tasks, forecast.attrs),
         "alarm": "" if forecast.attrs.get("converged", 1) else _complaints(forecast),
         "parts": [
             ("average", "On average"), ("tasks", "Task by task"), ("doubts", "Doubts"),
             ("backtest", "On your rungs"), ("convergence", "Convergence"), ("data", "Data"),
             ("settings", "To reproduce"),
         ],
-        "headlines": tables.headlines(of_average, len(tasks), decades),
+        "headlines": words.headlines(of_average, len(tasks), decades),
         "averages": tables.intervals("Mean accuracy over tasks, %", of_average),
         "tasks": tables.intervals("Accuracy per task, %", of_tasks),
         "measured": measured,
         "scores": None if scores is None else tables.scores("Scores of accuracy", scores, []),
-        "score_sentence": "" if scores is None else tables.score_sentence(scores),
+        "score_sentence": "" if scores is None else words.score_sentence(scores),
         "cells": len(of_tasks),
         "doubts": tables.doubts(of_tasks, doubts) if len(doubts) else None,
-        "doubt_sentence": tables.doubt_sentence(of_tasks, doubts),
-        "reasons": tables.reasons(of_tasks, doubts),
+        "doubt_sentence": words.doubt_sentence(of_tasks, doubts),
+        "reasons": words.reasons(of_tasks, doubts),
         "rules": RULES,
         "variance": tables.variance(forecast, shares) if len(shares) else None,
-        "variance_sentence": tables.variance_sentence(forecast, shares),
+        "variance_sentence": words.variance_sentence(forecast, shares),
         "convergence": tables.convergence(of_tasks, quality),
-        "convergence_sentence": tables.convergence_sentence(fitted, forecast),
-        "data_sentence": tables.data_sentence(rungs, tasks),
+        "convergence_sentence": words.convergence_sentence(fitted, forecast),
+        "data_sentence": words.data_sentence(rungs, tasks),
         "rungs": tables.rungs(rungs, targets),
         "known": tables.known(tasks, expected),
         "settings": tables.settings(forecast.attrs),
@@ -150,10 +151,10 @@ def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     paths = [Path(folder) / name for name in ("forecast.csv", "scores.csv")]
     if not all(path.exists() for path in paths):
         return None
-    words = dict.fromkeys((c.MODEL, c.TASK, "split"), str)
+    texts = dict.fromkeys((c.MODEL, c.TASK, "split"), str)
     # A model may be called NA.
     table, scores = (
-        pd.read_csv(path, dtype=words, keep_default_na=False, na_values=[""]) for path in paths
+        pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]) for path in paths
     )
     if "split" not in table or "split" not in scores:
         return None

@@ -26,6 +26,7 @@ from laddercast.plots import (
     plot_calibration,
     plot_forecast,
 )
+from laddercast.report_words import short_number
 
 NARROW = 4.8
 """Inches: at the width of a phone, letters of 8 points stay legible."""
@@ -115,7 +116,7 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
         ax.set(xscale="log", yscale="log", xlim=wide, ylim=(y.min() / 2, y.max() * 2.5))
         for axis, word in ((ax.xaxis, "params (non-embedding)"), (ax.yaxis, c.TOKENS)):
             axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: _figure(value)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
             axis.set_minor_formatter(NullFormatter())
             axis.set_label_text(word)
         ax.legend(loc="lower right", fontsize=SMALL)
@@ -162,13 +163,6 @@ def _svg(name: str, height: float, draw: Callable[[Figure], Any]) -> str:
         found = found.replace(before, f"{before}{name}-")
     # Its size is the page's matter: the view box keeps the proportions.
     return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", found, count=1)
-
-
-def _figure(number: float) -> str:
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:.3g}"
 
 
 def _cut(text: str) -> str:
