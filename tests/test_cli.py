@@ -42,7 +42,16 @@ def python(code: str) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["demo"], ["forecast"], ["baseline"], ["backtest"], ["doctor"], ["completion"]],
+    [
+        [],
+        ["demo"],
+        ["forecast"],
+        ["baseline"],
+        ["backtest"],
+        ["report"],
+        ["doctor"],
+        ["completion"],
+    ],
 )
 def test_help_is_quick(command):
     seconds = []
@@ -273,6 +282,11 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     )
     other = xr.open_datatree(again)["predictions"].to_dataset()
     xr.testing.assert_equal(other, predictions.to_dataset())
+
+    assert main(["report", str(out)]) == 3
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Not converged" in page
+    assert "target far lies" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -4,11 +4,12 @@ from pathlib import Path
 from zipfile import ZipFile
 
 
-def test_the_wheel_says_that_it_is_typed(tmp_path):
+def test_the_wheel_is_typed_and_has_the_reports_template(tmp_path):
     build = f"from hatchling.build import build_wheel; build_wheel({str(tmp_path)!r})"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", build], cwd=root, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = ZipFile(wheel).namelist()
     assert "laddercast/py.typed" in names
+    assert {"laddercast/templates/report.html", "laddercast/templates/sort.js"} <= set(names)
     assert not [name for name in names if name.endswith(".csv")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laddercast import datasets
+    from laddercast.averages import mean_over_tasks
     from laddercast.backtest import backtest, how_much_ladder, score_backtest
     from laddercast.baseline import baseline
     from laddercast.forecast import forecast, forecast_table
@@ -21,15 +22,19 @@ if TYPE_CHECKING:
     from laddercast.plots import (
         plot_calibration,
         plot_forecast,
+        plot_iso_accuracy,
         plot_noise,
         plot_stage1,
         plot_stage2,
+        plot_what_if,
     )
     from laddercast.pool import pool
     from laddercast.priors import Priors
+    from laddercast.report import report
     from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
     from laddercast.score import score
     from laddercast.simulate import demo_ladder, simulate
+    from laddercast.what_if import what_if
 
     __version__: str
 
@@ -53,24 +58,29 @@ __all__ = [
     "forecast_table",
     "how_much_ladder",
     "lowest_loss_rung",
+    "mean_over_tasks",
     "metric_noise",
     "noise_by_task",
     "plot_calibration",
     "plot_forecast",
+    "plot_iso_accuracy",
     "plot_noise",
     "plot_stage1",
     "plot_stage2",
+    "plot_what_if",
     "pool",
     "read_ladder",
     "read_lm_eval",
     "read_olmes",
     "read_targets",
     "read_wandb",
+    "report",
     "rerun_noise",
     "score",
     "score_backtest",
     "simulate",
     "two_stage",
+    "what_if",
 ]
 
 _MODULE = {
@@ -88,6 +98,7 @@ _MODULE = {
     "forecast_table": "forecast",
     "how_much_ladder": "backtest",
     "lowest_loss_rung": "rivals",
+    "mean_over_tasks": "averages",
     "metric_noise": "noise",
     "noise_by_task": "noise",
     "read_ladder": "ladder",

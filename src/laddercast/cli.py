@@ -25,7 +25,7 @@ MARK = "NOT_CONVERGED.txt"
 
 INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
 TABLES = ("forecast.csv", "scores.csv")
-FITTED = ("fit.nc", "predictions.nc", "forecast.png", MARK)
+FITTED = ("fit.nc", "predictions.nc", "forecast.png", "report.html", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
 ROUTES = ("two_stage", "by_reference", "direct")
@@ -124,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
                        "without --folds, nothing else")  # fmt: skip
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
+    text = "write one HTML file of a forecast: what to expect, what to doubt and why"
+    added = command("report", _report, text)
+    added.add_argument("folder", type=Path, metavar="DIR", help="what `forecast --out` wrote")
+    added.add_argument("--backtest", type=Path, metavar="DIR", help="what `backtest --out` wrote, "
+                       "of the same ladder (default: the first DIR, if it has one)")  # fmt: skip
+    added.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first "
+                       "DIR")  # fmt: skip
     text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
     command("doctor", _doctor, text)
     text = "print a shell's completion script"
@@ -281,6 +288,25 @@ def _backtest(args: argparse.Namespace) -> int:
             _print_scores(overall, "ladder", more)
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
         return _converged(not failed, ", ".join(failed), folder)
+
+
+def _report(args: argparse.Namespace) -> int:
+    _plots()
+    from laddercast.report import NAME, read_backtest, read_results, report
+
+    forecasted, fitted = read_results(args.folder)
+    table = read_backtest(args.backtest or args.folder)
+    if table is None and args.backtest is not None:
+        raise ValueError(
+            f"--backtest {args.backtest}: no forecast.csv and scores.csv of a backtest there; "
+            "`laddercast backtest LADDER --out DIR` writes them"
+        )
+    print(report(forecasted, fitted, args.out or args.folder / NAME, backtest=table))
+    if forecasted.attrs.get("converged", 1):
+        return 0
+    complaints = forecasted.attrs.get("complaints", "")
+    print(f"not converged, do not rely on these results: {complaints}", file=sys.stderr)
+    return NOT_CONVERGED
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from laddercast import columns as c
 from laddercast.fitted import tasks_of
@@ -35,6 +36,8 @@ TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 
 BANDS = ((95, 0.15), (80, 0.3))
 """Central intervals in percent, and the opacity of each band."""
+
+NOT_CONVERGED = "NOT CONVERGED: do not rely on these intervals"
 
 Panels = np.ndarray[Any, np.dtype[np.object_]]
 
@@ -320,6 +323,106 @@ def _error_by_distance(ax: Axes, cells: pd.DataFrame) -> dict[str, Line2D]:
 
 
 STAGE_1 = ("A", "alpha", "B", "beta", "E", "q")
+
+
+def plot_what_if(
+    table: pd.DataFrame, tasks: Sequence[str] | None = None, x: str = c.TOKENS, ax: Any = None
+) -> Panels:
+    """Accuracy against `tokens` (or `x="flops"`) for each size: medians, 50 and 80 % bands.
+
+    `table` as `what_if` gives it; a panel per task, `tasks` if given (`all` is their mean). Lines
+    are whole up to the compute of the largest rung and dashed beyond; where the ladder says little,
+    so that `forecast` would warn, there is no band and the median is dotted.
+    """
+    chosen = _chosen(table, tasks)
+    names = list(dict.fromkeys(chosen[c.TASK]))
+    axes = _panels(ax, len(names), height=1.9)
+    sizes = _sizes(chosen[c.PARAMS].to_numpy(float))
+    for panel, name in zip(axes, names, strict=True):
+        for size, colour in sizes.items():
+            here = (chosen[c.TASK] == name) & (chosen[c.PARAMS] == size)
+            rows = chosen[here].sort_values(x)
+            inside = rows[rows["supported"]]
+            for low, high, alpha in (("q10", "q90", 0.2), ("q25", "q75", 0.3)):
+                panel.fill_between(
+                    inside[x], 100 * inside[low], 100 * inside[high], color=colour, alpha=alpha,
+                    lw=0,
+                )  # fmt: skip
+            panel.plot(rows[x], 100 * rows["q50"], color=colour, lw=1, ls=":")
+            near = inside[inside["decades"] <= 0]
+            # Dashes begin where the whole line ends.
+            far = inside[inside[x] >= (near[x].max() if len(near) else 0)]
+            panel.plot(far[x], 100 * far["q50"], color=colour, lw=1.4, ls="--")
+            panel.plot(near[x], 100 * near["q50"], color=colour, lw=1.6)
+        panel.set_xscale("log")
+        if x == c.TOKENS:
+            _tokens(panel)
+        _titled(panel, name if name != ALL else "mean over tasks")
+    _labelled(axes, x if x == c.TOKENS else "FLOPs (6ND)", "accuracy (%)")
+    handles = [_line(colour, "-", _short(size)) for size, colour in sizes.items()]
+    kinds = [("-", "within the ladder's compute"), ("--", "beyond it")]
+    kinds += [] if chosen["supported"].all() else [(":", "the ladder says little")]
+    handles += [_line("0.3", style, label) for style, label in kinds]
+    _legend(axes, handles, ax is None)
+    _say_unconverged(axes, chosen)
+    return axes
+
+
+def plot_iso_accuracy(
+    table: pd.DataFrame,
+    tasks: Sequence[str] | None = None,
+    rungs: pd.DataFrame | None = None,
+    ax: Any = None,
+) -> Panels:
+    """Lines of equal accuracy (%) over params and tokens; a panel per task, as `plot_what_if`.
+
+    `table` as `what_if` gives it, of at least 2 params x 2 tokens (ValueError otherwise). Whole
+    lines: the median; dashed: reached with a probability of 90 %. Grey lines are of equal compute,
+    shaded is where the ladder says little; `rungs` (`params, tokens`) are drawn as dots.
+    """
+    chosen = _chosen(table, tasks)
+    names = list(dict.fromkeys(chosen[c.TASK]))
+    grids = {name: _grid(chosen[chosen[c.TASK] == name], name) for name in names}
+    axes = _panels(ax, len(names), columns=3, height=2.4)
+    for panel, (name, grid) in zip(axes, grids.items(), strict=True):
+        params, tokens = grid["q50"].columns.to_numpy(float), grid["q50"].index.to_numpy(float)
+        # First of all: labels of contours find their places in it.
+        panel.set(
+            xscale="log", yscale="log", xlim=(params[0], params[-1]), ylim=(tokens[0], tokens[-1])
+        )
+        for decade in range(int(np.log10(6 * params[0] * tokens[0])), 40):
+            panel.plot(params, 10.0**decade / (6 * params), color="0.85", lw=0.7, zorder=0)
+        little = np.where(grid["supported"].to_numpy(bool), np.nan, 1.0)
+        panel.pcolormesh(params, tokens, little, cmap="Greys", vmin=0, vmax=4, shading="nearest")
+        median, sure = 100 * grid["q50"].to_numpy(float), 100 * grid["q10"].to_numpy(float)
+        levels = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(median.min(), median.max())
+        lines = panel.contour(params, tokens, median, levels, colors=BLUE, linewidths=1.4)
+        surely = panel.contour(
+            params, tokens, sure, levels, colors=VERMILION, linewidths=1.0, linestyles="--"
+        )
+        for drawn in (lines, surely):
+            panel.clabel(drawn, fmt="%g", fontsize=SMALL - 1)
+        if rungs is not None:
+            panel.plot(
+                rungs[c.PARAMS], rungs[c.TOKENS], "o", ms=3, color="0.3", mec="white", mew=0.3
+            )
+        _tokens(panel)
+        _tokens(panel, panel.yaxis)
+        _titled(panel, name if name != ALL else "mean over tasks")
+    _labelled(axes, "params", "tokens")
+    handles = [
+        _line(BLUE, "-", "median accuracy, %"),
+        _line(VERMILION, "--", "reached with 90 % probability"),
+    ]
+    handles += [_line("0.85", "-", "equal compute")]
+    handles += [] if rungs is None else [_marker("o", "rungs", color="0.3")]
+    if not chosen["supported"].all():
+        handles.append(_line("0.75", "-", "the ladder says little", lw=6))
+    _legend(axes, handles, ax is None)
+    _say_unconverged(axes, chosen)
+    return axes
+
+
 STAGE_2 = ("a", "k", "L0", "b")
 INTERVALS = ((95, "q025", "q975", 2.5), (80, "q10", "q90", 5.0), (50, "q25", "q75", 7.0))
 
@@ -419,6 +522,40 @@ def _by_target(
     return [(pair, rows) for pair, rows in pairs if len(rows)]
 
 
+def _chosen(table: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
+    """Rows of accuracy, in the order of `tasks`; of a lone task its mean would say the same."""
+    rows = table[table["quantity"] == c.ACCURACY]
+    known = list(dict.fromkeys(rows[c.TASK]))
+    if tasks is None:
+        tasks = known if len(known) > 2 else [name for name in known if name != ALL]
+    missing = [name for name in tasks if name not in known]
+    if missing or not len(tasks):
+        raise ValueError(
+            f"no accuracy of {', '.join(missing) or 'no task'}; there are {', '.join(known)}"
+        )
+    return pd.concat([rows[rows[c.TASK] == name] for name in tasks])
+
+
+def _grid(rows: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
+    """Tokens down, params across."""
+    words = ("q10", "q50", "supported")
+    grid = {
+        word: rows.pivot_table(word, index=c.TOKENS, columns=c.PARAMS, aggfunc="first")
+        for word in words
+    }
+    if min(grid["q50"].shape) < 2 or grid["q50"].isna().any(axis=None):
+        raise ValueError(
+            f"{name}: lines of equal accuracy need a full grid of at least 2 params x 2 tokens; "
+            "give `what_if` both"
+        )
+    return grid
+
+
+def _say_unconverged(axes: Panels, table: pd.DataFrame) -> None:
+    if not table["converged"].all():
+        axes[0].figure.suptitle(NOT_CONVERGED, fontsize=SMALL + 1)
+
+
 def _sizes(params: np.ndarray) -> dict[float, Any]:
     sizes = np.unique(params)
     colours = mpl.colormaps["viridis"](np.linspace(0.05, 0.85, len(sizes)))
@@ -493,15 +630,16 @@ def _labelled(axes: Panels, x: str, y: str) -> None:
             ax.set_xlabel("")
 
 
-def _tokens(ax: Axes) -> None:
-    """Ticks of tokens at powers of 10, as 1B, 10B, 1T."""
-    low, high = np.log10(ax.get_xlim())
+def _tokens(ax: Axes, axis: Axis | None = None) -> None:
+    """Ticks of tokens (or of another `axis`) at powers of 10, as 1B, 10B, 1T."""
+    axis = ax.xaxis if axis is None else axis
+    low, high = np.log10(axis.get_view_interval())
     decades = np.arange(np.ceil(low), np.floor(high) + 1)
     # Narrow panels: no more than four labels.
     step = max(1, -(-len(decades) // 4))
-    ax.xaxis.set_major_locator(FixedLocator((10.0 ** decades[::step]).tolist()))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(FixedLocator((10.0 ** decades[::step]).tolist()))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _short(number: float) -> str:
@@ -550,4 +688,4 @@ def _legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bool)
 
 
 def _mark(tree: xr.DataTree) -> str:
-    return "" if tree.attrs.get("converged", 1) else "NOT CONVERGED: do not rely on these intervals"
+    return "" if tree.attrs.get("converged", 1) else NOT_CONVERGED

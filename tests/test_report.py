@@ -1,0 +1,337 @@
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from laddercast.cli import main
+from laddercast.report import read_backtest, read_results, render, report
+from laddercast.score import UNITS
+
+NASTY = "<script>alert(1)</script>"
+DOLLARS = "$\\frac a$ & \"b\" 'c'"
+TASKS = ["easy", DOLLARS]
+MODELS = [NASTY, "13B"]
+RUNGS = [f"{n}M" for n in (100, 200, 400, 800)]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def forecast_of(converged: int = 1, measured: bool = True) -> xr.DataTree:
+    rng = np.random.default_rng(0)
+    coords = {
+        "model": ("row", np.repeat(MODELS, 2)),
+        "task": ("row", TASKS * 2),
+        "params": ("row", [7e9, 7e9, 13e9, 13e9]),
+        "tokens": ("row", [4e12, 4e12, 5e12, 5e12]),
+    }
+    shared = rng.normal(0, 0.02, (4, 500, 1))
+    accuracy = np.array([0.9, 0.7, 0.92, 0.71]) + shared + rng.normal(0, 0.01, (4, 500, 4))
+    dims = ("chain", "draw", "row")
+    sources = {"law": 3.0, "discrepancy": 1.0, "run": 0.5, "checkpoint": 0.5, "total": 5.0}
+    groups = {
+        "predictions": xr.Dataset(
+            {"accuracy": (dims, accuracy), "loss": (dims, 1 - accuracy)}, coords
+        ),
+        "variance": xr.Dataset({name: ("row", [v] * 4) for name, v in sources.items()}),
+    }
+    if measured:
+        groups["measured"] = xr.Dataset({"accuracy": ("row", [0.9, 0.72, np.nan, 0.7])}, coords)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = {
+        "converged": converged,
+        "complaints": "" if converged else "7 divergences",
+        "seed": np.int64(3),
+        "settings": '{"chains": 4, "draws": 500}',
+        "priors": '{"gap": "Uniform(0, 0.03)"}',
+        "versions": '{"laddercast": "9.9"}',
+        "fingerprint": "abc",
+    }
+    return tree
+
+
+def fitted_of(forecast: xr.DataTree) -> xr.DataTree:
+    params = np.array([1e8, 2e8, 4e8, 8e8])
+    constant = xr.Dataset(
+        {
+            "params": ("model", params),
+            "tokens": ("model", 20 * params),
+            "chance": ("task", [0.25, 0.5]),
+            "items": ("task", [1000.0, np.nan]),
+        },
+        coords={"model": RUNGS, "task": TASKS},
+    )
+    stats = xr.Dataset({"diverging": (("chain", "draw"), np.eye(4, 500, dtype=bool))})
+    tree = xr.DataTree.from_dict({"constant_data": constant, "sample_stats": stats})
+    tree.attrs = dict(forecast.attrs)
+    return tree
+
+
+def backtest_of() -> pd.DataFrame:
+    """A table as `backtest` gives it, of two rungs held out."""
+    rng = np.random.default_rng(1)
+    rows = []
+    for model in RUNGS[2:]:
+        for task in TASKS:
+            for quantity, unit in UNITS.items():
+                low, middle, high = unit * 0.4, unit * 0.5, unit * 0.6
+                rows.append(
+                    {
+                        "split": "largest size", "model": model, "params": 4e8, "tokens": 8e9,
+                        "task": task, "quantity": quantity, "median": middle, "mean": middle,
+                        "sd": 0.05 * unit, "q025": low - 0.1 * unit, "q10": low, "q25": low,
+                        "q50": middle, "q75": high, "q90": high, "q975": high + 0.1 * unit,
+                        "measured": 0.51 * unit, "error": 0.01 * unit, "crps": 0.02 * unit,
+                        "pit": rng.uniform(), "baseline": 0.55 * unit,
+                        "baseline_error": 0.04 * unit, "converged": 1,
+                    }
+                    | {f"inside{level}": True for level in (50, 80, 95)}
+                    | {f"width{level}": w * unit for level, w in ((50, 0.2), (80, 0.2), (95, 0.4))}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(autouse=True)
+def expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the rungs are expected at; a fit would tell it."""
+    table = pd.DataFrame(
+        {
+            "model": RUNGS * 2,
+            "task": [task for task in TASKS for _ in RUNGS],
+            "quantity": "accuracy",
+            "q50": [0.4, 0.5, 0.6, 0.7, 0.52, 0.55, 0.6, 0.65],
+        }
+    )
+    monkeypatch.setattr(
+        sys.modules["laddercast.report"], "expected_table", lambda *_, **__: table.copy()
+    )
+
+
+def page_of(backtest: pd.DataFrame | None = None, **words: Any) -> str:
+    forecast = forecast_of(**words)
+    return render(forecast, fitted_of(forecast), backtest)
+
+
+def test_users_words_are_escaped_and_nothing_is_loaded():
+    page = page_of(backtest_of().replace({RUNGS[3]: NASTY}))
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 5
+    assert DOLLARS not in page
+    assert page.count("<script") == page.count("</script") == 1
+    assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!#)""", page)
+    assert "@import" not in page
+    assert not re.findall(r"url\((?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_ids_are_unique_and_links_lead_somewhere():
+    page = page_of(backtest_of())
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+
+
+def test_the_same_results_make_the_same_page():
+    assert page_of(backtest_of()) == page_of(backtest_of())
+
+
+def test_the_average_over_tasks_is_joint():
+    page = page_of()
+    forecast = forecast_of()
+    draws = forecast["predictions"]["accuracy"].to_numpy()[..., 2:].mean(axis=-1)
+    low, middle, high = 100 * np.quantile(draws, [0.1, 0.5, 0.9])
+    assert f"{middle:.1f} % on average over 2 tasks" in page
+    assert f"{low:.1f} to {high:.1f}" in page
+
+
+def test_what_is_missing_is_said():
+    page = page_of(measured=False)
+    assert "How this forecast did" not in page
+    assert "laddercast report DIR --backtest DIR2" in page
+    assert 'id="alarm"' not in page
+    page = page_of(converged=0)
+    assert "Not converged: do not rely on these numbers.</strong> 7 divergences" in page
+    assert "4 of 2,000 transitions diverged" in page
+
+
+def test_a_backtest_fills_its_section():
+    page = page_of(backtest_of())
+    assert "laddercast report DIR --backtest" not in page
+    # In decades of params x tokens: 4 to 2 and 1 hundred million, squared.
+    assert "It reached 1.2 decades of compute beyond the rungs that it kept" in page
+    assert "missed by 1.00 points on average (published method: 4.00)" in page
+    assert "of 4 measurements 4, 4 and 4 lay in the 50, 80 and 95 % interval" in page
+    assert "not among the rungs" not in page
+    assert "not among the rungs" in page_of(backtest_of().replace({RUNGS[3]: "stranger"}))
+
+
+def written(folder: Path, **words: Any) -> None:
+    forecast = forecast_of(**words)
+    forecast.to_netcdf(folder / "predictions.nc", engine="h5netcdf")
+    fitted_of(forecast).to_netcdf(folder / "fit.nc", engine="h5netcdf")
+
+
+def backtest_written(folder: Path) -> pd.DataFrame:
+    """As the command line writes it: forecasts in fractions, scores in points."""
+    from laddercast.backtest import score_backtest
+
+    table = backtest_of()
+    score_backtest(table).to_csv(folder / "scores.csv", index=False)
+    unit = table["quantity"].map(UNITS)
+    for name in ("mean", "sd", "measured", "baseline", *(f"q{q}" for q in (10, 25, 50, 75, 90))):
+        table[name] /= unit
+    for name in ("q025", "q975"):
+        table[name] /= unit
+    dropped = ["median", "error", "crps", "baseline_error"]
+    table = table.drop(columns=dropped).filter(regex="^(?!inside|width)")
+    table.to_csv(folder / "forecast.csv", index=False)
+    return backtest_of()
+
+
+def test_a_written_backtest_reads_as_it_was(tmp_path):
+    assert read_backtest(tmp_path) is None
+    known = backtest_written(tmp_path)
+    found = read_backtest(tmp_path)
+    assert found is not None
+    pd.testing.assert_frame_equal(found[known.columns], known, check_dtype=False)
+    found.drop(columns="split").to_csv(tmp_path / "forecast.csv", index=False)
+    assert read_backtest(tmp_path) is None
+
+
+def test_the_command_writes_beside_the_results(tmp_path, capsys):
+    written(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    backtest_written(other)
+    assert main(["report", str(tmp_path), "--backtest", str(other)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Held out: largest size" in page
+    forecast, fitted = read_results(tmp_path)
+    assert page == render(forecast, fitted, read_backtest(other))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "fit.nc", "other", "predictions.nc", "report.html",
+    }  # fmt: skip
+    written(tmp_path, converged=0)
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "new" / "it.html")]) == 3
+    assert "7 divergences" in capsys.readouterr().err
+    assert "Not converged" in (tmp_path / "new" / "it.html").read_text(encoding="utf-8")
+
+
+def test_faults_are_named_with_their_cure(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "predictions.nc is missing" in said
+    assert "fit.nc is missing" in said
+    assert "laddercast forecast" in said
+    written(tmp_path)
+    assert main(["report", str(tmp_path), "--backtest", str(tmp_path)]) == 2
+    assert "laddercast backtest" in capsys.readouterr().err
+    (tmp_path / "fit.nc").write_text("not a fit")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "fit.nc cannot be read" in capsys.readouterr().err
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    taken = tmp_path / "folder"
+    taken.mkdir()
+    (taken / "kept").touch()
+    forecast = forecast_of()
+    with pytest.raises(OSError, match="give a file in a folder that can be written"):
+        report(forecast, fitted_of(forecast), taken)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in taken.iterdir()] == ["kept"]
+
+
+@contextmanager
+def browser(**words: Any) -> Iterator[tuple[Any, list[str]]]:
+    """A page of headless Chromium, and what it logs and asks for beside the file itself."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install -y chromium")
+    playwright = import_module("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        try:
+            page = running.new_context(**words).new_page()
+            said: list[str] = []
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
+            page.on("request", lambda request: said.append(request.url))
+            yield page, said
+        finally:
+            running.close()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    forecast = forecast_of()
+    return report(forecast, fitted_of(forecast), tmp_path / "it.html", backtest=backtest_of())
+
+
+def test_the_browsers_log_would_tell(tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text("<script>console.error('heard'); nothing()</script><img src='no.png'>")
+    with browser() as (page, said):
+        page.goto(bad.as_uri())
+    assert "heard" in said
+    assert any("no.png" in text for text in said)
+    assert any("nothing is not defined" in text for text in said)
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_without_a_word(file, width, scheme):
+    size = {"width": width, "height": 844}
+    with browser(viewport=size, color_scheme=scheme) as (page, said):
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        drawn = page.evaluate(
+            "[...document.querySelectorAll('figure svg')].map(svg => "
+            "[svg.getBoundingClientRect().width, svg.getBoundingClientRect().height])"
+        )
+        assert len(drawn) == 4
+        assert all(100 < across <= width and down > 100 for across, down in drawn)
+        assert page.inner_text("h1") == f"What will {NASTY} and 13B score?"
+        picture = page.screenshot(full_page=True)
+    assert picture.startswith(b"\x89PNG")
+    assert said == [file.as_uri()]
+
+
+def test_tables_sort_by_number_and_with_gaps_last(file):
+    with browser() as (page, said):
+        page.goto(file.as_uri())
+        table = page.locator("#tasks table").first
+        column = [head.strip() for head in table.locator("th").all_inner_texts()].index("measured")
+
+        def shown() -> list[str]:
+            cells = table.locator(f"tbody tr td:nth-child({column + 1})")
+            return [text.strip() for text in cells.all_inner_texts()]
+
+        assert shown() == ["90.0", "72.0", "-", "70.0"]
+        head = table.locator("th").nth(column)
+        head.locator("button").click()
+        assert shown() == ["70.0", "72.0", "90.0", "-"]
+        assert head.get_attribute("aria-sort") == "ascending"
+        head.locator("button").click()
+        assert shown() == ["90.0", "72.0", "70.0", "-"]
+    assert said == [file.as_uri()]
+
+
+def test_it_reads_without_a_script_and_prints(file):
+    with browser(java_script_enabled=False) as (page, said):
+        page.goto(file.as_uri())
+        assert page.locator("button").count() == 0
+        assert page.locator("#tasks table").first.is_visible()
+        page.emulate_media(media="print")
+        assert not page.locator("nav").is_visible()
+        assert page.pdf(format="A4").startswith(b"%PDF")
+    assert said == [file.as_uri()]
