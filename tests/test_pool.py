@@ -19,7 +19,7 @@ def forecast_of(
     model: Sequence[str] | None = None,
     variance: float = 1.0,
 ) -> xr.DataTree:
-    """Draws about one accuracy; loss is 1 plus the accuracy of the same draw, where there is one."""
+    """Draws about one accuracy; loss, where there is one, is 1 more than it draw by draw."""
     models, tasks = zip(*CELLS, strict=True)
     coords: dict[str, object] = {
         "model": ("row", list(model or models)),
