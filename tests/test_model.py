@@ -330,13 +330,14 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
     part = whole.keep([model for model in whole.models if not model.startswith("800M")])
     settings = {"route": direct, "warmup": 200, "draws": 600}
     one, other = (fit_quietly(part, within=within, **settings) for within in (None, whole))
-    for name, value in one["posterior"].to_dataset().items():
-        same = other["posterior"][name]
-        assert value.sizes == same.sizes
-        off = np.abs(value.mean(("chain", "draw")) - same.mean(("chain", "draw")))
-        error = np.sqrt(
-            az.mcse(one)["posterior"][name] ** 2 + az.mcse(other)["posterior"][name] ** 2
-        )
+    posteriors = [tree["posterior"].to_dataset() for tree in (one, other)]
+    means = [posterior.mean(("chain", "draw")) for posterior in posteriors]
+    errors = [az.mcse(posterior) for posterior in posteriors]
+    assert posteriors[0].sizes == posteriors[1].sizes
+    assert set(posteriors[0]) == set(posteriors[1])
+    for name in posteriors[0]:
+        off = np.abs(means[0][name] - means[1][name])
+        error = np.hypot(errors[0][name], errors[1][name])
         assert (off < 5 * error).all(), name
 
 

@@ -223,6 +223,7 @@ def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: s
     assert labels.task == list(ladder.tasks.index)
     read = [quantity for quantity in READS[name] if quantity != "accuracy"]
     assert {quantity for quantity in ("loss", "reference_loss") if quantity in targets} == set(read)
+    assert ("reference_loss" in ladder.table) == (name != "two_stage")
     for quantity in READS[name]:
         seen = getattr(design, quantity)
         known = np.asarray(seen.at)
@@ -258,7 +259,7 @@ def test_recovery_lists_every_parameter_and_target() -> None:
     np.testing.assert_allclose(accuracies["truth"], targets["accuracy"])
     inside = (found["truth"] >= found["q05"]) & (found["truth"] <= found["q95"])
     assert (found["inside"] == inside).all()
-    # 27 intervals of 90 %: fewer than half inside has a probability below one in a million.
+    # 29 intervals of 90 %: fewer than half inside has a probability below one in a million.
     assert found["inside"].mean() > 0.5
     shares = coverage(found)
     np.testing.assert_allclose(shares[["inside", "below", "above"]].sum(axis=1), 1)
