@@ -8,6 +8,7 @@ import xarray as xr
 from laddercast.backtest import backtest, how_much_ladder, score_backtest
 from laddercast.baseline import baseline
 from laddercast.ladder import read_ladder
+from laddercast.model import two_stage
 from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
 from laddercast.score import score_cells
 
@@ -15,7 +16,7 @@ from laddercast.score import score_cells
 module = import_module("laddercast.backtest")
 
 ALL_KINDS = ("sizes", "lengths", "one-size", "one-task", "reruns")
-SHORT = {"chains": 2, "warmup": 100, "draws": 100, "progress": False}
+SHORT = {"route": two_stage, "chains": 2, "warmup": 50, "draws": 50, "progress": False}
 
 
 def changed(table, models):

@@ -14,6 +14,7 @@ from laddercast import columns as c
 from laddercast.cli import main
 
 QUICK = ["--chains", "2", "--warmup", "30", "--draws", "20"]
+ONE_ROUTE = ["--route", "two_stage"]
 TARGETS = pd.DataFrame(
     {
         "model": "3B",
@@ -193,7 +194,9 @@ def test_missing_files_and_folders_that_cannot_be_made(files, capsys):
     assert "give a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--draws", "0"], ["--seed", "-1"], ["--rungs", "some"]])
+@pytest.mark.parametrize(
+    "words", [["--draws", "0"], ["--seed", "-1"], ["--rungs", "some"], ["--route", "winding"]]
+)
 def test_wrong_options_are_refused(files, words):
     with pytest.raises(SystemExit) as stopped:
         main(["forecast", files["ladder"], "--targets", files["targets"], "--out", "x", *words])
@@ -243,9 +246,9 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     out = Path(files["out"])
     far = TARGETS.assign(model="far", params=10**13, tokens=10**15)
     pd.concat([TARGETS, far]).to_csv(files["targets"], index=False)
-    status = main(
-        ["forecast", files["ladder"], "--targets", files["targets"], "--out", str(out), *QUICK]
-    )
+    routes = ["--route", "direct", "two_stage"]
+    ladder, targets = files["ladder"], files["targets"]
+    status = main(["forecast", ladder, "--targets", targets, "--out", str(out), *QUICK, *routes])
     said = capsys.readouterr()
     assert status == 3
     assert sorted(path.name for path in out.iterdir()) == [
@@ -268,6 +271,7 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     assert predictions["accuracy"].dims == ("chain", "draw", "row")
     assert list(predictions["task"].to_numpy()) == ["easy", "hard"] * 2
     assert all(type(name) is str for name in predictions["model"].to_numpy().tolist())
+    assert set(predictions["route"].to_numpy().tolist()) == {"direct", "two_stage"}
     accuracy = predictions["accuracy"].to_numpy()
     assert ((accuracy >= 0) & (accuracy <= 1)).all()
     assert xr.open_datatree(out / "fit.nc").attrs["converged"] == 0
@@ -291,7 +295,7 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
 
 @pytest.mark.slow
 def test_demo_shows_the_truth(tmp_path, capsys):
-    status = main(["demo", "--out", str(tmp_path), *QUICK])
+    status = main(["demo", "--out", str(tmp_path), *QUICK, *ONE_ROUTE])
     said = capsys.readouterr()
     assert status in (0, 3)
     assert {"ladder.csv", "tasks.csv", "targets.csv", "truth.csv", "fit.nc"} <= {
@@ -303,7 +307,7 @@ def test_demo_shows_the_truth(tmp_path, capsys):
 @pytest.mark.slow
 def test_backtest_writes_all(files, capsys):
     out = Path(files["out"])
-    status = main(["backtest", files["ladder"], "--out", str(out), *QUICK])
+    status = main(["backtest", files["ladder"], "--out", str(out), *QUICK, *ONE_ROUTE])
     said = capsys.readouterr()
     assert status == 3
     assert {path.name for path in out.iterdir()} == {

@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from laddercast.inference import fit
-from laddercast.ladder import Ladder, read_ladder
+from laddercast.ladder import Ladder, read_ladder, run_ends
+from laddercast.model import two_stage
 from laddercast.noise import metric_noise, noise_by_task, rerun_noise
 
 # Loss checkpoint SD, accuracy checkpoint SD (points), rerun SD of loss (%) and accuracy (points).
@@ -110,11 +112,51 @@ def test_reruns_without_equal_tokens_are_compared_at_their_ends(small_table: pd.
     np.testing.assert_allclose(found["loss"].astype(float), 2 / np.sqrt(2))
 
 
+def posterior_of(**sites: np.ndarray) -> xr.DataTree:
+    """A fit of both tasks whose posterior has these sites."""
+    tasks = ("task", ["easy", "hard"])
+    posterior = {
+        name: (("chain", "draw", "task")[: value.ndim], value) for name, value in sites.items()
+    }
+    constant = {"chance": ("task", [0.25, 0.5]), "items": ("task", [2000, 500])}
+    groups = {"posterior": posterior, "constant_data": constant}
+    return xr.DataTree.from_dict(
+        {name: xr.Dataset(values, coords={"task": tasks}) for name, values in groups.items()}
+    )
+
+
+@pytest.mark.parametrize("route", ["by_reference", "direct"])
+def test_noise_of_a_loss_is_that_of_the_route_s_own(small_table: pd.DataFrame, route: str) -> None:
+    ladder = read_ladder(small_table.drop(columns="loss"))
+    sites = {
+        "log_checkpoint_accuracy": np.full((2, 50, 2), np.log(0.5)),
+        "log_run_accuracy": np.full((2, 50, 2), np.log(2.0)),
+        "walk_accuracy_scale": np.full((2, 50), 0.1),
+    }
+    if route == "by_reference":
+        names = ("checkpoint_reference", "run_reference", "walk_reference_scale")
+        sites |= {n: np.full((2, 50), x) for n, x in zip(names, (0.001, 0.002, 0.003), strict=True)}
+    noise = noise_by_task(ladder, posterior_of(**sites)).set_index(["noise", "task", "unit"])["q50"]
+    assert (noise["accuracy_run"] / noise["accuracy_checkpoint"]).to_numpy() == pytest.approx(4)
+    assert noise["accuracy_discrepancy"].to_numpy() == pytest.approx(0.1)
+    of_loss = noise[noise.index.get_level_values("noise").str.startswith("loss_")]
+    if route == "direct":
+        assert of_loss.isna().all()
+        return
+    assert noise["loss_run"].to_numpy() == pytest.approx(0.2)
+    assert noise["loss_discrepancy"].to_numpy() == pytest.approx(0.3)
+    assert noise["loss_checkpoint"].xs("%", level="unit").to_numpy() == pytest.approx(0.1)
+    mean = run_ends(ladder.table).groupby("task")["reference_loss"].mean()
+    expected = 0.001 * mean[["easy", "hard"]].to_numpy()
+    found = noise["loss_checkpoint"].xs("loss", level="unit")[["easy", "hard"]].to_numpy()
+    np.testing.assert_allclose(found, expected)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the fit has not converged")
 def test_posterior_noise_stands_beside_the_measured(small_table: pd.DataFrame) -> None:
     ladder = read_ladder(small_table)
-    fitted = fit(ladder, chains=2, warmup=100, draws=100, progress=False)
+    fitted = fit(ladder, route=two_stage, chains=2, warmup=100, draws=100, progress=False)
     noise = noise_by_task(ladder, fitted).set_index(["task", "noise", "unit"])
     assert (noise["q05"] < noise["q50"]).all()
     assert (noise["q50"] < noise["q95"]).all()

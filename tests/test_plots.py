@@ -31,22 +31,24 @@ def _closed():
     plt.close("all")
 
 
-def fitted_of(curves: list[str]) -> xr.DataTree:
+def fitted_of(loss: str = "loss") -> xr.DataTree:
+    """Of a route through each task's loss, or through the reference loss."""
     rng = np.random.default_rng(0)
-    chains = (2, 150)
-    posterior = {
-        name: value * np.exp(rng.normal(0, 0.01, (*chains, len(curves))))
-        for name, value in LETTERS.items()
-    } | {
-        name: value * np.exp(rng.normal(0, 0.01, (*chains, len(TASKS))))
-        for name, value in CURVE.items()
-    }
+    chains, common = (2, 150), loss == "reference_loss"
+
+    def about(value: float, *shape: int) -> np.ndarray:
+        return value * np.exp(rng.normal(0, 0.01, (*chains, *shape)))
+
+    of_law = () if common else (len(TASKS),)
+    posterior = {name: about(value, *of_law) for name, value in LETTERS.items()}
+    posterior |= {name: about(value, len(TASKS)) for name, value in CURVE.items()}
+    losses = np.array([1.2, 1.1, 1.0])
     tree = az.from_dict(
         {
-            "posterior": posterior,
+            "posterior": posterior | {"q": np.ones(chains)},
             "observed_data": {
-                "loss": np.tile([1.2, 1.1, 1.0], len(curves)),
-                "accuracy": np.tile([0.4, 0.45, 0.5], len(TASKS)),
+                loss: losses if common else np.stack([losses] * 2, axis=1),
+                "accuracy": np.stack([[0.4, 0.45, 0.5]] * 2, axis=1),
             },
             "constant_data": {
                 "chance": np.array([0.25, 0.5]),
@@ -55,22 +57,16 @@ def fitted_of(curves: list[str]) -> xr.DataTree:
                 "tokens": TOKENS,
             },
         },
-        coords={"task": TASKS, "curve": curves, "model": MODELS},
-        dims={name: ["curve"] for name in LETTERS}
+        coords={"task": TASKS, "model": MODELS},
+        dims={name: [] if common else ["task"] for name in LETTERS}
         | {name: ["task"] for name in CURVE}
         | {"chance": ["task"], "items": ["task"], "params": ["model"], "tokens": ["model"]}
-        | {"loss": ["loss_row"], "accuracy": ["accuracy_row"]},
+        | {loss: ["point"] if common else ["point", "task"], "accuracy": ["point", "task"]},
     )
-    tree["observed_data"] = xr.DataTree(
-        tree["observed_data"]
-        .to_dataset()
-        .assign_coords(
-            loss_model=("loss_row", MODELS * len(curves)),
-            loss_task=("loss_row", np.repeat(curves, 3)),
-            accuracy_model=("accuracy_row", MODELS * 2),
-            accuracy_task=("accuracy_row", np.repeat(TASKS, 3)),
-        )
-    )
+    points = {"point_model": ("point", MODELS), "point_tokens": ("point", TOKENS)}
+    observed = tree["observed_data"].to_dataset().assign_coords(points)
+    tree["observed_data"] = xr.DataTree(observed)
+    tree.attrs["route"] = "by_reference" if common else "two_stage"
     return tree
 
 
@@ -105,45 +101,80 @@ def texts(figure: mpl.figure.Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("plot", [plot_stage1, plot_stage2])
-@pytest.mark.parametrize("curves", [TASKS, ["reference_loss"]])
+@pytest.mark.parametrize("loss", ["loss", "reference_loss"])
 @pytest.mark.parametrize("forecast", [None, forecast_of(), forecast_of(measured=False)])
-def test_stages_have_one_panel_for_each_curve_or_task(plot, curves, forecast):
-    axes = plot(fitted_of(curves), forecast)
-    expected = curves if plot is plot_stage1 else TASKS
-    assert [ax.get_title() for ax in axes] == expected
+def test_stages_have_one_panel_for_each_law_or_task(plot, loss, forecast):
+    axes = plot(fitted_of(loss), forecast)
+    alone = plot is plot_stage1 and loss == "reference_loss"
+    assert [ax.get_title() for ax in axes] == (["reference_loss"] if alone else TASKS)
     axes[0].figure.draw_without_rendering()
     legend = texts(axes[0].figure)
     assert legend[:3] == ["200M", "400M", "800M"]
     assert ("measured" in legend) == (forecast is not None and "measured" in forecast.children)
 
 
+@pytest.mark.parametrize("plot", [plot_stage1, plot_stage2])
+def test_a_route_through_no_loss_has_no_stages(plot):
+    tree = fitted_of()
+    tree["observed_data"] = xr.DataTree(tree["observed_data"].to_dataset().drop_vars("loss"))
+    tree.attrs["route"] = "direct"
+    with pytest.raises(ValueError, match="the route direct goes through no loss"):
+        plot(tree)
+
+
+def rungs_of(ax) -> list[tuple[float, float]]:
+    marked = [line for line in ax.lines if line.get_marker() == "o"]
+    return sorted(
+        (float(x), float(y))
+        for line in marked
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    )
+
+
+def test_rungs_lie_where_they_were_measured():
+    for loss in ("loss", "reference_loss"):
+        tree = fitted_of(loss)
+        expected = sorted(zip(TOKENS, [1.2, 1.1, 1.0], strict=True))
+        for ax in plot_stage1(tree):
+            assert sorted(set(rungs_of(ax))) == expected
+        for ax in plot_stage2(tree):
+            assert rungs_of(ax) == [(1.0, 50.0), (1.1, 45.0), (1.2, 40.0)]
+
+
 def test_a_fit_to_every_checkpoint_needs_the_ladder_for_its_rungs():
-    tree = fitted_of(TASKS)
-    twice = tree["observed_data"].to_dataset().isel(loss_row=[0, 0, 1], accuracy_row=[0, 0, 1])
+    tree = fitted_of()
+    twice = tree["observed_data"].to_dataset().isel(point=[0, 0, 1])
     tree["observed_data"] = xr.DataTree(twice)
     for plot in (plot_stage1, plot_stage2):
         for ax in plot(tree):
-            assert not [
-                x for line in ax.lines if line.get_marker() == "o" for x in line.get_xdata()
-            ]
+            assert not rungs_of(ax)
 
 
 def test_stage_1_marks_tokens_in_words():
-    axes = plot_stage1(fitted_of(TASKS), forecast_of())
+    axes = plot_stage1(fitted_of(), forecast_of())
     axes[0].figure.draw_without_rendering()
     assert [label.get_text() for label in axes[0].get_xticklabels()] == ["10B", "100B", "1T"]
 
 
 def test_stage_1_draws_the_law():
-    axes = plot_stage1(fitted_of(TASKS))
+    axes = plot_stage1(fitted_of())
     line = axes[0].lines[0]
     tokens, loss = line.get_xdata(), line.get_ydata()
     law = 400 * PARAMS[0] ** -0.35 + 600 * tokens**-0.35 + 0.4
     np.testing.assert_allclose(loss, law, rtol=0.02)
 
 
+def test_stage_1_draws_the_law_with_its_q():
+    tree = fitted_of()
+    posterior = tree["posterior"].to_dataset()
+    tree["posterior"] = xr.DataTree(posterior.assign(q=3.0 * posterior["q"]))
+    tokens, loss = plot_stage1(tree)[0].lines[0].get_data()
+    law = ((400 * PARAMS[0] ** -0.35) ** 3 + (600 * tokens**-0.35) ** 3) ** (1 / 3) + 0.4
+    np.testing.assert_allclose(loss, law, rtol=0.02)
+
+
 def test_stage_2_draws_the_law_in_percent():
-    axes = plot_stage2(fitted_of(TASKS))
+    axes = plot_stage2(fitted_of())
     loss, accuracy = axes[0].lines[0].get_data()
     law = 0.95 - 0.7 / (1 + np.exp(-4 * (loss - 1)))
     np.testing.assert_allclose(accuracy, 100 * law, atol=2)
@@ -170,7 +201,7 @@ def test_forecast_shows_published_points_and_missing_convergence():
 def test_panels_need_enough_axes():
     _, ax = plt.subplots()
     with pytest.raises(ValueError, match="1 axes for 2 panels"):
-        plot_stage1(fitted_of(TASKS), ax=ax)
+        plot_stage1(fitted_of(), ax=ax)
 
 
 @pytest.mark.parametrize("with_posterior", [False, True])

@@ -6,6 +6,7 @@ import pytest
 
 from laddercast.design import ladder_design
 from laddercast.ladder import read_targets
+from laddercast.model import READS, ROUTES, direct
 from laddercast.recovery import coverage, recovery
 from laddercast.simulate import (
     DEMO_SIZES,
@@ -155,9 +156,12 @@ def test_demo_is_a_ladder_of_the_paper_s_shape_and_depends_on_the_seed_alone() -
     pd.testing.assert_frame_equal(targets, same_targets)
     assert len(ladder.models) == 16
     assert list(ladder.tasks.index) == list(truth.index)
-    design, observed, *_ = ladder_design(ladder)
-    assert len(observed.loss) == len(observed.accuracy) == 16 * 8
-    assert len(design.loss_spread_cell) == len(design.accuracy_spread_cell) == 16 * 8
+    design, *_ = ladder_design(ladder)
+    for seen in (design.loss, design.accuracy):
+        known = np.asarray(seen.at)
+        assert known.shape == seen.spread_dof.shape == (16, 8)
+        assert known.all()
+        assert (seen.spread_dof > 0).all()
     read = read_targets(targets)
     assert list(read["model"].unique()) == ["7B-4T", "13B-5T"]
     assert read["checkpoints"].to_list() == [1] * 8 + [5] * 8
@@ -209,19 +213,40 @@ def test_a_draw_from_the_prior_depends_on_the_seed_alone() -> None:
     assert read_targets(targets)["model"].nunique() == len(PRIOR_TARGETS)
 
 
-def test_a_ladder_from_the_prior_reads_back_as_the_model_assumes() -> None:
-    ladder, _, population = simulate_from_prior(3)
+@pytest.mark.parametrize("name", ROUTES)
+def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: str) -> None:
+    ladder, targets, population = simulate_from_prior(3, route=ROUTES[name])
+    assert ladder.table["accuracy"].between(0, 1).all()
+    assert targets["accuracy"].between(0, 1).all()
+    assert len(targets) == len(PRIOR_TARGETS) * len(ladder.tasks)
     design, observed, labels, _ = ladder_design(ladder)
-    cells = len(ladder.models) * len(ladder.tasks)
-    assert len(observed.loss) == len(observed.accuracy) == cells
-    assert (design.loss_checkpoints == 5).all()
-    assert len(design.loss_spread_cell) == len(design.accuracy_spread_cell) == cells
-    assert (design.loss_spread_dof == 8).all()
-    curve = design.loss_cell_curve[design.loss_spread_cell]
-    log_sd = [np.log(observed.loss_spread[curve == i].mean()) / 2 for i in range(len(labels.curve))]
-    distance = np.array(log_sd) - population["checkpoint_loss_center"]
-    # Draws of tasks about their center, and 96 degrees of freedom each.
-    assert (np.abs(distance) < 4 * population["checkpoint_loss_scale"] + 0.3).all()
+    assert labels.task == list(ladder.tasks.index)
+    read = [quantity for quantity in READS[name] if quantity != "accuracy"]
+    assert {quantity for quantity in ("loss", "reference_loss") if quantity in targets} == set(read)
+    assert ("reference_loss" in ladder.table) == (name != "two_stage")
+    for quantity in READS[name]:
+        seen = getattr(design, quantity)
+        known = np.asarray(seen.at)
+        columns = 1 if quantity == "reference_loss" else len(ladder.tasks)
+        assert known.shape == (len(ladder.models), columns)
+        assert known.all()
+        assert (seen.checkpoints == 5).all()
+        if quantity != "accuracy":  # which may be rounded to 0 or 1
+            assert (seen.spread_dof == 8).all()
+    if name == "two_stage":
+        log_sd = np.log(observed.loss_spread.mean(axis=0)) / 2
+        distance = log_sd - population["checkpoint_loss_center"]
+        # Draws of tasks about their center, and 96 degrees of freedom each.
+        assert (np.abs(distance) < 4 * population["checkpoint_loss_scale"] + 0.3).all()
+    if name == "by_reference":
+        log_sd = np.log(observed.reference_loss_spread.mean()) / 2
+        assert log_sd == pytest.approx(np.log(population["checkpoint_reference"]), abs=0.3)
+
+
+def test_a_route_through_no_loss_leaves_a_reference_loss_of_1() -> None:
+    ladder, *_ = simulate_from_prior(3, route=direct)
+    assert (ladder.table["reference_loss"] == 1).all()
+    assert "loss" not in ladder.table
 
 
 @pytest.mark.slow
@@ -234,7 +259,7 @@ def test_recovery_lists_every_parameter_and_target() -> None:
     np.testing.assert_allclose(accuracies["truth"], targets["accuracy"])
     inside = (found["truth"] >= found["q05"]) & (found["truth"] <= found["q95"])
     assert (found["inside"] == inside).all()
-    # 27 intervals of 90 %: fewer than half inside has a probability below one in a million.
+    # 29 intervals of 90 %: fewer than half inside has a probability below one in a million.
     assert found["inside"].mean() > 0.5
     shares = coverage(found)
     np.testing.assert_allclose(shares[["inside", "below", "above"]].sum(axis=1), 1)

@@ -24,38 +24,56 @@ class Meaning(NamedTuple):
 
 
 GROUPS: dict[str, dict[str, Meaning]] = {
-    "The law of loss": {
+    "The law of a task's loss": {
         "loss_level": Meaning("", "loss at the reference sizes", "loss", "log"),
         "share_e": Meaning("E", "share of E in that loss", "fraction", "logit"),
-        "share_a": Meaning("A, B", "A's part in what is left", "fraction", "logit"),
-        "alpha": Meaning("alpha", "exponent of N", "", "log"),
-        "beta": Meaning("beta", "exponent of D", "", "log"),
+        "share_a": Meaning(
+            "A, B", "A's part in what is left, also of `direct`", "fraction", "logit"
+        ),
+        "alpha": Meaning("alpha", "exponent of N, also of `direct`", "", "log"),
+        "beta": Meaning("beta", "exponent of D, also of `direct`", "", "log"),
+        "q": Meaning("q", "how N and D interact, of all routes; 1: their terms add up"),
+    },
+    "The law of the reference loss": {
+        "reference_level": Meaning("", "loss at the reference sizes", "loss", "log"),
+        "reference_share_e": Meaning("E", "share of E in that loss", "fraction", "logit"),
+        "reference_share_a": Meaning("A, B", "A's part in what is left", "fraction", "logit"),
+        "reference_alpha": Meaning("alpha", "exponent of N"),
+        "reference_beta": Meaning("beta", "exponent of D"),
     },
     "Stage 2": {
-        "accuracy_level": Meaning("L0", "stage 2 at the reference loss", "fraction", "logit"),
-        "slope": Meaning("k", "k x reference loss", "", "log"),
+        "accuracy_level": Meaning("L0", "stage 2 at the reference sizes", "fraction", "logit"),
+        "slope": Meaning("k", "how the logit falls with the relative loss", "logit", "log"),
+        "rise": Meaning(
+            "", "how the logit rises as the direct law falls from 1 to 0", "logit", "log"
+        ),
         "log_lower": Meaning("a + b", "lower end of the curve over chance", "ratio", "log"),
         "gap": Meaning("1 - b", "upper end of the curve below 1", "fraction"),
     },
     "Noise": {
-        "run_loss": Meaning("", "SD of log loss between runs", "log loss", "log"),
+        "run_loss": Meaning("", "scale of log loss between runs", "log loss", "log"),
         "run_loss_correlation": Meaning("", "its share common to all tasks", "fraction"),
+        "run_reference": Meaning("", "scale of log reference loss between runs", "log loss"),
         "run_accuracy": Meaning(
-            "", "SD of accuracy between runs, over sqrt(p (1 - p) / items)", "ratio", "log"
+            "", "scale of accuracy between runs, over sqrt(p (1 - p) / items)", "ratio", "log"
         ),
         "run_accuracy_correlation": Meaning("", "its share common to all tasks", "fraction"),
         "checkpoint_loss": Meaning("", "SD of log loss between checkpoints", "log loss", "log"),
+        "checkpoint_reference": Meaning(
+            "", "SD of log reference loss between checkpoints", "log loss"
+        ),
         "checkpoint_accuracy": Meaning(
             "", "SD of accuracy between checkpoints, over sqrt(p (1 - p) / items)", "ratio", "log"
         ),
     },
     "Discrepancy": {
         "walk_loss_scale": Meaning(
-            "", "SD of stage 1's random walk in log10 compute", "log loss per root decade"
+            "", "SD of log task loss, a random walk in log10 compute", "log loss per root decade"
         ),
-        "walk_accuracy_scale": Meaning(
-            "", "SD of stage 2's random walk in log10 compute", "logit per root decade"
+        "walk_reference_scale": Meaning(
+            "", "SD of log reference loss, likewise", "log loss per root decade"
         ),
+        "walk_accuracy_scale": Meaning("", "SD of the logit, likewise", "logit per root decade"),
     },
 }
 """Groups in the page's order, each with its quantities in the order shown.

@@ -1,6 +1,6 @@
 """From a validated table to the arrays that the model reads: where measured, how far out."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -118,6 +118,7 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     design = _design(points, ladder.tasks, labels, frame)
 
     values: dict[str, np.ndarray] = {}
+    where: dict[str, Any] = {}
     at = pd.MultiIndex.from_frame(points[[c.MODEL, c.TOKENS]])
     point = at.get_indexer(pd.MultiIndex.from_frame(rows[[c.MODEL, c.TOKENS]]))
     for quantity in QUANTITIES:
@@ -134,8 +135,8 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
             known[index] = True
             dof, variance = _spread(spreads[quantity], labels, columns)
         values |= {quantity: value, f"{quantity}_spread": variance}
-        design = design._replace(**{quantity: Seen(known, checkpoints, dof)})
-    return design, Observed(**values), labels, frame
+        where[quantity] = Seen(known, checkpoints, dof)
+    return design._replace(**where), Observed(**values), labels, frame
 
 
 def target_design(
@@ -150,11 +151,12 @@ def target_design(
     points = targets[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
     design = _design(points, tasks, labels, frame)
     checkpoints = targets[c.CHECKPOINTS].to_numpy(float)[:, None]
+    everywhere: dict[str, Any] = {}
     for quantity in QUANTITIES:
         seen: Seen = getattr(design, quantity)
         of_all = np.broadcast_to(checkpoints, seen.at.shape)
-        design = design._replace(**{quantity: Seen(np.ones_like(seen.at), of_all, seen.spread_dof)})
-    return design, rows
+        everywhere[quantity] = Seen(np.ones_like(seen.at), of_all, seen.spread_dof)
+    return design._replace(**everywhere), rows
 
 
 def size(design: Design) -> Size:
@@ -179,6 +181,15 @@ def pad(design: Design, observed: Observed, to: Size) -> tuple[Design, Observed]
     def wider(x: np.ndarray) -> np.ndarray:
         return np.pad(x, [(0, points), (0, intervals)])
 
+    where: dict[str, Any] = {
+        quantity: Seen(
+            longer(seen.at, points, False),
+            longer(seen.checkpoints, points, 1.0),
+            longer(seen.spread_dof, runs),
+        )
+        for quantity in QUANTITIES
+        for seen in [getattr(design, quantity)]
+    }
     # The added runs end at the added points, or share the last.
     last = max(to.points - 1, 0)
     added = np.minimum(own.points + np.arange(runs), last)
@@ -190,15 +201,7 @@ def pad(design: Design, observed: Observed, to: Size) -> tuple[Design, Observed]
         beyond=longer(design.beyond, points),
         run=np.concatenate([design.run, of_point]),
         end=np.concatenate([design.end, added]),
-        **{
-            quantity: Seen(
-                longer(seen.at, points, False),
-                longer(seen.checkpoints, points, 1.0),
-                longer(seen.spread_dof, runs),
-            )
-            for quantity in QUANTITIES
-            for seen in [getattr(design, quantity)]
-        },
+        **where,
     ), Observed(
         **{
             name: longer(value, runs if name.endswith("spread") else points, 1.0)

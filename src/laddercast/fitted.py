@@ -56,8 +56,12 @@ def as_tree(
     """
     model, task = (np.array(names) for names in labels)
     length = {c.MODEL: len(model), c.TASK: len(task), "interval": design.walk.shape[1]}
+
+    def own_part(name: str) -> Any:
+        return (..., *(slice(length[dim]) for dim in DIMS.get(name, ())))
+
     posterior = {
-        name: value[(..., *(slice(length[dim]) for dim in DIMS.get(name, ())))]
+        name: value[own_part(name)]
         for name, value in sites.items()
         if not name.endswith(("_base", "_decentered"))
     }
@@ -101,12 +105,8 @@ def as_tree(
         },
         coords={c.MODEL: model, c.TASK: task, "interval": np.arange(length["interval"])},
         dims={name: own for name, own in DIMS.items() if name in posterior}
-        | dict.fromkeys(("k", "L0", "a", "b", "rise"), [c.TASK])
-        | (
-            dict.fromkeys(("A", "B", "E", "alpha", "beta"), [c.TASK])
-            if "log_alpha" in sites
-            else {}
-        )
+        | {name: [c.TASK] for name in ("k", "L0", "a", "b", "rise")}
+        | {name: [c.TASK] for name in ("A", "B", "E", "alpha", "beta") if "log_alpha" in sites}
         | dims
         | {c.CHANCE: [c.TASK], c.ITEMS: [c.TASK], c.PARAMS: [c.MODEL], c.TOKENS: [c.MODEL]}
         | {"knots": ["knot"]},
@@ -128,7 +128,8 @@ def _of_cells(
     log_likelihood: dict[str, np.ndarray], design: Design, model: np.ndarray, task: np.ndarray
 ) -> xr.Dataset:
     """Log likelihoods of what was measured, one number a draw and cell (run x task, or run)."""
-    variables, coords = {}, {}
+    variables: dict[str, Any] = {}
+    coords: dict[str, Any] = {}
     for quantity, value in log_likelihood.items():
         run, column = np.nonzero(cells(design, quantity))
         cell, common = f"{quantity}_cell", quantity == c.REFERENCE_LOSS

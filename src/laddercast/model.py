@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import Array, nn
@@ -42,7 +43,7 @@ class RunEffect(dist.StudentT):  # type: ignore[misc]
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """By the inverse of the distribution function, which for 4 degrees has a closed form."""
         dtype = jnp.result_type(float)
-        tiny = jnp.finfo(dtype).tiny
+        tiny = float(np.finfo(dtype).tiny)
         u = jax.random.uniform(key, sample_shape + self.batch_shape, dtype, tiny)
         root = jnp.sqrt(4 * u * (1 - u))
         size = 2 * jnp.sqrt(jnp.maximum(jnp.cos(jnp.arccos(root) / 3) / root - 1, 0))

@@ -1,6 +1,7 @@
 """How noisy each task's metric is: between checkpoints, between runs, and as the fit sees it."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -176,15 +177,14 @@ def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str,
         items = tasks.loc[task, c.ITEMS]
         binomial = 100 * np.sqrt((accuracy * (1 - accuracy) + 1 / items) / items)
         of_task = p.sel(task=task)
-        found = {
+        found: dict[str, Any] = {
             "accuracy_checkpoint": binomial * np.exp(of_task["log_checkpoint_accuracy"]),
             "accuracy_run": binomial * np.exp(of_task["log_run_accuracy"]),
             "accuracy_discrepancy": p["walk_accuracy_scale"],
         }
         if "log_run_loss" in p:
-            checkpoint, run = (
-                np.exp(of_task[f"log_{kind}_loss"]) for kind in ("checkpoint", "run")
-            )
+            checkpoint: Any = np.exp(of_task["log_checkpoint_loss"])
+            run: Any = np.exp(of_task["log_run_loss"])
             found["loss_discrepancy"] = 100 * p["walk_loss_scale"]
         elif "run_reference" in p:
             checkpoint, run = p["checkpoint_reference"], p["run_reference"]

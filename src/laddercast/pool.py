@@ -1,6 +1,7 @@
 """One forecast from those of several routes: a mixture of their draws."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -64,7 +65,7 @@ def pool(
     if loss:
         source = [n if kind == loss else having for n, kind in enumerate(losses)]
         variables[c.LOSS] = (dims, mixed(c.LOSS, source))
-    coords = {word: predictions[0][word] for word in WORDS}
+    coords: dict[str, Any] = {word: predictions[0][word] for word in WORDS}
     coords |= {"chain": predictions[0]["chain"], "draw": np.arange(total)}
     groups = {
         "predictions": xr.Dataset(variables, coords=coords).assign_coords(

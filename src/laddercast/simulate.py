@@ -282,6 +282,9 @@ def simulate_from_prior(
         )
         value = np.clip(value, 0.0, 1.0) if quantity == c.ACCURACY else np.exp(value)
         table[quantity] = np.broadcast_to(value, shape).ravel()
+    if c.LOSS in here:
+        # The blank reference loss would offer the route `by_reference` to a fit.
+        table = table.drop(columns=c.REFERENCE_LOSS)
     measured = rows[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK]].assign(
         **{
             quantity: np.broadcast_to(value, (len(targets), tasks)).ravel()

@@ -38,7 +38,7 @@ NOISE = (
 
 
 class Pin(NamedTuple):
-    """What the measurements of one quantity alone say of latent values: mean, and precision or 0."""
+    """What measurements of one quantity alone say of latent values: mean, and precision or 0."""
 
     mean: Any  # (runs, tasks), or (runs,)
     precision: Any
@@ -125,7 +125,7 @@ def pin(design: Design, observed: Observed) -> Pins:
         np.add.at(total, design.run, weight * value)
         return Pin(total / np.where(precision > 0, precision, 1.0), precision)
 
-    def of_loss(value: np.ndarray, spread: np.ndarray, seen: Any) -> Pin:
+    def of_loss(value: Any, spread: Any, seen: Any) -> Pin:
         known = np.sum(seen.spread_dof > 0, axis=0)
         total = np.sum(spread * (seen.spread_dof > 0), axis=0)
         variance = np.where(known > 0, total / np.maximum(known, 1), TYPICAL_LOSS_SD**2)
@@ -134,7 +134,7 @@ def pin(design: Design, observed: Observed) -> Pins:
     reference = of_loss(
         observed.reference_loss, observed.reference_loss_spread, design.reference_loss
     )
-    p = observed.accuracy
+    p: Any = observed.accuracy
     binomial = (p * (1 - p) + 1 / design.items) / design.items
     accuracy = pinned(p, TYPICAL_ACCURACY_FACTOR**2 * binomial, design.accuracy)
     loss = of_loss(observed.loss, observed.loss_spread, design.loss)
@@ -157,11 +157,14 @@ def start(
         total = np.where(seen.at, value, 0.0).sum(axis=0)
         return np.where(count > 0, total / np.maximum(count, 1), default)
 
-    share = np.clip((observed.accuracy - design.chance) / (1 - design.chance), 0.02, 0.98)
+    loss: Any = observed.loss
+    reference_loss: Any = observed.reference_loss
+    accuracy: Any = observed.accuracy
+    share = np.clip((accuracy - design.chance) / (1 - design.chance), 0.02, 0.98)
     logit = np.log(share / (1 - share))
     values = {
-        "loss_level": mean(np.log(observed.loss), design.loss, 0.0),
-        "reference_level": mean(np.log(observed.reference_loss), design.reference_loss, 1.0)[0],
+        "loss_level": mean(np.log(loss), design.loss, 0.0),
+        "reference_level": mean(np.log(reference_loss), design.reference_loss, 1.0)[0],
         "accuracy_level": mean(logit, design.accuracy, -1.0),
     }
 
@@ -234,7 +237,7 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data], tuple[jax.Array, Data]
     def at_rest(position: jax.Array, data: Data) -> tuple[jax.Array, Data]:
         design, priors, observed, pins, like = data
         sites = ravel_pytree(like)[1](position)
-        expected = {}
+        expected: dict[str, Any] = {}
 
         def substitute(site: dict[str, Any]) -> Any:
             name = site["name"]

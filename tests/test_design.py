@@ -1,0 +1,262 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from laddercast.design import (
+    DEFAULT_ITEMS,
+    KNOT_DECADES,
+    QUANTITIES,
+    Design,
+    Observed,
+    Size,
+    cells,
+    ladder_design,
+    pad,
+    size,
+    target_design,
+)
+from laddercast.ladder import checkpoint_spread, read_ladder, read_targets, run_ends
+from laddercast.model import LATENT, ROUTES, Route
+from laddercast.priors import Priors
+from laddercast.replay import replay
+from laddercast.sampler import on_device
+from laddercast.start import Data, information, pin, potential_of, start
+
+TARGETS = pd.DataFrame(
+    {"model": ["big", "bigger"], "params": [3_000_000_000, 7_000_000_000], "tokens": 2 * [10**11]}
+)
+
+
+@pytest.fixture
+def ragged_table(small_table: pd.DataFrame) -> pd.DataFrame:
+    """Without one model's task, another's loss and a third one's accuracy."""
+    hard = small_table["task"] == "hard"
+    table = small_table[~(hard & (small_table["model"] == "200M-20"))].reset_index(drop=True)
+    table.loc[table["model"] == "400M-20", "loss"] = np.nan
+    table.loc[table["model"] == "400M-100", "accuracy"] = np.nan
+    return table
+
+
+def test_every_measurement_lands_at_its_place_and_nothing_else_does(
+    ragged_table: pd.DataFrame,
+) -> None:
+    ladder = read_ladder(ragged_table)
+    design, observed, labels, frame = ladder_design(ladder)
+    ends = run_ends(ladder.table).set_index(["model", "task"])
+    tokens = np.exp(design.log_tokens) * frame.tokens
+    params = np.exp(design.log_params) * frame.params
+    for quantity in ("loss", "accuracy"):
+        seen, value = getattr(design, quantity), getattr(observed, quantity)
+        assert seen.at.shape == value.shape == (len(ladder.models), 2)
+        assert seen.at.sum() == ends[quantity].notna().sum()
+        for point, task in np.argwhere(seen.at):
+            row = ends.loc[(labels.model[design.run[point]], labels.task[task])]
+            assert value[point, task] == row[quantity]
+            assert seen.checkpoints[point, task] == row["checkpoints"]
+            assert tokens[point] == pytest.approx(row["tokens"])
+            assert params[point] == pytest.approx(row["params"])
+    np.testing.assert_array_equal(design.run[design.end], np.arange(len(labels.model)))
+    np.testing.assert_array_equal(design.chance, [0.25, 0.5])
+    np.testing.assert_array_equal(design.items, [2000, 500])
+
+
+def test_the_reference_loss_is_one_column_for_all_tasks(small_table: pd.DataFrame) -> None:
+    ladder = read_ladder(small_table)
+    design, observed, labels, _ = ladder_design(ladder)
+    ends = run_ends(ladder.table).groupby("model")["reference_loss"].first()
+    assert design.reference_loss.at.shape == (len(ladder.models), 1)
+    assert design.reference_loss.at.all()
+    assert observed.reference_loss is not None
+    expected = ends[[labels.model[run] for run in design.run]]
+    np.testing.assert_allclose(observed.reference_loss[:, 0], expected)
+
+
+def test_spreads_between_checkpoints_land_at_their_runs(small_table: pd.DataFrame) -> None:
+    ladder = read_ladder(small_table)
+    design, observed, labels, _ = ladder_design(ladder)
+    for quantity in ("loss", "accuracy"):
+        spread = checkpoint_spread(ladder.table, quantity, log=quantity == "loss")
+        spread = spread[spread["variance"] > 0].set_index(["model", "task"])
+        dof = getattr(design, quantity).spread_dof
+        variance = getattr(observed, f"{quantity}_spread")
+        assert (dof > 0).sum() == len(spread) > 0
+        for run, task in np.argwhere(dof > 0):
+            row = spread.loc[(labels.model[run], labels.task[task])]
+            assert (dof[run, task], variance[run, task]) == (row["dof"], row["variance"])
+
+
+def test_every_checkpoint_is_a_point_of_its_run_and_leaves_no_spread(
+    small_table: pd.DataFrame,
+) -> None:
+    last = ladder_design(read_ladder(small_table))[0]
+    design, observed, labels, frame = ladder_design(read_ladder(small_table, rungs="every"))
+    assert len(design.log_params) > len(last.log_params) == len(design.end)
+    table = small_table.set_index(["model", "tokens", "task"])
+    tokens = np.round(np.exp(design.log_tokens) * frame.tokens).astype(int)
+    assert observed.loss is not None
+    for point, task in np.argwhere(design.loss.at):
+        where = labels.model[design.run[point]], tokens[point], labels.task[task]
+        assert observed.loss[point, task] == table.loc[where, "loss"]
+    for quantity in QUANTITIES:
+        assert (getattr(design, quantity).spread_dof == 0).all()
+    of_run = pd.Series(design.log_tokens).groupby(design.run).max()
+    np.testing.assert_array_equal(design.log_tokens[design.end], of_run)
+
+
+def test_what_was_never_measured_is_nowhere_seen(small_table: pd.DataFrame) -> None:
+    bare = small_table.drop(columns=["loss", "items"])
+    design, *_ = ladder_design(read_ladder(bare))
+    assert not design.loss.at.any()
+    assert (design.loss.spread_dof == 0).all()
+    assert (design.items == DEFAULT_ITEMS).all()
+    assert not cells(design, "loss").any()
+    assert cells(design, "accuracy").all()
+
+
+def test_cells_are_the_runs_on_which_something_was_measured(ragged_table: pd.DataFrame) -> None:
+    design, _, labels, _ = ladder_design(read_ladder(ragged_table))
+    run = labels.model.index
+    loss, accuracy = cells(design, "loss"), cells(design, "accuracy")
+    missing = {(run("200M-20"), 1), (run("400M-20"), 0), (run("400M-20"), 1)}
+    assert set(map(tuple, np.argwhere(~loss))) == missing
+    missing = {(run("200M-20"), 1), (run("400M-100"), 0), (run("400M-100"), 1)}
+    assert set(map(tuple, np.argwhere(~accuracy))) == missing
+
+
+def test_reference_sizes_are_means_of_the_ends_and_knots_span_the_ladder(
+    small_table: pd.DataFrame,
+) -> None:
+    ladder = read_ladder(small_table)
+    design, _, _, frame = ladder_design(ladder)
+    np.testing.assert_allclose(design.log_params[design.end].mean(), 0, atol=1e-9)
+    np.testing.assert_allclose(design.log_tokens[design.end].mean(), 0, atol=1e-9)
+    compute = np.log10(np.exp(design.log_params + design.log_tokens) * frame.params * frame.tokens)
+    assert (frame.knots[0], frame.knots[-1]) == pytest.approx((compute.min(), compute.max()))
+    assert frame.knots[frame.origin] == pytest.approx(np.log10(frame.params * frame.tokens))
+    widths = np.diff(frame.knots)
+    assert (widths > 0).all()
+    assert (widths <= KNOT_DECADES + 1e-9).all()
+    # Within the ladder no step lies beyond it, and each interval has its step.
+    assert not np.abs(design.beyond).any()
+    assert design.walk.shape[1] == len(frame.knots) - 1
+    assert (np.abs(design.walk).max(axis=0) > 0).all()
+
+
+def test_walk_grows_with_distance_and_is_exact_beyond(small_table: pd.DataFrame) -> None:
+    ladder = read_ladder(small_table)
+    *_, frame = ladder_design(ladder)
+    models = read_targets(TARGETS).assign(checkpoints=1.0)
+    design, _ = target_design(models, ladder.tasks, frame)
+    compute = np.log10(TARGETS["params"].astype(float) * TARGETS["tokens"])
+    distance = compute - frame.knots[frame.origin]
+    variance = (design.walk**2).sum(axis=1) + (design.beyond**2).sum(axis=1)
+    np.testing.assert_allclose(variance, distance, rtol=1e-9)
+
+
+def test_targets_are_seen_everywhere_with_their_checkpoints(small_table: pd.DataFrame) -> None:
+    ladder = read_ladder(small_table)
+    *_, frame = ladder_design(ladder)
+    models = read_targets(TARGETS).assign(checkpoints=[1.0, 5.0])
+    design, rows = target_design(models, ladder.tasks, frame)
+    assert list(zip(rows["model"], rows["task"], strict=True)) == [
+        ("big", "easy"), ("big", "hard"), ("bigger", "easy"), ("bigger", "hard")
+    ]  # fmt: skip
+    for quantity in QUANTITIES:
+        seen = getattr(design, quantity)
+        assert seen.at.all()
+        np.testing.assert_array_equal(seen.checkpoints[:, 0], [1, 5])
+
+
+def larger(own: Size) -> Size:
+    return Size(own.points + 3, own.runs + 2, own.intervals + 1)
+
+
+def test_padding_adds_rows_of_which_nothing_was_measured(ragged_table: pd.DataFrame) -> None:
+    design, observed, *_ = ladder_design(read_ladder(ragged_table))
+    own = size(design)
+    to = larger(own)
+    wide, filled = pad(design, observed, to)
+    assert size(wide) == to
+    for quantity in QUANTITIES:
+        before, after = getattr(design, quantity), getattr(wide, quantity)
+        known, added = np.split(after.at, [own.points])
+        assert after.at.dtype == bool
+        np.testing.assert_array_equal(known, before.at)
+        assert not added.any()
+        assert not after.spread_dof[own.runs :].any()
+        for name, rows in ((quantity, to.points), (f"{quantity}_spread", to.runs)):
+            value, given = getattr(filled, name), getattr(observed, name)
+            assert len(value) == rows
+            np.testing.assert_array_equal(value[: len(given)], given)
+            assert (value > 0).all()  # so that its log is finite
+    assert set(wide.run) <= set(range(to.runs))
+    assert set(wide.end) <= set(range(to.points))
+    same, _ = pad(design, observed, own)
+    for one, other in zip(jax.tree.leaves(design), jax.tree.leaves(same), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("field", Size._fields)
+def test_a_design_does_not_shrink(small_table: pd.DataFrame, field: str) -> None:
+    design, observed, *_ = ladder_design(read_ladder(small_table))
+    own = size(design)
+    with pytest.raises(ValueError, match="does not fit into"):
+        pad(design, observed, own._replace(**{field: getattr(own, field) - 1}))
+
+
+def data_of(route: Route, design: Design, observed: Observed) -> Data:
+    pins = pin(design, observed)
+    like, group = start(route, design, Priors(), observed, pins)
+    pins = {site: own for site, own in pins.items() if f"{site}_base" in like}
+    assert len(information(like, design)) == len(group) == len(ravel_pytree(like)[0])
+    return jax.tree.map(jnp.asarray, (design, Priors(), observed, pins, like))
+
+
+def of_own(name: str, value: np.ndarray, own: Size) -> np.ndarray:
+    """The part of a padded site's value that the site has without padding."""
+    site = name.removesuffix("_base")
+    if site in LATENT or site.endswith("_shared"):
+        return value[: own.runs]
+    if site.startswith("walk_") and not site.endswith("_scale"):
+        return value[: own.intervals]
+    return value
+
+
+def evaluated(route: Route, data: Data, sites: dict) -> tuple[dict, dict]:
+    """Gradient of the potential per site, and log likelihood per quantity and run x task."""
+    position, unravel = ravel_pytree({name: jnp.asarray(sites[name]) for name in data[-1]})
+    leaves, form = jax.tree.flatten(data)
+    gradient = unravel(jax.grad(potential_of(route, form))(position, leaves))
+    likelihood = replay(route)(position[None, None], data)[1]
+    return gradient, {name: np.asarray(value)[0, 0] for name, value in likelihood.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROUTES)
+def test_padding_changes_neither_likelihood_nor_gradient(
+    ragged_table: pd.DataFrame, name: str
+) -> None:
+    route = ROUTES[name]
+    design, observed, *_ = ladder_design(read_ladder(ragged_table))
+    own = size(design)
+    rng = np.random.default_rng(0)
+    with on_device(jax.devices("cpu")[0]):
+        narrow = data_of(route, design, observed)
+        wide = data_of(route, *pad(design, observed, larger(own)))
+        sites = {site: 0.3 * rng.normal(size=np.shape(x)) for site, x in wide[-1].items()}
+        own_sites = {site: of_own(site, x, own) for site, x in sites.items()}
+        expected, likelihood = evaluated(route, narrow, own_sites)
+        gradient, padded = evaluated(route, wide, sites)
+    for site, value in expected.items():
+        found = of_own(site, np.asarray(gradient[site]), own)
+        np.testing.assert_allclose(found, value, rtol=1e-7, atol=1e-7, err_msg=site)
+    for quantity, value in likelihood.items():
+        known = cells(design, quantity)
+        known = known[:, 0] if value.ndim == 1 else known
+        assert np.isfinite(value).all()
+        np.testing.assert_array_equal(value != 0, known)
+        np.testing.assert_allclose(padded[quantity][: own.runs], value, rtol=1e-9)
+        assert not padded[quantity][own.runs :].any()
