@@ -7,6 +7,7 @@ from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 import pooch
@@ -45,8 +46,9 @@ def keep() -> Path | None:
     with suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
         if os.access(place, os.W_OK):
-            jax.config.update("jax_compilation_cache_dir", str(place))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", AT_LEAST_SECONDS)
+            settings: Any = jax.config
+            settings.update("jax_compilation_cache_dir", str(place))
+            settings.update("jax_persistent_cache_min_compile_time_secs", AT_LEAST_SECONDS)
             return place
     return None
 

@@ -22,6 +22,7 @@ def examine() -> tuple[list[tuple[str, str]], list[str]]:
         ("JAX devices", devices),
         ("CPU cores", str(_cores())),
         ("cache", f"{cache_folder()} ({_writable(cache_folder())})"),
+        ("compiled", _compiled()),
         (LOCAL, _local()),
     ]
     return findings, faults
@@ -80,6 +81,15 @@ def _writable(folder: Path) -> str:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     able = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     return "can be written" if able else f"cannot be written, which stops fetching; set {LOCAL}"
+
+
+def _compiled() -> str:
+    try:
+        from laddercast.compiled import SWITCH, folder
+    except Exception:  # of a broken JAX, which is told above
+        return "unknown"
+    place = folder()
+    return f"not kept ({SWITCH} is off)" if place is None else str(place)
 
 
 def _local() -> str:

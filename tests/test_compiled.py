@@ -1,0 +1,73 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from laddercast import compiled
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from laddercast import compiled
+compiled.AT_LEAST_SECONDS = 0.0
+place = compiled.keep()
+print("" if place is None else place)
+print(jax.jit(lambda x: jnp.sin(x).sum() + len({marker!r}))(jnp.arange(3.0)))
+"""
+
+
+def run(folder: str | Path, marker: str = "one", **more: str) -> list[str]:
+    environment = os.environ | {compiled.SWITCH: str(folder)} | more
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(marker=marker)],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def programs(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*-cache")}
+
+
+def test_a_second_process_compiles_nothing_anew(tmp_path):
+    place, first = run(tmp_path)
+    assert Path(place).parent == tmp_path
+    kept = programs(tmp_path)
+    assert kept
+    assert run(tmp_path)[1] == first
+    assert programs(tmp_path) == kept
+    run(tmp_path, marker="another")
+    assert programs(tmp_path) > kept
+
+
+def test_other_versions_and_flags_have_other_folders(monkeypatch, tmp_path):
+    monkeypatch.setenv(compiled.SWITCH, str(tmp_path))
+    own = compiled.folder()
+    monkeypatch.setattr(compiled, "version", lambda name: "99" if name == "jax" else "1")
+    other = compiled.folder()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_flag=1")
+    assert len({own, other, compiled.folder()}) == 3
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "0"])
+def test_it_can_be_switched_off(word):
+    assert run(word)[0] == ""
+
+
+def test_a_folder_that_cannot_be_made_harms_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    place, value = run(tmp_path / "file")
+    assert place == ""
+    assert float(value) > 0
+
+
+def test_the_users_own_choice_stands(tmp_path):
+    own = tmp_path / "own"
+    assert run(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(own))[0] == ""
+    assert not (tmp_path / "ours").exists()
+
+
+def test_nothing_is_kept_unless_asked():
+    assert not jax.config.jax_compilation_cache_dir
