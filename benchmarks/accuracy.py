@@ -46,8 +46,11 @@ def olmo(data: Path) -> Iterator[Cells]:
     ladder = lc.read_ladder(paper, tasks)
     whole = lc.read_ladder(pd.concat([paper, large]), tasks)
     goals = lc.read_targets(pd.read_csv(data / "olmo_targets.csv"))
-    goals_of = {number: goals[goals["task"].isin(set(names))] for number, names in (
-        (8, ladder.tasks.index), (13, pd.read_csv(data / "olmo_tasks_13.csv")["task"]))}  # fmt: skip
+    tasks_13 = pd.read_csv(data / "olmo_tasks_13.csv")["task"]
+    goals_of = {
+        number: goals[goals["task"].isin(set(names))]
+        for number, names in ((8, ladder.tasks.index), (13, tasks_13))
+    }
 
     def upto(count: int) -> tuple[lc.Ladder, pd.DataFrame]:
         """The smallest sizes of all five, and the larger of 1.3B and 3.2B as targets."""
@@ -75,7 +78,7 @@ def olmo(data: Path) -> Iterator[Cells]:
 
 
 def gadre(data: Path) -> Iterator[Cells]:
-    """Models under 1B parameters to the larger, per corpus, on the tasks that a small one solves."""
+    """Models under 1B to the larger, per corpus, on the tasks that a small one solves."""
     table = pd.read_csv(data / "gadre.csv")
     small = table[table["params"] < 1e9]
     above = (small["accuracy"] - small["chance"]).groupby(small["task"]).max()
