@@ -9,11 +9,12 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+from numpyro import handlers
 from numpyro.infer import Predictive
 from scipy import stats
 
-from laddercast.design import Design, ladder_design
-from laddercast.fitted import complaints, frame_of, routes_of
+from laddercast.design import QUANTITIES, Design, ladder_design
+from laddercast.fitted import DIMS, complaints, frame_of, routes_of
 from laddercast.forecast import forecast, forecast_table
 from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_ladder, run_ends
@@ -105,6 +106,25 @@ def test_run_effects_are_drawn_from_a_student_t_with_4_degrees():
         far = np.abs(draws[:, column] - loc) / scale > stats.t(4).ppf(0.999)
         assert far.sum() == pytest.approx(40, abs=4 * np.sqrt(40))
     assert abs(stats.spearmanr(draws[:, 0], draws[:, 1]).statistic) < 4 / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+@pytest.mark.parametrize("name", ROUTES)
+def test_sites_have_the_dimensions_that_they_are_kept_by(small_table, name, tasks):
+    table = small_table if tasks == 2 else small_table[small_table["task"] == "hard"]
+    design, _, labels, _ = ladder_design(read_ladder(table))
+    length = {"model": len(labels.model), "task": tasks, "interval": design.walk.shape[1]}
+    shapes = {}
+
+    def look() -> None:
+        trace = handlers.trace(handlers.seed(ROUTES[name], jax.random.key(0)))
+        for site, found in trace.get_trace(design, Priors()).items():
+            if found["type"] == "sample" and site not in QUANTITIES:
+                shapes[site] = np.shape(found["value"])
+
+    jax.eval_shape(look)
+    assert {"gap", "walk_accuracy", "run_mean_accuracy"} <= set(shapes)
+    assert shapes == {site: tuple(length[dim] for dim in DIMS.get(site, ())) for site in shapes}
 
 
 def test_priors_are_replaced_one_by_one():

@@ -119,12 +119,12 @@ def _terms(plate: numpyro.plate, priors: Priors) -> tuple[Array, Array, Array, A
     return alpha, beta, nn.log_sigmoid(share_a), nn.log_sigmoid(-share_a)
 
 
-def _walk(design: Design, name: str, scale: Array, columns: int) -> tuple[Array, Array]:
-    """A random walk (points, columns) as far as the ladder reaches, and in full."""
+def _walk(design: Design, name: str, scale: Array, *, common: bool) -> tuple[Array, Array]:
+    """A random walk (points, tasks), or (points, 1) if `common`: in the ladder's reach, in full."""
 
     def part(site: str, weights: ArrayLike) -> Array:
         steps = jnp.shape(weights)[1]
-        if columns == 1:
+        if common:
             with numpyro.plate(f"{site}_step", steps):
                 return scale * weights @ numpyro.sample(site, dist.Normal())[:, None]
         with numpyro.plate(f"{site}_step", steps, dim=-2), _tasks(design):
@@ -151,7 +151,7 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         nn.log_sigmoid(share_e), alpha, beta, q,
     )  # fmt: skip
     scale = _scalar(priors, "walk_loss_scale")
-    near, walk = _walk(design, "walk_loss", scale, design.chance.shape[0])
+    near, walk = _walk(design, "walk_loss", scale, common=False)
     log_mean = log_law + walk
 
     correlation = _scalar(priors, "run_loss_correlation")
@@ -186,7 +186,8 @@ def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         nn.log_sigmoid(share_e),
         _scalar(priors, "reference_alpha"), _scalar(priors, "reference_beta"), q,
     )[:, None]  # fmt: skip
-    near, walk = _walk(design, "walk_reference", _scalar(priors, "walk_reference_scale"), 1)
+    scale = _scalar(priors, "walk_reference_scale")
+    near, walk = _walk(design, "walk_reference", scale, common=True)
     log_mean = log_law + walk
     at_end = log_mean[design.end, 0]
     run, checkpoint = _scalar(priors, "run_reference"), _scalar(priors, "checkpoint_reference")
@@ -215,7 +216,7 @@ def _accuracy(
     upper = 1 - gap
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
     scale = _scalar(priors, "walk_accuracy_scale")
-    near, walk = _walk(design, "walk_accuracy", scale, design.chance.shape[0])
+    near, walk = _walk(design, "walk_accuracy", scale, common=False)
 
     def curve(log_x: Array, shift: Array) -> Array:
         return laws.between(level - steep * jnp.expm1(log_x) + shift, lower, upper)
