@@ -28,6 +28,10 @@ def test_the_reference_has_every_public_name_once():
     assert sorted(listed) == sorted(lc.__all__)
 
 
+def test_the_table_of_priors_in_the_readme_is_as_they_are(prior_table: ModuleType):
+    assert prior_table.markdown(lc.Priors()) in (DOCS.parent / "README.md").read_text()
+
+
 def test_every_prior_has_a_meaning(prior_table: ModuleType):
     assert prior_table.faults(lc.Priors()) == []
 
