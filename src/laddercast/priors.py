@@ -36,9 +36,9 @@ class Priors:
 
     # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.
     loss_level: Distribution = _normal(0.0, 1.0)
-    alpha_center: Distribution = _normal(log(0.35), 0.3)
+    alpha_center: Distribution = _normal(log(0.27), 0.15)
     alpha_scale: Distribution = _log_normal(0.2, 0.5)
-    beta_center: Distribution = _normal(log(0.35), 0.3)
+    beta_center: Distribution = _normal(log(0.27), 0.15)
     beta_scale: Distribution = _log_normal(0.2, 0.5)
     share_e_center: Distribution = _normal(-0.5, 0.5)
     share_e_scale: Distribution = _log_normal(0.4, 0.3)
@@ -47,8 +47,8 @@ class Priors:
     q: Distribution = _log_normal(1.5, 0.4)
     # The same of the reference loss, which is one for all tasks.
     reference_level: Distribution = _normal(0.7, 1.0)
-    reference_alpha: Distribution = _log_normal(0.35, 0.35)
-    reference_beta: Distribution = _log_normal(0.35, 0.35)
+    reference_alpha: Distribution = _log_normal(0.27, 0.2)
+    reference_beta: Distribution = _log_normal(0.27, 0.2)
     reference_share_e: Distribution = _normal(0.0, 0.7)
     reference_share_a: Distribution = _normal(0.0, 0.7)
     # Stage 2: logit at the reference sizes, its fall with the relative loss (slope) or with the
@@ -75,7 +75,7 @@ class Priors:
     checkpoint_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
     walk_loss_scale: Distribution = _log_normal(0.004, 0.6)
     walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
-    walk_accuracy_scale: Distribution = _log_normal(0.1, 0.5)
+    walk_accuracy_scale: Distribution = _log_normal(0.07, 0.5)
 
     def __post_init__(self) -> None:
         wrong = [
