@@ -101,7 +101,6 @@ def forecasts(cells: Cells, fitted: xr.DataTree) -> dict[str, pd.DataFrame]:
         for other in names[1:]:
             if other in one.children:
                 del one[other]
-        one.attrs["complaints"] = tree.attrs["complaints"]
         alone[name] = lc.forecast(one, cells.targets)
     found = {"laddercast": default} | alone
     if len(names) == 3:
@@ -202,7 +201,7 @@ def main() -> None:
         begin = time.perf_counter()
         key = cells.rungs.fingerprint
         if key not in fits:
-            fits[key] = lc.fit(cells.rungs, seed=given.seed, within=cells.within)
+            fits[key] = lc.fit(cells.rungs, seed=given.seed, within=cells.within, progress=False)
         for method, table in forecasts(cells, fits[key]).items():
             own = table[table["quantity"] == "accuracy"]
             done = pd.concat(

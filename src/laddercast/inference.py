@@ -121,7 +121,9 @@ def fit(
             bar.set_description(name)
             tree, found, settings = _sample(ROUTES[name], *padded, priors, given, place, bar, kept)
             doubts += [f"{name}: {text}" for text in found]
-            tree.attrs |= {"route": name, "converged": int(not found)}
+            tree.attrs |= {
+                "route": name, "converged": int(not found), "complaints": "; ".join(found),
+            }  # fmt: skip
             tree.attrs["settings"] = json.dumps(
                 settings | {"device": device, "rungs": ladder.rungs}
             )
