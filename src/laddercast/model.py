@@ -126,9 +126,9 @@ def _walk(design: Design, name: str, scale: Array, *, common: bool) -> tuple[Arr
         steps = jnp.shape(weights)[1]
         if common:
             with numpyro.plate(f"{site}_step", steps):
-                return scale * weights @ numpyro.sample(site, dist.Normal())[:, None]
+                return weights @ numpyro.sample(site, dist.Normal(0, scale))[:, None]
         with numpyro.plate(f"{site}_step", steps, dim=-2), _tasks(design):
-            return scale * weights @ numpyro.sample(site, dist.Normal())
+            return weights @ numpyro.sample(site, dist.Normal(0, scale))
 
     within = part(name, design.walk)
     if not design.beyond.shape[1]:

@@ -23,7 +23,15 @@ from laddercast.sampler import Potential, value_and_gradient
 
 # What the data pin down about as well as the pooling does is centred halfway: centred, its pooling
 # scale makes a funnel; as a standard deviate, the scale is bound to every well-measured task.
-HALF_CENTRED = ("log_alpha", "log_beta", "share_e", "share_a")
+HALF_CENTRED = (
+    "log_alpha",
+    "log_beta",
+    "share_e",
+    "share_a",
+    "walk_loss",
+    "walk_reference",
+    "walk_accuracy",
+)
 
 HALFWAY = {site: LocScaleReparam(0.5) for site in HALF_CENTRED}
 
