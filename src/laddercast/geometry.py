@@ -98,3 +98,43 @@ def _positive(matrix: np.ndarray) -> np.ndarray:
     """The nearest matrix with no direction flatter than `FLATTEST`."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.maximum(values, FLATTEST)) @ vectors.T
+
+
+def refined(found: Geometry, draws: np.ndarray) -> Geometry:
+    """The same geometry with its factors corrected by the covariance of draws (draws, dim).
+
+    Curvature at one point is that of the middle alone: along a ridge that bends, draws reach
+    further. Their covariance in standard coordinates, of each block and of the global part, is
+    shrunk towards the identity by the number of its dimensions over that of the draws.
+    """
+    g = jax.tree.map(np.asarray, found)
+    blocks, size, shared = g.coupling.shape
+    padded = np.concatenate([draws - draws.mean(axis=0), np.zeros((len(draws), 1))], axis=1)
+    z_global, z_blocks, z_alone = np.split(
+        padded[:, g.inverse], [shared, shared + blocks * size], axis=1
+    )
+    u_global = np.linalg.solve(g.global_factor, z_global.T).T
+    off = z_blocks.reshape(-1, blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_global)
+    u_blocks = np.linalg.solve(g.block_factor[None], off[..., None])[..., 0]
+    real = (g.inverse != len(g.order))[shared : shared + blocks * size].reshape(blocks, size)
+    own = _shrunk(u_global)
+    of_blocks = np.array(
+        [_shrunk(np.where(real[b], u_blocks[:, b], np.nan)) for b in range(blocks)]
+    )
+    return found._replace(
+        global_factor=jnp.asarray(g.global_factor @ own),
+        block_factor=jnp.asarray(g.block_factor @ of_blocks),
+        coupling=jnp.asarray(g.coupling @ own),
+        scale=jnp.asarray(g.scale * np.clip((z_alone / g.scale).std(axis=0), 0.5, 2.0)),
+    )
+
+
+def _shrunk(u: np.ndarray) -> np.ndarray:
+    """Cholesky factor of the covariance of u (draws, dim), shrunk; 1 for columns of NaN."""
+    known = np.isfinite(u).all(axis=0)
+    factor = np.eye(u.shape[1])
+    # Draws of chains hang together: a fourth of them counts.
+    count, dim = len(u) / 4, known.sum()
+    covariance = (count * np.cov(u[:, known].T) + dim * np.eye(dim)) / (count + dim)
+    factor[np.ix_(known, known)] = cholesky(covariance, lower=True)
+    return factor

@@ -16,7 +16,7 @@ from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
 from laddercast.design import Design, Observed, cells
-from laddercast.geometry import ALONE, GLOBAL, Geometry, geometry
+from laddercast.geometry import ALONE, GLOBAL, Geometry, geometry, refined
 from laddercast.model import LATENT, RUN_DOF, Route
 from laddercast.priors import Priors
 from laddercast.sampler import Potential, value_and_gradient
@@ -360,7 +360,8 @@ def from_draws(
     flat = draws.reshape(-1, draws.shape[-1])
     # Draws of chains that stood still have no scale, and differences need a step.
     scale = np.maximum(flat.std(axis=0), 1e-9)
-    return standardised(route, flat.mean(axis=0), scale, data, group, extra)
+    curved = standardised(route, flat.mean(axis=0), scale, data, group, extra)
+    return refined(curved, flat)
 
 
 def standardised(
