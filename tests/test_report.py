@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from laddercast.backtest import score_backtest
 from laddercast.cli import main
 from laddercast.report import read_backtest, read_results, render, report
 from laddercast.score import UNITS
@@ -232,8 +233,6 @@ def written(folder: Path, **words: Any) -> None:
 
 def backtest_written(folder: Path) -> pd.DataFrame:
     """As the command line writes it: forecasts in fractions, scores in points."""
-    from laddercast.backtest import score_backtest
-
     table = backtest_of()
     score_backtest(table).to_csv(folder / "scores.csv", index=False)
     unit = table["quantity"].map(UNITS)
@@ -255,6 +254,23 @@ def test_a_written_backtest_reads_as_it_was(tmp_path):
     pd.testing.assert_frame_equal(found[known.columns], known, check_dtype=False)
     found.drop(columns="kind").to_csv(tmp_path / "forecast.csv", index=False)
     assert read_backtest(tmp_path) is None
+
+
+def test_what_the_backtest_command_writes_scores_as_its_table(fits, wide_table, tmp_path):
+    wide_table.to_csv(tmp_path / "ladder.csv", index=False)
+    out = tmp_path / "out"
+    main(["backtest", str(tmp_path / "ladder.csv"), "--out", str(out), "--folds", "sizes,one-size"])
+    found = read_backtest(out)
+    assert found is not None
+    known = pd.read_csv(out / "scores.csv")
+    assert {"inside", "near"} <= set(known["distance"])
+    # No rival lacks cells here, so that all of it is known.
+    counts = known.groupby(["kind", "distance", "quantity", "task"])["cells"]
+    assert (counts.transform("max") == known["cells"]).all()
+    pd.testing.assert_frame_equal(score_backtest(found), known, check_dtype=False)
+    rows = rows_of(page_of(found), "Backtest, accuracy, all tasks")
+    overall = known[(known["quantity"] == "accuracy") & (known["task"] == "all")]
+    assert [row[2] for row in rows] == [str(cells) for cells in overall["cells"]]
 
 
 def test_the_command_writes_beside_the_results(tmp_path, capsys):
