@@ -7,6 +7,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+# Commands would keep what they compile in the user's own folder, for the rest of the session.
+os.environ["LADDERCAST_COMPILED"] = "off"
+
 SIZES = (200e6, 400e6, 800e6)
 TOKENS_PER_PARAM = (20, 100)
 CHECKPOINTS = 12

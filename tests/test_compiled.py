@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from laddercast import compiled
@@ -69,5 +68,13 @@ def test_the_users_own_choice_stands(tmp_path):
     assert not (tmp_path / "ours").exists()
 
 
-def test_nothing_is_kept_unless_asked():
-    assert not jax.config.jax_compilation_cache_dir
+def test_nothing_is_kept_unless_asked(tmp_path):
+    environment = os.environ | {compiled.SWITCH: str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    program = "import jax, laddercast.inference; print(jax.config.jax_compilation_cache_dir)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "None"
+    assert not list(tmp_path.iterdir())

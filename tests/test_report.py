@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from laddercast.backtest import score_backtest
 from laddercast.cli import main
 from laddercast.report import read_backtest, read_results, render, report
 from laddercast.score import UNITS
@@ -20,6 +21,7 @@ NASTY = "<script>alert(1)</script>"
 DOLLARS = "$\\frac a$ & \"b\" 'c'"
 TASKS = ["easy", DOLLARS]
 MODELS = [NASTY, "13B"]
+RIVALS = ["baseline", "bootstrap", "best_rung"]
 RUNGS = [f"{n}M" for n in (100, 200, 400, 800)]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -84,14 +86,21 @@ def backtest_of() -> pd.DataFrame:
                 low, middle, high = unit * 0.4, unit * 0.5, unit * 0.6
                 rows.append(
                     {
-                        "split": "largest size", "model": model, "params": 4e8, "tokens": 8e9,
-                        "task": task, "quantity": quantity, "median": middle, "mean": middle,
+                        "kind": "sizes", "fold": "params <= 2e+08", "model": model,
+                        "params": 4e8, "tokens": 8e9, "task": task,
+                        "quantity": quantity, "median": middle, "mean": middle,
                         "sd": 0.05 * unit, "q025": low - 0.1 * unit, "q10": low, "q25": low,
                         "q50": middle, "q75": high, "q90": high, "q975": high + 0.1 * unit,
                         "measured": 0.51 * unit, "error": 0.01 * unit, "crps": 0.02 * unit,
                         "pit": rng.uniform(), "baseline": 0.55 * unit,
-                        "baseline_error": 0.04 * unit, "converged": 1,
+                        "baseline_error": 0.04 * unit, "bootstrap": 0.54 * unit,
+                        "bootstrap_error": 0.03 * unit, "bootstrap_crps": 0.025 * unit,
+                        "best_rung": 0.44 * unit, "best_rung_error": 0.07 * unit,
+                        "decades": 1.2 if model == RUNGS[3] else 0.6,
+                        "distance": "far" if model == RUNGS[3] else "near", "converged": 1,
                     }
+                    | {f"bootstrap_inside{level}": False for level in (50, 80, 95)}
+                    | {f"bootstrap_width{level}": 0.1 * unit for level in (50, 80, 95)}
                     | {f"inside{level}": True for level in (50, 80, 95)}
                     | {f"width{level}": w * unit for level, w in ((50, 0.2), (80, 0.2), (95, 0.4))}
                 )  # fmt: skip
@@ -165,12 +174,55 @@ def test_what_is_missing_is_said():
 def test_a_backtest_fills_its_section():
     page = page_of(backtest_of())
     assert "laddercast report DIR --backtest" not in page
-    # In decades of params x tokens: 4 to 2 and 1 hundred million, squared.
-    assert "It reached 1.2 decades of compute beyond the rungs that it kept" in page
-    assert "missed by 1.00 points on average (published method: 4.00)" in page
-    assert "of 4 measurements 4, 4 and 4 lay in the 50, 80 and 95 % interval" in page
+    assert "Held out: sizes, near (1 model in 1 fold)" in page
+    assert "They reach 0.6 decades of compute beyond the rungs that were kept" in page
+    assert "They reach 1.2 decades of compute beyond the rungs that were kept" in page
+    assert page.count("missed by 1.00 points on average (published method: 4.00)") == 2
+    assert page.count("of 2 measurements 2, 2 and 2 lay in the 50, 80 and 95 % interval") == 2
     assert "not among the rungs" not in page
     assert "not among the rungs" in page_of(backtest_of().replace({RUNGS[3]: "stranger"}))
+
+
+def two_kinds() -> pd.DataFrame:
+    """With a second kind of folds, of which the published method forecasts one task alone."""
+    table = backtest_of()
+    lengths = table.assign(kind="lengths", fold="tokens per parameter <= 20", converged=0)
+    lengths.loc[lengths["task"] == DOLLARS, ["baseline", "baseline_error"]] = np.nan
+    lengths.loc[lengths["task"] == DOLLARS, "error"] *= 3
+    return pd.concat([table, lengths], ignore_index=True)
+
+
+def rows_of(page: str, caption: str) -> list[list[str]]:
+    """The texts of a table's body."""
+    (table,) = page.split(f'<table aria-label="{caption}')[1:]
+    body = table.split("<tbody>")[1].split("</tbody>")[0]
+    cells = (re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL) for row in body.split("<tr"))
+    return [[text.strip() for text in row] for row in cells if row]
+
+
+def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
+    page = page_of(two_kinds())
+    told = "published method, which gives 1 of them: 4.00, laddercast there: 1.00"
+    assert page.count(f"missed by 2.00 points on average ({told})") == 2
+    assert "Held out: pooled, far (1 model in 2 folds). The medians of 4 forecasts" in page
+    assert page.count("A fit did not converge") == 4
+    rows = rows_of(page, "Backtest, accuracy, all tasks")
+    kinds = [f"{kind}, {far}" for kind in ("sizes", "lengths", "pooled") for far in ("near", "far")]
+    methods = ["laddercast", "published", "published, bootstrap", "same as best rung"]
+    assert [row[:2] for row in rows] == [[kind, name] for kind in kinds for name in methods]
+    of_lengths = {row[1]: row[2:5] for row in rows if row[0] == "lengths, far"}
+    assert of_lengths["laddercast"] == ["2", "2.00", "2.00"]
+    assert of_lengths["published"] == ["1", "4.00", "4.00"]
+    assert of_lengths["published, bootstrap"] == ["2", "3.00", "2.50"]
+    by_task = rows_of(page, "Backtest of laddercast, accuracy, per task")
+    assert len(by_task) == len(kinds) * len(TASKS)
+    # One kind alone is its own pool.
+    assert "pooled" not in page_of(backtest_of())
+
+
+def test_forecasts_inside_the_ladder_reach_nowhere():
+    page = page_of(backtest_of().assign(decades=-0.3, distance="inside"))
+    assert "They lie within the compute of the rungs that were kept." in page
 
 
 def written(folder: Path, **words: Any) -> None:
@@ -181,17 +233,15 @@ def written(folder: Path, **words: Any) -> None:
 
 def backtest_written(folder: Path) -> pd.DataFrame:
     """As the command line writes it: forecasts in fractions, scores in points."""
-    from laddercast.backtest import score_backtest
-
     table = backtest_of()
     score_backtest(table).to_csv(folder / "scores.csv", index=False)
     unit = table["quantity"].map(UNITS)
-    for name in ("mean", "sd", "measured", "baseline", *(f"q{q}" for q in (10, 25, 50, 75, 90))):
+    for name in ("mean", "sd", "measured", *RIVALS, *(f"q{q}" for q in (10, 25, 50, 75, 90))):
         table[name] /= unit
     for name in ("q025", "q975"):
         table[name] /= unit
-    dropped = ["median", "error", "crps", "baseline_error"]
-    table = table.drop(columns=dropped).filter(regex="^(?!inside|width)")
+    known = "median|.*error|.*crps|.*inside|.*width"
+    table = table.filter(regex=f"^(?!{known})")
     table.to_csv(folder / "forecast.csv", index=False)
     return backtest_of()
 
@@ -202,8 +252,25 @@ def test_a_written_backtest_reads_as_it_was(tmp_path):
     found = read_backtest(tmp_path)
     assert found is not None
     pd.testing.assert_frame_equal(found[known.columns], known, check_dtype=False)
-    found.drop(columns="split").to_csv(tmp_path / "forecast.csv", index=False)
+    found.drop(columns="kind").to_csv(tmp_path / "forecast.csv", index=False)
     assert read_backtest(tmp_path) is None
+
+
+def test_what_the_backtest_command_writes_scores_as_its_table(fits, wide_table, tmp_path):
+    wide_table.to_csv(tmp_path / "ladder.csv", index=False)
+    out = tmp_path / "out"
+    main(["backtest", str(tmp_path / "ladder.csv"), "--out", str(out), "--folds", "sizes,one-size"])
+    found = read_backtest(out)
+    assert found is not None
+    known = pd.read_csv(out / "scores.csv")
+    assert {"inside", "near"} <= set(known["distance"])
+    # No rival lacks cells here, so that all of it is known.
+    counts = known.groupby(["kind", "distance", "quantity", "task"])["cells"]
+    assert (counts.transform("max") == known["cells"]).all()
+    pd.testing.assert_frame_equal(score_backtest(found), known, check_dtype=False)
+    rows = rows_of(page_of(found), "Backtest, accuracy, all tasks")
+    overall = known[(known["quantity"] == "accuracy") & (known["task"] == "all")]
+    assert [row[2] for row in rows] == [str(cells) for cells in overall["cells"]]
 
 
 def test_the_command_writes_beside_the_results(tmp_path, capsys):
@@ -214,7 +281,7 @@ def test_the_command_writes_beside_the_results(tmp_path, capsys):
     assert main(["report", str(tmp_path), "--backtest", str(other)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Held out: largest size" in page
+    assert "Held out: sizes, far" in page
     forecast, fitted = read_results(tmp_path)
     assert page == render(forecast, fitted, read_backtest(other))
     assert {path.name for path in tmp_path.iterdir()} == {

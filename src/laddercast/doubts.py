@@ -41,7 +41,8 @@ RULES = {
     "so the curve's rise was not seen.",
     "missed in the backtest": "In the backtest, more measurements of this task lay outside their "
     "95 % intervals than honest intervals would let happen one time in twenty (binomial). Cells "
-    "of one model err together, so this is a hint, not a test.",
+    "of one model err together, and folds forecast the same cell again, so this is a hint, not a "
+    "test.",
 }
 """Each rule by name, in plain words."""
 
@@ -68,7 +69,8 @@ class Evidence(NamedTuple):
     """What the rules read beside the forecast.
 
     `rungs`: `params, tokens` by model; `tasks`: `chance, items` by task; `expected`: the rungs'
-    expected accuracies, with `model, task, q50`; `cells` of a backtest: `task, quantity, pit`.
+    expected accuracies, with `model, task, q50`; `cells` of all folds of a backtest:
+    `task, quantity, pit`.
     """
 
     rungs: pd.DataFrame

@@ -16,10 +16,11 @@ from laddercast import report_figures as figures
 from laddercast import report_tables as tables
 from laddercast import report_words as words
 from laddercast.averages import mean_over_tasks
+from laddercast.backtest import BOOTSTRAP, METHODS, OURS
 from laddercast.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 from laddercast.fitted import tasks_of
 from laddercast.forecast import forecast_table
-from laddercast.score import UNITS, score
+from laddercast.score import INTERVALS, UNITS, score
 from laddercast.what_if import distance, expected_table, rungs_of
 
 DRAWS = 1000
@@ -27,6 +28,9 @@ DRAWS = 1000
 no more."""
 
 NAME = "report.html"
+
+MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in INTERVALS)]
+"""What a written backtest tells only of cells together."""
 
 
 def report(
@@ -91,7 +95,7 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
         "averages": tables.intervals("Mean accuracy over tasks, %", of_average),
         "tasks": tables.intervals("Accuracy per task, %", of_tasks),
         "measured": measured,
-        "scores": None if scores is None else tables.scores("Scores of accuracy", scores, []),
+        "scores": None if scores is None else tables.scores("Scores of accuracy", scores, [c.TASK]),
         "score_sentence": "" if scores is None else words.score_sentence(scores),
         "cells": len(of_tasks),
         "doubts": tables.doubts(of_tasks, doubts) if len(doubts) else None,
@@ -116,7 +120,7 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
         },
     }  # fmt: skip
     if backtest is not None:
-        context |= tables.of_backtest(backtest, rungs, decades)
+        context |= tables.of_backtest(backtest, list(rungs.index), decades)
         context["figures"]["calibration"] = figures.calibration_svg(backtest)
     return _environment().get_template("report.html").render(context)
 
@@ -145,30 +149,38 @@ def read_results(folder: str | Path) -> tuple[xr.DataTree, xr.DataTree]:
 def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     """The backtest that `laddercast backtest --out folder` wrote, as a table like `backtest`'s.
 
-    None where the folder has no backtest. CRPS is known there of a task's cells together, so each
-    has their mean.
+    None where the folder has no backtest. CRPS, and how often the bootstrap's intervals held, are
+    known there of cells together (kind x distance x task), so each has their mean: `score_backtest`
+    is as it was but for `laddercast_crps` where a rival lacks cells.
     """
     paths = [Path(folder) / name for name in ("forecast.csv", "scores.csv")]
     if not all(path.exists() for path in paths):
         return None
-    texts = dict.fromkeys((c.MODEL, c.TASK, "split"), str)
+    texts = dict.fromkeys((c.MODEL, c.TASK, "kind", "fold", "distance", "method"), str)
     # A model may be called NA.
     table, scores = (
         pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]) for path in paths
     )
-    if "split" not in table or "split" not in scores:
+    if not {"kind", "fold", "decades", "distance"} <= set(table) or "method" not in scores:
         return None
+    rivals = [name for name in METHODS if name in table]
     unit = table["quantity"].map(UNITS).astype(float)
-    for name in ("mean", "sd", *c.QUANTILES, "measured", "baseline"):
+    for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
         table[name] *= unit
     table["median"] = table["q50"]
     table["error"] = (table["median"] - table["measured"]).abs()
-    table["baseline_error"] = (table["baseline"] - table["measured"]).abs()
+    for name in rivals:
+        table[f"{name}_error"] = (table[name] - table["measured"]).abs()
     for level, low, high in ((50, "q25", "q75"), (80, "q10", "q90"), (95, "q025", "q975")):
         table[f"inside{level}"] = table["measured"].between(table[low], table[high])
         table[f"width{level}"] = table[high] - table[low]
-    keys = ["split", "quantity", c.TASK]
-    return table.merge(scores[[*keys, "crps"]], on=keys, how="left")
+    keys = ["kind", "distance", "quantity", c.TASK]
+    of = {method: rows[keys + MEANS] for method, rows in scores.groupby("method")}
+    table = table.merge(of[OURS][[*keys, "crps"]], on=keys, how="left")
+    if BOOTSTRAP in rivals and BOOTSTRAP in of:
+        names = {name: f"{BOOTSTRAP}_{name.replace('cover', 'inside')}" for name in MEANS}
+        table = table.merge(of[BOOTSTRAP].rename(columns=names), on=keys, how="left")
+    return table
 
 
 def _complaints(forecast: xr.DataTree) -> str:

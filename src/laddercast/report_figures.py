@@ -125,14 +125,15 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
 
 
 def calibration_svg(cells: pd.DataFrame) -> str:
-    """`plot_calibration`, one panel above the other."""
+    """`plot_calibration` of the accuracies, one panel above the other."""
+    cells = cells[cells["quantity"] == c.ACCURACY]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(2)
+        axes = figure.subplots(3)
         plot_calibration(cells, ax=axes)
         _move_legend(figure, axes[-1])
 
-    return _svg("calibration", 5.6, draw)
+    return _svg("calibration", 8.4, draw)
 
 
 def _move_legend(figure: Figure, ax: Axes) -> None:

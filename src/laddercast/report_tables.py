@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from laddercast import columns as c
-from laddercast.backtest import score_backtest
-from laddercast.report_words import backtest_sentences, parsed, percent, short_number
+from laddercast.backtest import OURS, POOLED, score_backtest
+from laddercast.report_words import METHODS, backtest_sentences, parsed, percent, short_number
 from laddercast.score import ALL
 
 INTERVALS = (("80 %", "q10", "q90"), ("50 %", "q25", "q75"), ("95 %", "q025", "q975"))
@@ -68,16 +68,15 @@ def scores(caption: str, table: pd.DataFrame, first: Sequence[str]) -> Table:
         "crps": ("CRPS, points", ".2f", 1), "cover50": ("in 50 %, %", ".0f", 100),
         "cover80": ("in 80 %, %", ".0f", 100), "cover95": ("in 95 %, %", ".0f", 100),
         "width80": ("80 % width, points", ".1f", 1),
-        "baseline_error": ("published method's error", ".2f", 1),
+        "laddercast_error": ("laddercast's error there", ".2f", 1),
     }  # fmt: skip
     names = {name: how for name, how in names.items() if name in table}
-    words = [*first, c.TASK]
-    head = [Head(word, False) for word in words]
+    head = [Head(word, False) for word in first]
     head += [Head(text, True) for text, _, _ in names.values()]
     of_accuracy = table[table["quantity"] == c.ACCURACY]
     rows = [
         [
-            *(Cell(str(row[word])) for word in words),
+            *(Cell(str(row[word])) for word in first),
             *(_number(unit * row[name], form) for name, (_, form, unit) in names.items()),
         ]
         for row in of_accuracy.to_dict("records")
@@ -192,17 +191,23 @@ def listed(caption: str, first: str, attrs: Mapping[Any, Any], word: str) -> Tab
     return Table(caption, [Head(first, False), Head("value", False)], rows)
 
 
-def of_backtest(
-    cells: pd.DataFrame, fitted_rungs: pd.DataFrame, decades: np.ndarray
-) -> dict[str, Any]:
-    """Sentences and tables of a backtest's scores."""
+def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) -> dict[str, Any]:
+    """Sentences and tables of a backtest's scores: all methods together, ours per task."""
     table = score_backtest(cells)
-    overall = table[table[c.TASK] == ALL]
-    by_task = table[table[c.TASK] != ALL]
+    if len(set(cells["kind"])) == 1:
+        table = table[table["kind"] != POOLED]  # would say the same again
+    table = table.assign(**{"held out": table["kind"] + ", " + table["distance"]})
+    shown = table.replace({"method": METHODS})
+    overall = shown[table[c.TASK] == ALL]
+    by_task = shown[(table[c.TASK] != ALL) & (table["method"] == OURS)]
     return {
-        "backtest": scores("Backtest, accuracy, all tasks", overall, ["split"]),
-        "backtest_tasks": scores("Backtest, accuracy, per task", by_task, ["split"]),
-        "backtest_sentences": backtest_sentences(cells, table, fitted_rungs, decades),
+        "backtest": scores("Backtest, accuracy, all tasks", overall, ["held out", "method"]),
+        "backtest_tasks": scores(
+            "Backtest of laddercast, accuracy, per task",
+            by_task.drop(columns="laddercast_error"),
+            ["held out", c.TASK],
+        ),
+        "backtest_sentences": backtest_sentences(cells, table, rungs, decades),
     }
 
 

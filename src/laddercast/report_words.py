@@ -9,8 +9,17 @@ import pandas as pd
 import xarray as xr
 
 from laddercast import columns as c
+from laddercast.backtest import BASELINE, OURS, POOLED
 from laddercast.doubts import CURES, RULES, SOURCES
 from laddercast.score import ALL
+
+METHODS = {
+    "baseline": "published",
+    "bootstrap": "published, bootstrap",
+    "best_rung": "same as best rung",
+    "lowest_loss_rung": "same as lowest-loss rung",
+}
+"""What rivals are called; others by their name."""
 
 
 def title(targets: Sequence[str]) -> str:
@@ -138,32 +147,35 @@ def data_sentence(rungs: pd.DataFrame, tasks: pd.DataFrame) -> str:
 
 
 def backtest_sentences(
-    cells: pd.DataFrame, scores: pd.DataFrame, rungs: pd.DataFrame, decades: np.ndarray
+    cells: pd.DataFrame, scores: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray
 ) -> list[str]:
-    """How it did, by split, and how far that is from the targets at `decades`."""
+    """How it did, by kind and distance, and how far that is from the targets at `decades`."""
     overall = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == ALL)]
+    points = overall[overall["method"] == BASELINE].set_index(["kind", "distance"])
     sentences = []
-    for row in overall.to_dict("records"):
-        held = set(cells.loc[cells["split"] == row["split"], c.MODEL].astype(str))
+    for row in overall[overall["method"] == OURS].to_dict("records"):
+        key = (row["kind"], row["distance"])
+        here = (cells["distance"] == key[1]) & (cells["quantity"] == c.ACCURACY)
+        here &= (cells["kind"] == key[0]) | (key[0] == POOLED)
         text = (
-            f"Held out: {row['split']} ({counted(len(held), 'model')}). The medians of "
-            f"{counted(row['cells'], 'forecast')} missed by {row['error']:.2f} points on average"
+            f"Held out: {key[0]}, {key[1]} ({counted(cells.loc[here, c.MODEL].nunique(), 'model')} "
+            f"in {counted(len(cells.loc[here, ['kind', 'fold']].drop_duplicates()), 'fold')}). "
+            f"The medians of {counted(row['cells'], 'forecast')} missed by {row['error']:.2f} "
+            "points on average"
         )
-        if pd.notna(row["baseline_error"]):
-            text += f" (published method: {row['baseline_error']:.2f})"
-        text += f"; {_inside(row)}."
-        far = _reach(held, rungs)
-        if far is not None:
-            text += f" It reached {far:.1f} decades of compute beyond the rungs that it kept."
+        if key in points.index:
+            text += f" ({_published(points.loc[key], row['cells'])})"
+        text += f"; {_inside(row)}. {_reach(cells.loc[here, 'decades'])}"
         if not row["converged"]:
-            text += " Its fit did not converge: do not rely on it."
+            text += " A fit did not converge: do not rely on it."
         sentences.append(text)
     sentences.append(
         f"The targets of this report lie up to {max(decades.max(), 0):.1f} decades beyond the "
-        "ladder: what held nearer by may not hold there. Forecasts of one model err together, so "
-        "these shares are of fewer independent cells than their number says."
+        "ladder: what held nearer by may not hold there. Forecasts of one model err together, and "
+        "a model may be held out of several folds, so these shares are of fewer independent cells "
+        "than their number says."
     )
-    foreign = sorted(set(cells[c.MODEL].astype(str)) - set(rungs.index))
+    foreign = sorted(set(cells[c.MODEL].astype(str)) - set(rungs))
     if foreign:
         sentences.append(
             f"Another ladder: {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} "
@@ -172,13 +184,20 @@ def backtest_sentences(
     return sentences
 
 
-def _reach(held: set[str], table: pd.DataFrame) -> float | None:
-    """Decades of compute from the largest rung kept to the largest held out, if they are known."""
-    compute = np.log10(table[c.PARAMS] * table[c.TOKENS])
-    out = table.index.isin(held)
-    if out.sum() < len(held) or out.all():
-        return None
-    return float(compute[out].max() - compute[~out].max())
+def _published(row: pd.Series, cells: int) -> str:
+    """The published method's error, and ours on the same cells where it lacks some."""
+    if row["cells"] == cells:
+        return f"published method: {row['error']:.2f}"
+    return (
+        f"published method, which gives {row['cells']} of them: {row['error']:.2f}, "
+        f"laddercast there: {row['laddercast_error']:.2f}"
+    )
+
+
+def _reach(decades: pd.Series) -> str:
+    if decades.max() <= 0:
+        return "They lie within the compute of the rungs that were kept."
+    return f"They reach {decades.max():.1f} decades of compute beyond the rungs that were kept."
 
 
 def _inside(row: Mapping[Any, Any] | pd.Series) -> str:
