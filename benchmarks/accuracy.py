@@ -2,7 +2,7 @@
 
 `python benchmarks/accuracy.py --out DIR`: every fit with the package's defaults but 1000 draws a
 chain, seed 0. Scores of every cell go to DIR/cells.csv as they are found (a set that is there is
-not fitted again), then the tables to docs/accuracy_tables.md. `--only SET ...` fits some sets alone.
+not fitted again), then the tables to docs/accuracy_tables.md. `--only SET ...` fits some.
 """
 
 import argparse
