@@ -18,6 +18,7 @@ import pandas as pd
 import xarray as xr
 
 import laddercast as lc
+from laddercast.fitted import routes_of
 from laddercast.pool import pool
 from laddercast.score import score_cells
 
@@ -94,24 +95,17 @@ def gadre(data: Path) -> Iterator[Cells]:
 
 def forecasts(cells: Cells, fitted: xr.DataTree) -> dict[str, pd.DataFrame]:
     """Scored cells of the default, of each route alone, of the pool of two, of rivals."""
-    default = lc.forecast(fitted, cells.targets)
-    names = [fitted.attrs["route"], *(n for n in fitted.children if n in ROUTES)]
-    alone = {}
-    for name in names:
-        tree = fitted if name == names[0] else fitted[name]
-        one = tree.copy()
-        for other in names[1:]:
-            if other in one.children:
-                del one[other]
-        alone[name] = lc.forecast(one, cells.targets)
-    found = {"laddercast": default} | alone
-    if len(names) == 3:
+    alone = {name: lc.forecast(tree, cells.targets) for name, tree in routes_of(fitted).items()}
+    # As `lc.forecast` of the whole fit pools them.
+    found = {"laddercast": pool(list(alone.values()))} | alone
+    if len(alone) == 3:
         found["no reference loss"] = pool([alone["two_stage"], alone["direct"]])
     scored = {name: score_cells(tree) for name, tree in found.items()}
-    for name, tree in found.items():
-        scored[name]["converged"] = int(tree.attrs.get("converged", 1))
+    converged = {name: tree.attrs["converged"] for name, tree in alone.items()}
+    for name in found:
+        scored[name]["converged"] = int(converged.get(name, min(converged.values())))
     scored["bootstrap"] = score_cells(lc.bootstrap(cells.rungs, cells.targets))
-    loss = "two_step" if "two_stage" in names else "two_step_c4_p0fix"
+    loss = "two_step" if "two_stage" in alone else "two_step_c4_p0fix"
     for name, table in (
         ("published", lc.baseline(cells.rungs, cells.targets, [loss])),
         ("best rung", lc.best_rung(cells.rungs, cells.targets)),

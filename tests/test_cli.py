@@ -357,3 +357,9 @@ def test_backtest_helps_with_every_kind_of_fold(capsys):
         main(["backtest", "--help"])
     said = "".join(capsys.readouterr().out.split())  # lines break at hyphens
     assert all(kind in said for kind in KINDS)
+
+
+def test_the_routes_offered_are_those_of_the_model():
+    from laddercast import cli, model
+
+    assert tuple(model.ROUTES) == cli.ROUTES

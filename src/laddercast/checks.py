@@ -227,11 +227,7 @@ def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]
     """Faults that leave the laws without an answer: too few models or sizes, N bound to D."""
     if table.empty or not set(c.LADDER_REQUIRED) <= set(table):
         return
-    measured = [
-        word
-        for word in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY)
-        if word in table and table[word].notna().any()
-    ]
+    measured = [word for word in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if c.measured(table, word)]
     counts = pd.DataFrame(index=sorted(table[c.TASK].dropna().unique()))
     for quantity in (*measured[:1], *measured[-1:]):
         counts[quantity] = table.dropna(subset=[quantity]).groupby(c.TASK)[c.MODEL].nunique()

@@ -1,5 +1,10 @@
 """The words of a ladder's table: the same name is column, site, dimension and argument."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 MODEL = "model"
 PARAMS = "params"
 TOKENS = "tokens"
@@ -36,3 +41,8 @@ QUANTILES = {
     "q025": 0.025, "q10": 0.10, "q25": 0.25, "q50": 0.50,
     "q75": 0.75, "q90": 0.90, "q975": 0.975,
 }  # fmt: skip
+
+
+def measured(table: "pd.DataFrame", word: str) -> bool:
+    """Whether the table has any measurement of this quantity."""
+    return word in table and bool(table[word].notna().any())

@@ -83,20 +83,15 @@ class Size(NamedTuple):
     intervals: int
 
 
-def measured(table: pd.DataFrame, quantity: str) -> bool:
-    """Whether the table has any measurement of this quantity."""
-    return quantity in table and bool(table[quantity].notna().any())
-
-
 def loss_column(table: pd.DataFrame) -> str:
     """`loss` where the table has one, else `reference_loss`."""
-    return c.LOSS if measured(table, c.LOSS) else c.REFERENCE_LOSS
+    return c.LOSS if c.measured(table, c.LOSS) else c.REFERENCE_LOSS
 
 
 def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     """The design of a ladder's own rungs, with what was measured on them."""
     table = ladder.table
-    quantities = [quantity for quantity in QUANTITIES if measured(table, quantity)]
+    quantities = [quantity for quantity in QUANTITIES if c.measured(table, quantity)]
     rows = run_ends(table)
     spreads = {
         quantity: checkpoint_spread(table, quantity, log=quantity != c.ACCURACY)

@@ -76,11 +76,7 @@ def as_tree(
     for quantity in QUANTITIES:
         if quantity not in log_likelihood:
             continue
-        last = (
-            [c.TASK]
-            if seen[quantity].at.shape[1] == len(task) and quantity != c.REFERENCE_LOSS
-            else []
-        )
+        last = [] if quantity == c.REFERENCE_LOSS else [c.TASK]
         value = np.where(seen[quantity].at, getattr(observed, quantity), np.nan)
         spread = np.where(
             seen[quantity].spread_dof > 0, getattr(observed, f"{quantity}_spread"), np.nan
@@ -177,9 +173,12 @@ def letters(
 
 
 def routes_of(fitted: xr.DataTree) -> dict[str, xr.DataTree]:
-    """The tree of each route of a fit, by name; the first is the fit's own."""
+    """The tree of each route of a fit alone, by name; the first is the fit's own."""
     others = {name: child for name, child in fitted.children.items() if "posterior" in child}
-    return {str(fitted.attrs["route"]): fitted} | others
+    first = fitted.copy()
+    for name in others:
+        del first[name]
+    return {str(fitted.attrs["route"]): first} | others
 
 
 def frame_of(fitted: xr.DataTree) -> Frame:
@@ -195,6 +194,16 @@ def tasks_of(fitted: xr.DataTree) -> pd.DataFrame:
     names = pd.Index(constant[c.TASK].to_numpy().astype(str), name=c.TASK)
     return pd.DataFrame(
         {word: constant[word].to_numpy() for word in (c.CHANCE, c.ITEMS)}, index=names
+    )
+
+
+def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
+    """`params, tokens` of the runs behind a fit, one row per model (its index)."""
+    constant = fitted["constant_data"]
+    names = pd.Index(constant[c.MODEL].to_numpy().astype(str), name=c.MODEL)
+    return pd.DataFrame(
+        {word: constant[word].to_numpy().astype(float) for word in (c.PARAMS, c.TOKENS)},
+        index=names,
     )
 
 

@@ -14,7 +14,7 @@ from numpyro import handlers
 
 from laddercast import columns as c
 from laddercast.design import target_design
-from laddercast.fitted import complaints, frame_of, mark, routes_of, tasks_of
+from laddercast.fitted import complaints, frame_of, mark, routes_of, rungs_of, tasks_of
 from laddercast.ladder import read_targets
 from laddercast.model import LATENT, ROUTES
 from laddercast.pool import pool
@@ -89,19 +89,19 @@ def _forecast(
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
     dims = ("chain", "draw", "row")
     variables = {c.ACCURACY: (dims, levels[c.ACCURACY])}
-    losses = [quantity for quantity in (c.LOSS, c.REFERENCE_LOSS) if quantity in sites]
-    if losses:
-        variables[c.LOSS] = (dims, of_rows(losses[0]))
+    loss = next((quantity for quantity in (c.LOSS, c.REFERENCE_LOSS) if quantity in sites), "")
+    if loss:
+        variables[c.LOSS] = (dims, of_rows(loss))
     predictions = xr.Dataset(
         variables,
         coords=coords | {"chain": np.arange(chains), "draw": np.arange(length)},
     ).assign_coords(route=("draw", np.repeat(name, length)))
     groups = {"predictions": predictions, "variance": _variance(levels, coords)}
-    measured = _measured(table, rows, losses[0] if losses else c.LOSS)
+    measured = _measured(table, rows, loss or c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs |= {"route": name, "loss": losses[0] if losses else "", "forecast_seed": seed}
+    tree.attrs |= {"route": name, "loss": loss, "forecast_seed": seed}
     tree.attrs["complaints"] = "; ".join(complaints(tree, "predictions"))
     return tree
 
@@ -156,26 +156,37 @@ def _measured(table: pd.DataFrame, rows: pd.DataFrame, loss: str) -> xr.Dataset 
     return xr.Dataset({names[word]: ("row", joined[word].to_numpy(float)) for word in found})
 
 
+def decades_beyond(rungs: pd.DataFrame, targets: pd.DataFrame) -> np.ndarray:
+    """Decades of compute of each target beyond the largest rung; both have `params, tokens`."""
+    compute = np.log10(targets[c.PARAMS].to_numpy(float) * targets[c.TOKENS].to_numpy(float))
+    return np.asarray(compute - np.log10(rungs[c.PARAMS] * rungs[c.TOKENS]).max())
+
+
+def unlike_length(rungs: pd.DataFrame, targets: pd.DataFrame) -> np.ndarray:
+    """Whether each target's tokens per parameter lie too far beyond the range of the rungs."""
+    ratio = rungs[c.TOKENS] / rungs[c.PARAMS]
+    own = targets[c.TOKENS].to_numpy(float) / targets[c.PARAMS].to_numpy(float)
+    most, least = FAR_TOKENS_PER_PARAM * ratio.max(), ratio.min() / FAR_TOKENS_PER_PARAM
+    return np.asarray((own > most) | (own < least))
+
+
 def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
     """Warn of each target that lies beyond what the ladder supports."""
-    constant = fitted["constant_data"]
-    params = constant[c.PARAMS].to_numpy().astype(float)
-    tokens = constant[c.TOKENS].to_numpy().astype(float)
-    largest, ratio = np.log10(params * tokens).max(), tokens / params
-    for target in models.itertuples():
-        decades = np.log10(float(target.params) * float(target.tokens)) - largest
-        own = target.tokens / target.params
+    rungs = rungs_of(fitted)
+    ratio = rungs[c.TOKENS] / rungs[c.PARAMS]
+    far = decades_beyond(rungs, models), unlike_length(rungs, models)
+    for target, decades, unlike in zip(models.itertuples(), *far, strict=True):
         if decades > FAR_DECADES:
             warnings.warn(
                 f"target {target.model} lies {decades:.1f} decades of compute beyond the largest "
                 f"rung; beyond {FAR_DECADES:g} a ladder says little",
                 stacklevel=3,
             )
-        if own > FAR_TOKENS_PER_PARAM * ratio.max() or own < ratio.min() / FAR_TOKENS_PER_PARAM:
+        if unlike:
             warnings.warn(
-                f"target {target.model} has {own:.3g} tokens per parameter, the ladder "
-                f"{ratio.min():.3g} to {ratio.max():.3g}; beyond {FAR_TOKENS_PER_PARAM:g} times "
-                "that range a ladder says little",
+                f"target {target.model} has {target.tokens / target.params:.3g} tokens per "
+                f"parameter, the ladder {ratio.min():.3g} to {ratio.max():.3g}; beyond "
+                f"{FAR_TOKENS_PER_PARAM:g} times that range a ladder says little",
                 stacklevel=3,
             )
 

@@ -19,7 +19,6 @@ from laddercast.design import (
     Observed,
     Size,
     ladder_design,
-    measured,
     pad,
     size,
 )
@@ -39,9 +38,6 @@ from laddercast.start import (
     standardised,
     start,
 )
-
-POOLED = ("two_stage", "by_reference", "direct")
-"""Routes of the default forecast, of which those that the ladder has the measurements for."""
 
 TARGET_ACCEPT = 0.9
 # A first warm-up from the start, in poor coordinates, is not worth long trajectories.
@@ -143,11 +139,11 @@ def fit(
 def _chosen(ladder: Ladder, route: Route | Sequence[Route] | None) -> list[str]:
     """Names of the routes to fit."""
     lacking = {
-        name: [word for word in words if not measured(ladder.table, word)]
+        name: [word for word in words if not c.measured(ladder.table, word)]
         for name, words in READS.items()
     }
     if route is None:
-        return [name for name in POOLED if not lacking[name]]
+        return [name for name in ROUTES if not lacking[name]]
     given = [route] if callable(route) else list(route)
     of = {function: name for name, function in ROUTES.items()}
     names = [of.get(function, "") for function in given]
@@ -197,7 +193,7 @@ def _sample(
         found = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)
         early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
         centers = early[:, -1]
-        if steps.mean() < FEW_STEPS:
+        if not left or steps.mean() < FEW_STEPS:
             lengthen(bar, -left * one_warmup)
             break
         coordinates = from_draws(route, early, data, group, extra)

@@ -52,10 +52,10 @@ def overview(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) ->
         f"{_count(len(checkpoints), 'checkpoint')}, {_count(len(tasks), 'task')}, "
         f'{_count(len(table), "row")}, rungs="{rungs}"'
     )
-    losses = [word for word in (c.LOSS, c.REFERENCE_LOSS) if _measured(table, word)]
+    losses = [word for word in (c.LOSS, c.REFERENCE_LOSS) if c.measured(table, word)]
     facts = ["losses: " + ", ".join(_share(table, word) for word in losses)]
     for word, plural in ((c.LOSS_KIND, "kind of loss"), (c.RECIPE, "recipe"), (c.SEED, "seeds")):
-        if _measured(table, word):
+        if c.measured(table, word):
             facts.append(f"{plural}: {_some(table[word].dropna().astype(str).unique())}")
     return Overview(title, facts, _grid(table, checkpoints), _task_rows(table, tasks, losses))
 
@@ -114,10 +114,6 @@ def _task_rows(table: pd.DataFrame, tasks: pd.DataFrame, losses: Sequence[str]) 
             [_plain(task), f"{known[c.CHANCE]:.3g}", items, str(len(own)), "; ".join(gaps) or "-"]
         )
     return rows
-
-
-def _measured(table: pd.DataFrame, word: str) -> bool:
-    return word in table and bool(table[word].notna().any())
 
 
 def _share(table: pd.DataFrame, word: str) -> str:

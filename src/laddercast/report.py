@@ -18,10 +18,10 @@ from laddercast import report_words as words
 from laddercast.averages import mean_over_tasks
 from laddercast.backtest import BOOTSTRAP, METHODS, OURS
 from laddercast.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
-from laddercast.fitted import tasks_of
+from laddercast.fitted import rungs_of, tasks_of
 from laddercast.forecast import forecast_table
 from laddercast.score import INTERVALS, UNITS, score
-from laddercast.what_if import distance, expected_table, rungs_of
+from laddercast.what_if import distance, expected_table
 
 DRAWS = 1000
 """Of the posterior's, from which the rungs' expected accuracies are computed: their medians need

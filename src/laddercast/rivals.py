@@ -125,7 +125,7 @@ def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.D
 
 def _loss_of_models(table: pd.DataFrame) -> pd.Series:
     ends = run_ends(table)
-    if c.REFERENCE_LOSS in ends and ends[c.REFERENCE_LOSS].notna().any():
+    if c.measured(ends, c.REFERENCE_LOSS):
         return ends.groupby(c.MODEL)[c.REFERENCE_LOSS].mean()
     losses = ends.groupby(c.MODEL)[c.LOSS].agg(["mean", "count"])
     losses = losses.loc[losses["count"] == ends[c.TASK].nunique(), "mean"]

@@ -9,7 +9,14 @@ import xarray as xr
 
 from laddercast import columns as c
 from laddercast.averages import mean_over_tasks
-from laddercast.forecast import FAR_DECADES, FAR_TOKENS_PER_PARAM, forecast, forecast_table
+from laddercast.fitted import rungs_of
+from laddercast.forecast import (
+    FAR_DECADES,
+    decades_beyond,
+    forecast,
+    forecast_table,
+    unlike_length,
+)
 
 TOKENS_POINTS = 25
 """Lengths along each curve, evenly in logs, where none are given."""
@@ -82,29 +89,13 @@ def expected_table(
     return pd.concat(tables, ignore_index=True).drop(columns="measured")
 
 
-def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
-    """`params, tokens` of the runs behind a fit, one row per model (its index)."""
-    constant = fitted["constant_data"]
-    names = pd.Index(constant[c.MODEL].to_numpy().astype(str), name=c.MODEL)
-    return pd.DataFrame(
-        {word: constant[word].to_numpy().astype(float) for word in (c.PARAMS, c.TOKENS)},
-        index=names,
-    )
-
-
 def distance(rungs: pd.DataFrame, targets: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Decades of compute beyond the largest rung, and whether a ladder supports that far.
 
     Both tables have `params, tokens`. The limits are those beyond which `forecast` warns.
     """
-    compute = np.log10(targets[c.PARAMS].to_numpy(float) * targets[c.TOKENS].to_numpy(float))
-    decades = compute - np.log10(rungs[c.PARAMS] * rungs[c.TOKENS]).max()
-    ratio = rungs[c.TOKENS] / rungs[c.PARAMS]
-    own = targets[c.TOKENS].to_numpy(float) / targets[c.PARAMS].to_numpy(float)
-    within = (own <= FAR_TOKENS_PER_PARAM * ratio.max()) & (
-        own >= ratio.min() / FAR_TOKENS_PER_PARAM
-    )
-    return decades, (decades <= FAR_DECADES) & within
+    decades = decades_beyond(rungs, targets)
+    return decades, (decades <= FAR_DECADES) & ~unlike_length(rungs, targets)
 
 
 def thinned(fitted: xr.DataTree, draws: int) -> xr.DataTree:
