@@ -197,7 +197,9 @@ def main() -> None:
         begin = time.perf_counter()
         key = cells.rungs.fingerprint
         if key not in fits:
-            fits[key] = lc.fit(cells.rungs, seed=given.seed, within=cells.within, progress=False)
+            fits[key] = lc.fit(
+                cells.rungs, seed=given.seed, draws=DRAWS, within=cells.within, progress=False
+            )
         for method, table in forecasts(cells, fits[key]).items():
             own = table[table["quantity"] == "accuracy"]
             done = pd.concat(

@@ -2,13 +2,31 @@ import os
 from importlib import import_module
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-# Commands would keep what they compile in the user's own folder, for the rest of the session.
-os.environ["LADDERCAST_COMPILED"] = "off"
+from laddercast.compiled import keep, make_room
+
+# What commands and tests compile is kept between test sessions, but not in the user's own folder.
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+os.environ["LADDERCAST_COMPILED"] = str(COMPILED)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_programs() -> None:
+    """Have JAX keep also the small programs of single operations, of which tests make many."""
+    keep()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs() -> None:
+    """Fits of many shapes in one process would reach the system's limit of memory maps."""
+    make_room()
+
 
 SIZES = (200e6, 400e6, 800e6)
 TOKENS_PER_PARAM = (20, 100)

@@ -1,5 +1,6 @@
 """Keep what JAX compiled on disk, so that a second run of a command starts at once."""
 
+import gc
 import os
 import platform
 import sys
@@ -18,6 +19,9 @@ SWITCH = "LADDERCAST_COMPILED"
 KEYED_BY = ("laddercast", "jax", "jaxlib", "numpyro")
 AT_LEAST_SECONDS = 0.2
 """What compiles faster is not worth a file."""
+
+FULLEST = 0.5
+"""Share of the memory maps allowed beyond which compiled programs are dropped."""
 
 
 def folder() -> Path | None:
@@ -51,6 +55,20 @@ def keep() -> Path | None:
             settings.update("jax_persistent_cache_min_compile_time_secs", AT_LEAST_SECONDS)
             return place
     return None
+
+
+def make_room() -> None:
+    """Drop compiled programs from memory where the system soon allows no more of them.
+
+    Linux limits the memory maps of a process, of which a fit of a new shape takes some thousands;
+    at the limit the compiler crashes.
+    """
+    with suppress(OSError, ValueError):
+        with open("/proc/self/maps") as maps:
+            used = sum(1 for _ in maps)
+        if used > FULLEST * int(Path("/proc/sys/vm/max_map_count").read_text()):
+            jax.clear_caches()
+            gc.collect()
 
 
 def _processor() -> str:

@@ -41,7 +41,8 @@ class Seen(NamedTuple):
 class Design(NamedTuple):
     """Known numbers of one data set; every field is an array, so it can be traced.
 
-    Points are pairs of a run and a number of tokens at which something was measured.
+    Points are pairs of a run and a number of tokens at which something was measured, in the order
+    of the runs.
     """
 
     log_params: np.ndarray  # (points,) natural log over the reference params
@@ -107,7 +108,10 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     rows = rows[rows[quantities].notna().any(axis=1)]
     models = [model for model in ladder.models if model in set(rows[c.MODEL])]
     labels = Labels(models, list(ladder.tasks.index))
-    points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates().reset_index(drop=True)
+    points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates()
+    # By run, in the order of the runs, as the model expects where each has one point.
+    order = pd.Index(models).get_indexer(points[c.MODEL])
+    points = points.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
     ends = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
     frame = _frame(ends, points)
     design = _design(points, ladder.tasks, labels, frame)

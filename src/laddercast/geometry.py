@@ -7,8 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-GLOBAL, ALONE = -1, -2
-"""Groups of coordinates that all tasks share, and of those that are independent as they are."""
+
+class Layout(NamedTuple):
+    """Where coordinates stand among the sampler's, and which do not bear on one another."""
+
+    shared: np.ndarray  # (global,) those of all tasks together
+    blocks: np.ndarray  # (tasks, size) those of each task
+    alone: np.ndarray  # those that are independent as they are
+    color: np.ndarray  # (dim,) equal for coordinates of which none bears on another
+
+
+class Curvature(NamedTuple):
+    """Second derivatives by the parts of a layout; what is left out is small or zero."""
+
+    shared: np.ndarray  # (global, global)
+    cross: np.ndarray  # (tasks, size, global)
+    blocks: np.ndarray  # (tasks, size, size)
+    alone: np.ndarray  # (alone,) the diagonal
+
 
 FLATTEST = 0.5
 """Curvature below this is raised to it: half that of a standard normal prior."""
@@ -29,7 +45,7 @@ class Geometry(NamedTuple):
     coupling: Any  # (blocks, size, global)
     scale: Any  # (alone,)
     order: Any  # (dim,) where each of the sampler's coordinates stands among the standard ones
-    inverse: Any  # (standard coordinates,) the reverse, dim for those that only fill up a block
+    inverse: Any  # (dim,) the reverse
 
     def position(self, u: jax.Array) -> jax.Array:
         """The sampler's position (dim,) at standard coordinates `u`."""
@@ -39,10 +55,6 @@ class Geometry(NamedTuple):
         steps = steps + self.coupling @ u_global
         moved = [self.global_factor @ u_global, steps.ravel(), self.scale * u_alone]
         return self.center + _permuted(jnp.concatenate(moved), self.order, self.inverse)
-
-    def padding(self) -> jax.Array:
-        """1 for standard coordinates that only fill up a block, else 0."""
-        return jnp.asarray(self.inverse == self.order.shape[0], float)
 
 
 @jax.custom_vjp
@@ -56,42 +68,32 @@ def _permuted_forward(x: jax.Array, order: jax.Array, inverse: jax.Array) -> tup
 
 def _permuted_backward(inverse: jax.Array, slope: jax.Array) -> tuple:
     # By the inverse permutation: adding up at indices, as JAX would, takes far longer.
-    return jnp.append(slope, 0.0)[inverse], None, None
+    return slope[inverse], None, None
 
 
 _permuted.defvjp(_permuted_forward, _permuted_backward)
 
 
-def geometry(curvature: np.ndarray, group: np.ndarray) -> Geometry:
-    """Geometry, centred at zero, in which this curvature is near the identity.
-
-    `group` is the block of each coordinate, `GLOBAL` or `ALONE`.
-    """
-    dim = curvature.shape[0]
-    members = [np.flatnonzero(group == task) for task in np.unique(group[group >= 0])]
-    shared, alone = np.flatnonzero(group == GLOBAL), np.flatnonzero(group == ALONE)
-    size = max(len(block) for block in members)
-    block_index = np.full((len(members), size), dim)
-    block_factor = np.tile(np.eye(size), (len(members), 1, 1))
-    coupling = np.zeros((len(members), size, len(shared)))
-    remaining = curvature[np.ix_(shared, shared)].copy()
-    solved = []
-    for number, block in enumerate(members):
-        n = len(block)
-        block_index[number, :n] = block
-        lower = cholesky(_positive(curvature[np.ix_(block, block)]), lower=True)
-        cross = solve_triangular(lower, curvature[np.ix_(block, shared)], lower=True)
-        remaining -= cross.T @ cross
-        block_factor[number, :n, :n] = solve_triangular(lower, np.eye(n), lower=True).T
-        solved.append(-block_factor[number, :n, :n] @ cross)
+def geometry(curvature: Curvature, layout: Layout) -> Geometry:
+    """Geometry, centred at zero, in which this curvature is near the identity."""
+    blocks, size, shared = curvature.cross.shape
+    block_factor, coupling = np.empty((blocks, size, size)), np.empty((blocks, size, shared))
+    remaining = curvature.shared.copy()
+    for number, (block, cross) in enumerate(zip(curvature.blocks, curvature.cross, strict=True)):
+        lower = cholesky(_positive(block), lower=True)
+        solved = solve_triangular(lower, cross, lower=True)
+        remaining -= solved.T @ solved
+        block_factor[number] = solve_triangular(lower, np.eye(size), lower=True).T
+        coupling[number] = -block_factor[number] @ solved
     lower = cholesky(_positive(remaining), lower=True)
-    global_factor = solve_triangular(lower, np.eye(len(shared)), lower=True).T
-    for number, block in enumerate(members):
-        coupling[number, : len(block)] = solved[number] @ global_factor
-    scale = np.maximum(np.diag(curvature)[alone], FLATTEST) ** -0.5
-    inverse = np.concatenate([shared, block_index.ravel(), alone])
-    order = np.argsort(inverse, kind="stable")[:dim]
-    return Geometry(np.zeros(dim), global_factor, block_factor, coupling, scale, order, inverse)
+    global_factor = solve_triangular(lower, np.eye(shared), lower=True).T
+    scale = np.maximum(curvature.alone, FLATTEST) ** -0.5
+    inverse = np.concatenate([layout.shared, layout.blocks.ravel(), layout.alone])
+    order = np.argsort(inverse)
+    center = np.zeros(len(inverse))
+    return Geometry(
+        center, global_factor, block_factor, coupling @ global_factor, scale, order, inverse
+    )
 
 
 def _positive(matrix: np.ndarray) -> np.ndarray:
@@ -109,17 +111,14 @@ def refined(found: Geometry, draws: np.ndarray) -> Geometry:
     """
     g = jax.tree.map(np.asarray, found)
     blocks, size, shared = g.coupling.shape
-    padded = np.concatenate([draws - draws.mean(axis=0), np.zeros((len(draws), 1))], axis=1)
     z_global, z_blocks, z_alone = np.split(
-        padded[:, g.inverse], [shared, shared + blocks * size], axis=1
+        (draws - draws.mean(axis=0))[:, g.inverse], [shared, shared + blocks * size], axis=1
     )
     u_global = np.linalg.solve(g.global_factor, z_global.T).T
     off = z_blocks.reshape(-1, blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_global)
-    u_blocks = np.linalg.solve(g.block_factor[None], off[..., None])[..., 0]
-    real = (g.inverse != len(g.order))[shared : shared + blocks * size].reshape(blocks, size)
     own = _shrunk(u_global)
     of_blocks = np.array(
-        [_shrunk(np.where(real[b], u_blocks[:, b], np.nan)) for b in range(blocks)]
+        [_shrunk(np.linalg.solve(g.block_factor[b], off[:, b].T).T) for b in range(blocks)]
     )
     return found._replace(
         global_factor=jnp.asarray(g.global_factor @ own),
@@ -130,11 +129,8 @@ def refined(found: Geometry, draws: np.ndarray) -> Geometry:
 
 
 def _shrunk(u: np.ndarray) -> np.ndarray:
-    """Cholesky factor of the covariance of u (draws, dim), shrunk; 1 for columns of NaN."""
-    known = np.isfinite(u).all(axis=0)
-    factor = np.eye(u.shape[1])
+    """Cholesky factor of the covariance of u (draws, dim), shrunk."""
     # Draws of chains hang together: a fourth of them counts.
-    count, dim = len(u) / 4, known.sum()
-    covariance = (count * np.cov(u[:, known].T) + dim * np.eye(dim)) / (count + dim)
-    factor[np.ix_(known, known)] = cholesky(covariance, lower=True)
-    return factor
+    count, dim = len(u) / 4, u.shape[1]
+    covariance = (count * np.cov(u.T) + dim * np.eye(dim)) / (count + dim)
+    return np.asarray(cholesky(covariance, lower=True))

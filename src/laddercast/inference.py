@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 from laddercast import columns as c
+from laddercast.compiled import make_room
 from laddercast.design import (
     Design,
     Observed,
@@ -114,6 +115,7 @@ def fit(
     trees, doubts = {}, []
     with on_device(place), progress_bar(len(names) * work, progress) as bar:
         for name in names:
+            make_room()
             bar.set_description(name)
             tree, found, settings = _sample(ROUTES[name], *padded, priors, given, place, bar, kept)
             doubts += [f"{name}: {text}" for text in found]
@@ -178,7 +180,7 @@ def _sample(
     settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
     careful = Settings(warmup, SECOND_TARGET_ACCEPT, SECOND_MAX_TREE_DEPTH)
     pins = pin(design, observed)
-    like, group = start(route, design, priors, observed, pins)
+    like, layout = start(route, design, priors, observed, pins)
     pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
     data = jax.device_put(jax.tree.map(jnp.asarray, (design, priors, observed, pins, like)), place)
     extra = information(like, design)
@@ -186,8 +188,8 @@ def _sample(
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
-    mode, scale = conditional_mode(potential, like, leaves, group)
-    coordinates = standardised(route, mode, scale, data, group, extra)
+    mode, scale = conditional_mode(potential, like, leaves, layout)
+    coordinates = standardised(route, mode, scale, data, layout, extra)
     centers = np.tile(mode, (chains, 1))
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
         found = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)
@@ -196,11 +198,11 @@ def _sample(
         if not left or steps.mean() < FEW_STEPS:
             lengthen(bar, -left * one_warmup)
             break
-        coordinates = from_draws(route, early, data, group, extra)
+        coordinates = from_draws(route, early, data, layout, extra)
     for key, length, chosen in zip(
         keys[WARMUPS:], (draws, 2 * draws), (settings, careful), strict=True
     ):
-        coordinates = from_draws(route, early, data, group, extra)
+        coordinates = from_draws(route, early, data, layout, extra)
         found = run_chains(
             potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place
         )

@@ -126,14 +126,37 @@ def _walk(design: Design, name: str, scale: Array, *, common: bool) -> tuple[Arr
         steps = jnp.shape(weights)[1]
         if common:
             with numpyro.plate(f"{site}_step", steps):
-                return weights @ numpyro.sample(site, dist.Normal(0, scale))[:, None]
-        with numpyro.plate(f"{site}_step", steps, dim=-2), _tasks(design):
-            return weights @ numpyro.sample(site, dist.Normal(0, scale))
+                step = numpyro.sample(site, dist.Normal(0, scale))[:, None]
+        else:
+            with numpyro.plate(f"{site}_step", steps, dim=-2), _tasks(design):
+                step = numpyro.sample(site, dist.Normal(0, scale))
+        # A sum of products: for matrices as small, compiled dot products take several times longer.
+        return jnp.sum(jnp.asarray(weights)[..., None] * step, axis=1)
 
     within = part(name, design.walk)
     if not design.beyond.shape[1]:
         return within, within
     return within, within + part(f"{name}_beyond", design.beyond)
+
+
+def _at_ends(x: Array, design: Design) -> Array:
+    """Of (points, ...) those at which runs end, (runs, ...)."""
+    return _once(x) if _one_each(design) else x[design.end]
+
+
+def _at_points(x: Array, design: Design) -> Array:
+    """Of (runs, ...) that of each point's run, (points, ...)."""
+    return _once(x) if _one_each(design) else x[design.run]
+
+
+def _one_each(design: Design) -> bool:
+    """Whether each run has one point: they then stand in the order of the runs."""
+    return bool(design.end.shape == design.run.shape)
+
+
+def _once(x: Array) -> Array:
+    # XLA would compute the law again in each place that reads it.
+    return jax.lax.optimization_barrier(x)
 
 
 def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
@@ -158,7 +181,7 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     with numpyro.plate("model", design.end.shape[0]):
         shared = numpyro.sample("run_loss_shared", dist.Normal())[:, None]
     scale = jnp.exp(log_run)
-    at_end = log_mean[design.end]
+    at_end = _at_ends(log_mean, design)
     with numpyro.plate("model_of_task", design.end.shape[0], dim=-2), plate:
         latent = numpyro.sample(
             "log_latent_loss",
@@ -168,7 +191,7 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
             ),
         )
     # A run's deviation from the law is the same at all its points.
-    log_latent = log_mean + (latent - at_end)[design.run]
+    log_latent = log_mean + _at_points(latent - at_end, design)
     checkpoint = jnp.exp(log_checkpoint)
     _measure("loss", dist.LogNormal, log_latent, checkpoint, design.loss, observed.loss)
     _spread("loss", checkpoint**2, design.loss, observed.loss_spread)
@@ -189,11 +212,11 @@ def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     scale = _scalar(priors, "walk_reference_scale")
     near, walk = _walk(design, "walk_reference", scale, common=True)
     log_mean = log_law + walk
-    at_end = log_mean[design.end, 0]
+    at_end = _at_ends(log_mean, design)[:, 0]
     run, checkpoint = _scalar(priors, "run_reference"), _scalar(priors, "checkpoint_reference")
     with numpyro.plate("model", design.end.shape[0]):
         latent = numpyro.sample("log_latent_reference_loss", RunEffect(at_end, run))
-    log_latent = log_mean + (latent - at_end)[design.run][:, None]
+    log_latent = log_mean + _at_points(latent - at_end, design)[:, None]
     seen = design.reference_loss
     _measure("reference_loss", dist.LogNormal, log_latent, checkpoint, seen,
              observed.reference_loss)  # fmt: skip
@@ -226,7 +249,7 @@ def _accuracy(
         return jnp.sqrt((p * (1 - p) + 1 / design.items) / design.items)
 
     p = curve(path.run, walk)
-    p_end = p[design.end]
+    p_end = _at_ends(p, design)
     unit = binomial_sd(p_end)
     correlation = _scalar(priors, "run_accuracy_correlation")
     with numpyro.plate("model", design.end.shape[0]):
@@ -240,7 +263,7 @@ def _accuracy(
                 scale * jnp.sqrt(1 - correlation),
             ),
         )
-    mean = p + (run_mean - p_end)[design.run]
+    mean = p + _at_points(run_mean - p_end, design)
     numpyro.deterministic("law", curve(path.law, near))
     numpyro.deterministic("discrepancy", curve(path.discrepancy, walk))
     numpyro.deterministic("run", mean)

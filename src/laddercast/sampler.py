@@ -47,8 +47,7 @@ def in_standard(potential: Potential) -> Potential:
 
     def standard(u: jax.Array, data: tuple[Geometry, Any]) -> jax.Array:
         geometry, inner = data
-        # Padding has no counterpart among positions: standard normal, so that it stays put.
-        return potential(geometry.position(u), inner) + 0.5 * jnp.sum(geometry.padding() * u**2)
+        return potential(geometry.position(u), inner)
 
     return standard
 

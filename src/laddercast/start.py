@@ -16,7 +16,7 @@ from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
 from laddercast.design import Design, Observed, cells
-from laddercast.geometry import ALONE, GLOBAL, Geometry, geometry, refined
+from laddercast.geometry import Curvature, Geometry, Layout, geometry, refined
 from laddercast.model import LATENT, RUN_DOF, Route
 from laddercast.priors import Priors
 from laddercast.sampler import Potential, value_and_gradient
@@ -155,10 +155,8 @@ def pin(design: Design, observed: Observed) -> Pins:
 
 def start(
     route: Route, design: Design, priors: Priors, observed: Observed, pins: Pins
-) -> tuple[dict[str, jax.Array], np.ndarray]:
-    """Unconstrained start, levels as measured and prior means elsewhere; the group of each
-    coordinate: its task, or those of `geometry`.
-    """
+) -> tuple[dict[str, jax.Array], Layout]:
+    """Unconstrained start, levels as measured and prior means elsewhere, and its layout."""
 
     def mean(value: np.ndarray, seen: Any, default: float) -> np.ndarray:
         count = seen.at.sum(axis=0)
@@ -177,16 +175,33 @@ def start(
     }
 
     like = _unconstrained(route)(values, design, priors, observed, pins)
-    plates = _plates(route, design, priors)
-    groups = {}
-    for name, value in like.items():
+    return like, _layout(like, _plates(route, design, priors), len(design.chance))
+
+
+def _layout(like: dict[str, Any], plates: dict[str, set[str]], tasks: int) -> Layout:
+    """The layout of a position, from the sites that lie in the plate of tasks."""
+    every_task = np.zeros(tasks, int)
+    shared, blocks, alone, color = [], [np.zeros((tasks, 0), int)], [], []
+    first = colors = 0
+    for name in sorted(like):  # as ravel_pytree has them
+        shape = np.shape(like[name])
+        index = first + np.arange(int(np.prod(shape)))
         site = name.removesuffix("_base").removesuffix("_decentered")
-        group = np.arange(len(design.chance)) if "task" in plates[site] else GLOBAL
-        # Given the laws, latent values are independent standard normals but for their tails.
-        group = ALONE if site in LATENT else group
-        groups[name] = np.broadcast_to(group, np.shape(value))
-    ordered = [groups[name].ravel() for name in sorted(groups)]  # as ravel_pytree has them
-    return like, np.concatenate(ordered)
+        # Given the laws, latent values are independent standard normals but for their tails, and
+        # those of one task do not bear on another's.
+        if site in LATENT:
+            alone.append(index)
+            own = np.zeros(len(index), int)
+        elif "task" in plates[site]:
+            blocks.append(index.reshape(-1, tasks).T)
+            own = np.add.outer(np.arange(len(index) // tasks), every_task).ravel()
+        else:
+            shared.append(index)
+            own = np.arange(len(index))
+        color.append(colors + own)
+        first, colors = first + len(index), colors + own.max(initial=-1) + 1
+    joined = [np.concatenate([np.zeros(0, int), *parts]) for parts in (shared, alone, color)]
+    return Layout(joined[0], np.concatenate(blocks, axis=1), joined[1], joined[2])
 
 
 @cache
@@ -304,37 +319,70 @@ def information(like: dict[str, Any], design: Design) -> np.ndarray:
 class Gradient:
     """Value and gradient in the order of positions, from the function compiled for the chains."""
 
-    def __init__(self, potential: Potential, group: np.ndarray) -> None:
-        self.identity = geometry(np.eye(len(group)), group)
-        self.zero = np.zeros(len(self.identity.inverse))
+    def __init__(self, potential: Potential, layout: Layout) -> None:
+        tasks, size = layout.blocks.shape
+        shared, alone = len(layout.shared), len(layout.alone)
+        plain = Curvature(
+            np.eye(shared),
+            np.zeros((tasks, size, shared)),
+            np.tile(np.eye(size), (tasks, 1, 1)),
+            np.ones(alone),
+        )
+        self.layout = layout
+        self.identity = jax.tree.map(jnp.asarray, geometry(plain, layout))
+        self.zero = jnp.zeros(len(layout.color))
         self.compiled = value_and_gradient(potential)
+        self.order = np.asarray(self.identity.order)
 
     def __call__(self, position: np.ndarray, data: Any) -> tuple[float, np.ndarray]:
-        value, gradient = self.compiled(self.zero, (self.identity._replace(center=position), data))
-        return float(value), np.asarray(gradient)[self.identity.order]
+        placed = self.identity._replace(center=position), data
+        value, gradient = self.compiled(self.zero, placed)
+        return float(value), np.asarray(gradient)[self.order]
 
-    def difference(self, position: np.ndarray, i: int, step: float, data: Any) -> np.ndarray:
-        """One column of the curvature, by central differences extrapolated to a step of zero."""
+    def change(self, position: np.ndarray, step: np.ndarray, data: Any) -> np.ndarray:
+        """Of the gradient by a step, by central differences extrapolated to a step of zero."""
 
-        def central(h: float) -> np.ndarray:
-            up, down = position.copy(), position.copy()
-            up[i] += h
-            down[i] -= h
-            return (self(up, data)[1] - self(down, data)[1]) / (2 * h)
+        def central(step: np.ndarray) -> np.ndarray:
+            difference: np.ndarray = self(position + step, data)[1] - self(position - step, data)[1]
+            return difference / 2
 
-        return (4 * central(step / 2) - central(step)) / 3
+        return (8 * central(step / 2) - central(step)) / 3
+
+    def curvature(self, position: np.ndarray, step: np.ndarray, data: Any) -> Curvature:
+        """Second derivatives, all coordinates of one color at once; `step` is one for each."""
+        shared, blocks, alone, color = self.layout
+        changes = np.array(
+            [
+                self.change(position, np.where(color == one, step, 0.0), data)
+                for one in range(color.max() + 1)
+            ]
+        )
+        within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
+        between = changes[color[shared]] / step[shared][:, None]
+        square = between[:, shared]
+        of_tasks = np.moveaxis(within, 0, -1)
+        return Curvature(
+            (square + square.T) / 2,
+            np.moveaxis(between[:, blocks], 0, -1),
+            (of_tasks + np.swapaxes(of_tasks, 1, 2)) / 2,
+            changes[color[alone], alone] / step[alone],
+        )
 
 
 def conditional_mode(
-    potential: Potential, like: dict[str, Any], leaves: Leaves, group: np.ndarray
+    potential: Potential, like: dict[str, Any], leaves: Leaves, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mode given the prior medians of noise scales, and the scale of each coordinate there.
 
     The joint mode is of no use: it lies where noise scales are too small by far.
     """
-    gradient = Gradient(potential, group)
+    gradient = Gradient(potential, layout)
     position = np.asarray(ravel_pytree(like)[0])
-    diagonal = [gradient.difference(position, i, 1e-6, leaves)[i] for i in range(len(position))]
+    curved = gradient.curvature(position, np.full_like(position, 1e-6), leaves)
+    diagonal = np.empty_like(position)
+    diagonal[layout.shared] = np.diag(curved.shared)
+    diagonal[layout.blocks] = np.diagonal(curved.blocks, axis1=1, axis2=2)
+    diagonal[layout.alone] = curved.alone
     scale = 1 / np.sqrt(np.maximum(np.abs(diagonal), 0.5))
     fixed = {
         name: np.full(np.shape(value), any(word in name for word in NOISE) and "shared" not in name)
@@ -354,13 +402,13 @@ def conditional_mode(
 
 
 def from_draws(
-    route: Route, draws: np.ndarray, data: Any, group: np.ndarray, extra: np.ndarray
+    route: Route, draws: np.ndarray, data: Any, layout: Layout, extra: np.ndarray
 ) -> Geometry:
     """Standard coordinates around the middle of draws (chains, draws, dim)."""
     flat = draws.reshape(-1, draws.shape[-1])
     # Draws of chains that stood still have no scale, and differences need a step.
     scale = np.maximum(flat.std(axis=0), 1e-9)
-    curved = standardised(route, flat.mean(axis=0), scale, data, group, extra)
+    curved = standardised(route, flat.mean(axis=0), scale, data, layout, extra)
     return refined(curved, flat)
 
 
@@ -369,15 +417,16 @@ def standardised(
     position: np.ndarray,
     scale: np.ndarray,
     data: Any,
-    group: np.ndarray,
+    layout: Layout,
     extra: np.ndarray,
 ) -> Geometry:
     """Standard coordinates from the curvature at rest around this position, plus `extra`."""
     moved, at_rest = _at_rest(route)(jnp.asarray(position), data)
     rest = np.asarray(moved)
     leaves, form = jax.tree.flatten(at_rest)
-    gradient = Gradient(potential_of(route, form), group)
-    columns = [gradient.difference(rest, i, 1e-3 * scale[i], leaves) for i in range(len(rest))]
-    curvature = np.array(columns)
-    curvature = (curvature + curvature.T) / 2 + np.diag(extra)
-    return jax.tree.map(jnp.asarray, geometry(curvature, group))
+    gradient = Gradient(potential_of(route, form), layout)
+    found = gradient.curvature(rest, 1e-3 * scale, leaves)
+    size = np.arange(layout.blocks.shape[1])
+    found.shared[np.diag_indices_from(found.shared)] += extra[layout.shared]
+    found.blocks[:, size, size] += extra[layout.blocks]
+    return jax.tree.map(jnp.asarray, geometry(found, layout))

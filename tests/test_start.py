@@ -1,0 +1,79 @@
+"""Coordinates of the sampler against second derivatives taken one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from laddercast.design import ladder_design
+from laddercast.geometry import Curvature, Layout, geometry
+from laddercast.ladder import read_ladder
+from laddercast.model import ROUTES
+from laddercast.priors import Priors
+from laddercast.sampler import on_device
+from laddercast.start import Gradient, pin, potential_of, start
+
+
+@pytest.fixture(params=ROUTES)
+def placed(request, wide_table):
+    """Potential, gradient, a position off the start, leaves and layout of a route."""
+    design, observed, *_ = ladder_design(read_ladder(wide_table))
+    route = ROUTES[request.param]
+    with on_device(jax.devices("cpu")[0]):
+        pins = pin(design, observed)
+        like, layout = start(route, design, Priors(), observed, pins)
+        pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
+        leaves, form = jax.tree.flatten(
+            jax.tree.map(jnp.asarray, (design, Priors(), observed, pins, like))
+        )
+        potential = potential_of(route, form)
+        position = np.asarray(ravel_pytree(like)[0])
+        position = position + np.random.default_rng(0).normal(0, 0.1, position.shape)
+        yield potential, Gradient(potential, layout), position, leaves, layout
+
+
+def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(placed):
+    potential, gradient, position, leaves, layout = placed
+    exact = np.asarray(jax.hessian(potential)(jnp.asarray(position), leaves))
+    step = np.linspace(0.5e-3, 1e-3, len(position))
+    found = gradient.curvature(position, step, leaves)
+    shared, blocks, alone, _ = layout
+    close = {"rtol": 1e-5, "atol": 1e-6 * np.abs(exact).max()}
+    np.testing.assert_allclose(found.shared, exact[np.ix_(shared, shared)], **close)
+    np.testing.assert_allclose(found.alone, np.diag(exact)[alone], **close)
+    for task, block in enumerate(blocks):
+        np.testing.assert_allclose(found.blocks[task], exact[np.ix_(block, block)], **close)
+        np.testing.assert_allclose(found.cross[task], exact[np.ix_(block, shared)], **close)
+    # What one color holds together does not bear on each other, or the sums would mix.
+    np.testing.assert_allclose(exact[np.ix_(blocks[0], blocks[1])], 0, atol=1e-9)
+    assert sorted([*shared, *blocks.ravel(), *alone]) == list(range(len(position)))
+
+
+def test_in_standard_coordinates_the_curvature_of_the_parts_is_one():
+    rng = np.random.default_rng(0)
+    tasks, size, count, dim = 3, 4, 5, 3 * 4 + 5 + 6
+    places = rng.permutation(dim)
+    shared, blocks, alone = np.split(places, [count, count + tasks * size])
+    blocks = blocks.reshape(tasks, size)
+    root = rng.normal(size=(tasks, size, size))
+    found = Curvature(
+        100 * np.eye(count),
+        rng.normal(size=(tasks, size, count)),
+        root @ np.swapaxes(root, 1, 2) + np.eye(size),
+        rng.uniform(1, 9, len(alone)),
+    )
+    dense = np.zeros((dim, dim))
+    dense[np.ix_(shared, shared)] = found.shared
+    dense[alone, alone] = found.alone
+    for task, block in enumerate(blocks):
+        dense[np.ix_(block, block)] = found.blocks[task]
+        dense[np.ix_(block, shared)] = found.cross[task]
+        dense[np.ix_(shared, block)] = found.cross[task].T
+    with on_device(jax.devices("cpu")[0]):
+        made = geometry(found, Layout(shared, blocks, alone, np.zeros(dim, int)))
+        made = jax.tree.map(jnp.asarray, made)
+        to_position = np.asarray(jax.jacobian(made.position)(jnp.zeros(dim)))
+        back = np.asarray(jax.grad(lambda u: made.position(u) @ places)(jnp.zeros(dim)))
+    np.testing.assert_allclose(to_position.T @ dense @ to_position, np.eye(dim), atol=1e-9)
+    np.testing.assert_allclose(back, to_position.T @ places)
