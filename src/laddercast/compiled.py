@@ -20,6 +20,9 @@ KEYED_BY = ("laddercast", "jax", "jaxlib", "numpyro")
 AT_LEAST_SECONDS = 0.2
 """What compiles faster is not worth a file."""
 
+QUICKLY: Any = {"xla_backend_optimization_level": 0}
+"""Compiler options for what runs so briefly that its compilation takes longer."""
+
 FULLEST = 0.5
 """Share of the memory maps allowed beyond which compiled programs are dropped."""
 
@@ -67,7 +70,7 @@ def make_room() -> None:
         with open("/proc/self/maps") as maps:
             used = sum(1 for _ in maps)
         if used > FULLEST * int(Path("/proc/sys/vm/max_map_count").read_text()):
-            jax.clear_caches()
+            jax.clear_caches()  # type: ignore[no-untyped-call]
             gc.collect()
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast import columns as c
+from laddercast.compiled import QUICKLY
 from laddercast.design import target_design
 from laddercast.fitted import complaints, frame_of, mark, routes_of, rungs_of, tasks_of
 from laddercast.ladder import read_targets
@@ -106,7 +107,7 @@ def _forecast(
     return tree
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
 def _predict(route: str, keys: jax.Array, draws: dict, design: object, priors: Priors) -> dict:
     def one(pair: tuple) -> dict:
         key, draw = pair

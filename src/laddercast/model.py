@@ -156,7 +156,7 @@ def _one_each(design: Design) -> bool:
 
 def _once(x: Array) -> Array:
     # XLA would compute the law again in each place that reads it.
-    return jax.lax.optimization_barrier(x)
+    return jnp.asarray(jax.lax.optimization_barrier(x))  # type: ignore[no-untyped-call]
 
 
 def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
+from laddercast.compiled import QUICKLY
 from laddercast.geometry import Geometry
 
 CHUNK = 50
@@ -54,8 +55,8 @@ def in_standard(potential: Potential) -> Potential:
 
 @lru_cache(maxsize=8)
 def value_and_gradient(potential: Potential) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Compiled value and gradient in standard coordinates."""
-    return jax.jit(jax.value_and_grad(in_standard(potential)))
+    """Compiled value and gradient in standard coordinates, for a start and its surroundings."""
+    return jax.jit(jax.value_and_grad(in_standard(potential)), compiler_options=QUICKLY)
 
 
 @lru_cache(maxsize=8)
