@@ -140,6 +140,11 @@ def test_settings_below_one_are_refused(small_table, name):
         fit(read_ladder(small_table), **{**SHORT, name: 0})
 
 
+def test_a_path_is_no_ladder():
+    with pytest.raises(TypeError, match="a str is no ladder: read it with `read_ladder` first"):
+        fit("ladder.csv")
+
+
 def test_absent_device_is_an_error(small_table):
     if any(device.platform == "gpu" for device in jax.devices()):
         pytest.skip("this machine has a GPU")
@@ -181,10 +186,11 @@ def test_fit_holds_all_groups_and_names(fitted, ladder):
         assert likelihood.dims == ("chain", "draw", f"{site}_cell")
         assert likelihood.shape == (2, 190, runs * tasks)
         assert np.isfinite(likelihood).all()
-        cells = zip(
-            likelihood[f"{site}_model"].values, likelihood[f"{site}_task"].values, strict=True
-        )
-        assert set(cells) == {(m, t) for m in ladder.models for t in ladder.tasks.index}
+        cells = list(likelihood[f"{site}_cell"].values)
+        assert cells == [f"{m}, {t}" for m in ladder.models for t in ladder.tasks.index]
+    sensitivity = az.psense_summary(fitted, var_names=["alpha"], prior_var_names=["alpha_center"])
+    assert list(sensitivity.index) == [f"alpha[{task}]" for task in ladder.tasks.index]
+    assert np.isfinite(sensitivity[["prior", "likelihood"]]).all(axis=None)
     posterior = fitted["posterior"].to_dataset()
     for letter in ("A", "B", "E", "alpha", "beta", "a", "b", "k", "L0"):
         assert posterior[letter].dims == ("chain", "draw", "task")

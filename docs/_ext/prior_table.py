@@ -43,9 +43,9 @@ GROUPS: dict[str, dict[str, Meaning]] = {
     },
     "Stage 2": {
         "accuracy_level": Meaning("L0", "stage 2 at the reference sizes", "fraction", "logit"),
-        "slope": Meaning("k", "how the logit falls with the relative loss", "logit", "log"),
+        "slope": Meaning("k", "fall of the logit with the relative loss", "logit", "log"),
         "rise": Meaning(
-            "", "how the logit rises as the direct law falls from 1 to 0", "logit", "log"
+            "", "rise of the logit as the direct law falls from 1 to 0", "logit", "log"
         ),
         "log_lower": Meaning("a + b", "lower end of the curve over chance", "ratio", "log"),
         "gap": Meaning("1 - b", "upper end of the curve below 1", "fraction"),

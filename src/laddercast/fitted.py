@@ -123,18 +123,22 @@ def as_tree(
 def _of_cells(
     log_likelihood: dict[str, np.ndarray], design: Design, model: np.ndarray, task: np.ndarray
 ) -> xr.Dataset:
-    """Log likelihoods of what was measured, one number a draw and cell (run x task, or run)."""
+    """Log likelihoods of what was measured, a number a draw and cell: "model, task" or "model"."""
     variables: dict[str, Any] = {}
     coords: dict[str, Any] = {}
     for quantity, value in log_likelihood.items():
         run, column = np.nonzero(cells(design, quantity))
         cell, common = f"{quantity}_cell", quantity == c.REFERENCE_LOSS
-        # Two cells of different kinds share a dataset, so each has coordinates of its own.
+        # Two cells of different kinds share a dataset, so each has a coordinate of its own.
         kept = value[..., run] if common else value[..., run, column]
         variables[quantity] = (("chain", "draw", cell), kept)
-        coords[f"{quantity}_{c.MODEL}"] = (cell, model[run])
-        if not common:
-            coords[f"{quantity}_{c.TASK}"] = (cell, task[column])
+        # One label, as an index: ArviZ stacks cells of all kinds for prior sensitivity.
+        names = (
+            model[run]
+            if common
+            else [", ".join(x) for x in zip(model[run], task[column], strict=True)]
+        )
+        coords[cell] = (cell, np.asarray(names))
     chains, draws = value.shape[:2]
     coords |= {"chain": np.arange(chains), "draw": np.arange(draws)}
     return xr.Dataset(variables, coords=coords)

@@ -89,9 +89,12 @@ def fit(
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
     route are in a child of its name. Warns, and sets the attribute `converged` to 0 and
-    `complaints`, where draws cannot be trusted even so. Raises ValueError for settings below 1, a
-    device that JAX does not have and a route whose measurements the ladder lacks.
+    `complaints`, where draws cannot be trusted even so. Raises TypeError for what is no `Ladder`,
+    ValueError for settings below 1, a device that JAX does not have and a route whose measurements
+    the ladder lacks.
     """
+    if not isinstance(ladder, Ladder):
+        raise TypeError(f"a {type(ladder).__name__} is no ladder: read it with `read_ladder` first")
     wrong = [
         f"{name}={value}"
         for name, value in {"chains": chains, "warmup": warmup, "draws": draws}.items()
