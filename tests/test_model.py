@@ -256,7 +256,7 @@ def test_default_fit_pools_all_routes(pooled, ladder):
     by_reference = pooled["by_reference"]
     likelihood = by_reference["log_likelihood"]["reference_loss"]
     assert likelihood.dims == ("chain", "draw", "reference_loss_cell")
-    assert list(likelihood["reference_loss_model"].values) == ladder.models
+    assert list(likelihood["reference_loss_cell"].values) == ladder.models
     for letter in ("A", "B", "E", "alpha", "beta"):
         assert by_reference["posterior"][letter].dims == ("chain", "draw")
     assert by_reference["posterior"]["log_latent_reference_loss"].dims[2:] == ("model",)
