@@ -209,9 +209,9 @@ def test_a_design_does_not_shrink(small_table: pd.DataFrame, field: str) -> None
 
 def data_of(route: Route, design: Design, observed: Observed) -> Data:
     pins = pin(design, observed)
-    like, group = start(route, design, Priors(), observed, pins)
+    like, layout = start(route, design, Priors(), observed, pins)
     pins = {site: own for site, own in pins.items() if f"{site}_base" in like}
-    assert len(information(like, design)) == len(group) == len(ravel_pytree(like)[0])
+    assert len(information(like, design)) == len(layout.color) == len(ravel_pytree(like)[0])
     return jax.tree.map(jnp.asarray, (design, Priors(), observed, pins, like))
 
 
