@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from laddercast import compiled
@@ -78,3 +79,15 @@ def test_nothing_is_kept_unless_asked(tmp_path):
     )  # fmt: skip
     assert done.stdout.strip() == "None"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("fullest", "kept"), [(1.0, 1), (0.0, 0)])
+def test_programs_are_dropped_only_where_memory_maps_run_out(monkeypatch, fullest, kept):
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not tell its memory maps")
+    monkeypatch.setattr(compiled, "FULLEST", fullest)
+    double = jax.jit(lambda x: 2 * x)
+    double(1.0)
+    compiled.make_room()
+    assert double._cache_size() == kept
+    assert double(2.0) == 4.0
