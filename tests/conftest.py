@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import numpyro.distributions  # noqa: F401 (else a test module that comes first gets half of it)
 import pandas as pd
 import pytest
 import xarray as xr
