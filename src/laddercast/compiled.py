@@ -1,4 +1,4 @@
-"""Keep what JAX compiled on disk, so that a second run of a command starts at once."""
+"""What JAX compiles: how hard it tries, what is kept on disk, when it is dropped from memory."""
 
 import gc
 import os
