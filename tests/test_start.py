@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
+from numpyro.infer.util import potential_energy
 
 from laddercast.design import ladder_design
 from laddercast.geometry import Curvature, Layout, geometry
@@ -12,7 +14,7 @@ from laddercast.ladder import read_ladder
 from laddercast.model import ROUTES
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
-from laddercast.start import Gradient, pin, potential_of, start
+from laddercast.start import Gradient, pin, potential_of, sampled, start
 
 
 @pytest.fixture(params=ROUTES)
@@ -31,6 +33,36 @@ def placed(request, wide_table):
         position = np.asarray(ravel_pytree(like)[0])
         position = position + np.random.default_rng(0).normal(0, 0.1, position.shape)
         yield potential, Gradient(potential, layout), position, leaves, layout
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
+    design, observed, *_ = ladder_design(read_ladder(wide_table))
+    route, rng = ROUTES[name], np.random.default_rng(0)
+    # Sites of other families than the default's, too.
+    priors = Priors(q=dist.Gamma(4.0, 2.0), gap=dist.HalfNormal(0.02), rise_center=dist.Cauchy(1.0))
+    with on_device(jax.devices("cpu")[0]):
+        pins = pin(design, observed)
+        like, _ = start(route, design, priors, observed, pins)
+        pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
+        data = jax.tree.map(jnp.asarray, (design, priors, observed, pins, like))
+        leaves, form = jax.tree.flatten(data)
+        position, unravel = ravel_pytree(like)
+
+        def of_numpyro(position):
+            args = sampled(route, pins), data[:3], {}, unravel(position)
+            return potential_energy(*args)
+
+        found, expected = [], []
+        for _ in range(2):
+            at = position + 0.3 * jnp.asarray(rng.normal(size=position.shape))
+            found.append(jax.value_and_grad(potential_of(route, form))(at, leaves))
+            expected.append(jax.value_and_grad(of_numpyro)(at))
+    for (_, slope), (_, its) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(slope, its, rtol=1e-9, atol=1e-9 * np.abs(its).max())
+    np.testing.assert_allclose(
+        found[1][0] - found[0][0], expected[1][0] - expected[0][0], rtol=1e-9
+    )
 
 
 def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(placed):

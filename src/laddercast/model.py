@@ -49,6 +49,11 @@ class RunEffect(dist.StudentT):  # type: ignore[misc]
         size = 2 * jnp.sqrt(jnp.maximum(jnp.cos(jnp.arccos(root) / 3) / root - 1, 0))
         return self.loc + self.scale * jnp.sign(u - 0.5) * size
 
+    def log_prob(self, value: ArrayLike) -> Array:
+        """Closed as well: the general form would compile gamma functions of known numbers."""
+        z = (jnp.asarray(value) - self.loc) / self.scale
+        return float(np.log(3 / 8)) - jnp.log(self.scale) - 2.5 * jnp.log1p(z**2 / RUN_DOF)
+
 
 class Path(NamedTuple):
     """Log of what stage 2 reads, relative to its value at the reference sizes: (points, tasks).

@@ -12,7 +12,6 @@ import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.infer.reparam import LocScaleReparam, Reparam
-from numpyro.infer.util import potential_energy
 from scipy.optimize import minimize
 
 from laddercast.design import Design, Observed, cells
@@ -93,7 +92,7 @@ def sampled(route: Route, pins: Pins) -> Callable[..., None]:
 
 @cache
 def potential_of(route: Route, form: Any) -> Potential:
-    """Negative log density of an unconstrained position, given the leaves of `Data`.
+    """Negative log density of an unconstrained position up to a constant, given leaves of `Data`.
 
     One function per route and form (tree structure of `Data`), so that it is compiled once.
     """
@@ -101,9 +100,69 @@ def potential_of(route: Route, form: Any) -> Potential:
     def potential(position: jax.Array, leaves: Leaves) -> jax.Array:
         design, priors, observed, pins, like = jax.tree.unflatten(form, leaves)
         sites = ravel_pytree(like)[1](position)
-        return potential_energy(sampled(route, pins), (design, priors, observed), {}, sites)
+        trace = trace_of(
+            sampled(route, pins),
+            lambda site: _bijection(site)(sites[site["name"]]) if is_latent(site) else None,
+            *(design, priors, observed),
+        )
+        normal = {name: fn for name in sites if (fn := _normal(trace[name]["fn"])) is not None}
+        total = _normal_log_prob(position, normal, like)
+        for name, site in trace.items():
+            if site["type"] != "sample" or name in normal:
+                continue
+            total += jnp.sum(_log_prob(site["fn"], site["value"]))
+            if is_latent(site):
+                slope = _bijection(site).log_abs_det_jacobian(sites[name], site["value"])
+                total += jnp.sum(slope)
+        return -total
 
     return potential
+
+
+def _bijection(site: dict[str, Any]) -> Any:
+    return dist.biject_to(site["fn"].support)
+
+
+def _log_prob(fn: Any, value: Any) -> Any:
+    """Log density up to a constant: not its gamma functions of known numbers, slow to compile."""
+    own = _plain(fn)
+    if type(own) is dist.Beta:
+        a, b = own.concentration1, own.concentration0
+        log_prob = (a - 1) * jnp.log(value) + (b - 1) * jnp.log1p(-value)
+    elif type(own) is dist.Gamma:
+        shape, rate = own.concentration, own.rate
+        log_prob = shape * jnp.log(rate) + (shape - 1) * jnp.log(value) - rate * value
+    else:
+        return fn.log_prob(value)
+    return log_prob if own is fn else jnp.where(fn._mask, log_prob, 0.0)
+
+
+def _normal(fn: Any) -> Any:
+    """The distribution itself where it is normal as it is sampled, else None."""
+    fn = fn.base_dist if type(fn) is dist.ExpandedDistribution else fn
+    return fn if type(fn) in (dist.Normal, dist.LogNormal) else None
+
+
+def _normal_log_prob(position: jax.Array, of: dict[str, Any], like: dict[str, Any]) -> jax.Array:
+    """Log density, up to a constant, of all coordinates that are normal as they are sampled.
+
+    All at once: for one site after the other, it would take half of the model's compilation.
+    """
+
+    def each(word: str, other: float) -> jax.Array:
+        # As ravel_pytree has them.
+        parts = [
+            jnp.broadcast_to(getattr(of[name], word) if name in of else other, np.shape(like[name]))
+            for name in sorted(like)
+        ]
+        return jnp.concatenate([part.ravel() for part in parts])
+
+    is_normal = np.concatenate([np.full(np.size(like[name]), name in of) for name in sorted(like)])
+    # XLA would take the vectors apart again.
+    parts = each("loc", 0.0), each("scale", 1.0)
+    loc, scale = jax.lax.optimization_barrier(parts)  # type: ignore[no-untyped-call]
+    density = -0.5 * ((position - loc) / scale) ** 2 - jnp.log(scale)
+    return jnp.sum(jnp.where(is_normal, density, 0.0))
 
 
 def trace_of(
