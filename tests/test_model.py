@@ -94,7 +94,7 @@ def test_prior_predictive_is_what_real_models_could_have(small_table, name):
 
 def test_run_effects_are_drawn_from_a_student_t_with_4_degrees():
     with on_device(jax.devices("cpu")[0]):
-        effect = RunEffect(np.array([0.0, 3.0]), np.array([1.0, 0.1]))
+        effect = RunEffect(np.array([0.0, 3.0]), np.array([1.0, 0.1]), 1.0)
         draws = np.asarray(effect.sample(jax.random.key(0), (20_000,)))
         density = np.asarray(effect.log_prob(draws[:50]))
     assert draws.shape == (20_000, 2)

@@ -7,7 +7,7 @@ import pytest
 from laddercast.design import ladder_design
 from laddercast.ladder import read_targets
 from laddercast.model import READS, ROUTES, direct
-from laddercast.recovery import coverage, recovery
+from laddercast.recovery import coverage, recovery, uniformity
 from laddercast.simulate import (
     DEMO_SIZES,
     PRIOR_TARGETS,
@@ -247,6 +247,19 @@ def test_a_route_through_no_loss_leaves_a_reference_loss_of_1() -> None:
     ladder, *_ = simulate_from_prior(3, route=direct)
     assert (ladder.table["reference_loss"] == 1).all()
     assert "loss" not in ladder.table
+
+
+def test_uniformity_tells_calibrated_from_biased_and_overconfident_ranks() -> None:
+    rng = np.random.default_rng(1)
+    u = rng.uniform(size=(200, 200))
+    ranks = pd.DataFrame(u).melt(var_name="quantity", value_name="pit").assign(kind="parameter")
+    p_value = uniformity(ranks)["p_value"]
+    # Of 200 tests at 5 %, between 2 and 19 reject but once in a thousand times.
+    assert 2 <= (p_value < 0.05).sum() <= 19
+    for wrong in (ranks["pit"] ** 1.5, 0.5 + 0.5 * np.sign(ranks["pit"] - 0.5)
+                  * np.abs(2 * ranks["pit"] - 1) ** 0.6):  # fmt: skip
+        found = uniformity(ranks.assign(pit=wrong))["p_value"]
+        assert (found < 0.05).mean() > 0.9
 
 
 @pytest.mark.slow

@@ -35,9 +35,14 @@ type Route = Callable[..., None]
 
 
 class RunEffect(dist.StudentT):  # type: ignore[misc]
-    """Student-t with `RUN_DOF` = 4 degrees of freedom: heavy tails, and quick draws."""
+    """Student-t with `RUN_DOF` = 4 degrees of freedom: heavy tails, and quick draws.
 
-    def __init__(self, loc: ArrayLike, scale: ArrayLike) -> None:
+    `noise` is the SD of one checkpoint about the effect: no part of its density, but of how well
+    measurements pin it down.
+    """
+
+    def __init__(self, loc: ArrayLike, scale: ArrayLike, noise: ArrayLike) -> None:
+        self.noise = noise
         super().__init__(RUN_DOF, loc, scale)
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
@@ -185,7 +190,7 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     correlation = _scalar(priors, "run_loss_correlation")
     with numpyro.plate("model", design.end.shape[0]):
         shared = numpyro.sample("run_loss_shared", dist.Normal())[:, None]
-    scale = jnp.exp(log_run)
+    scale, checkpoint = jnp.exp(log_run), jnp.exp(log_checkpoint)
     at_end = _at_ends(log_mean, design)
     with numpyro.plate("model_of_task", design.end.shape[0], dim=-2), plate:
         latent = numpyro.sample(
@@ -193,11 +198,11 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
             RunEffect(
                 at_end + scale * jnp.sqrt(correlation) * shared,
                 scale * jnp.sqrt(1 - correlation),
+                checkpoint,
             ),
         )
     # A run's deviation from the law is the same at all its points.
     log_latent = log_mean + _at_points(latent - at_end, design)
-    checkpoint = jnp.exp(log_checkpoint)
     _measure("loss", dist.LogNormal, log_latent, checkpoint, design.loss, observed.loss)
     _spread("loss", checkpoint**2, design.loss, observed.loss_spread)
     return Path(log_law + near - level, log_mean - level, log_latent - level)
@@ -220,7 +225,7 @@ def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     at_end = _at_ends(log_mean, design)[:, 0]
     run, checkpoint = _scalar(priors, "run_reference"), _scalar(priors, "checkpoint_reference")
     with numpyro.plate("model", design.end.shape[0]):
-        latent = numpyro.sample("log_latent_reference_loss", RunEffect(at_end, run))
+        latent = numpyro.sample("log_latent_reference_loss", RunEffect(at_end, run, checkpoint))
     log_latent = log_mean + _at_points(latent - at_end, design)[:, None]
     seen = design.reference_loss
     _measure("reference_loss", dist.LogNormal, log_latent, checkpoint, seen,
@@ -259,20 +264,20 @@ def _accuracy(
     correlation = _scalar(priors, "run_accuracy_correlation")
     with numpyro.plate("model", design.end.shape[0]):
         shared = numpyro.sample("run_accuracy_shared", dist.Normal())[:, None]
-    scale = jnp.exp(log_run) * unit
+    scale, checkpoint = jnp.exp(log_run) * unit, jnp.exp(log_checkpoint)
     with numpyro.plate("model_of_task", design.end.shape[0], dim=-2), plate:
         run_mean = numpyro.sample(
             "run_mean_accuracy",
             RunEffect(
                 p_end + scale * jnp.sqrt(correlation) * shared,
                 scale * jnp.sqrt(1 - correlation),
+                checkpoint * unit,
             ),
         )
     mean = p + _at_points(run_mean - p_end, design)
     numpyro.deterministic("law", curve(path.law, near))
     numpyro.deterministic("discrepancy", curve(path.discrepancy, walk))
     numpyro.deterministic("run", mean)
-    checkpoint = jnp.exp(log_checkpoint)
     seen = design.accuracy
     _measure("accuracy", dist.Normal, mean, checkpoint * binomial_sd(p), seen, observed.accuracy)
     _spread("accuracy", (checkpoint * unit) ** 2, seen, observed.accuracy_spread)

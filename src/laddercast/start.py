@@ -34,10 +34,6 @@ HALF_CENTRED = (
 
 HALFWAY = {site: LocScaleReparam(0.5) for site in HALF_CENTRED}
 
-# Noise between checkpoints where a ladder does not show it: SD of log loss, factor of accuracy.
-TYPICAL_LOSS_SD = 0.003
-TYPICAL_ACCURACY_FACTOR = 0.35
-
 NOISE = (
     "run_loss", "run_reference", "run_accuracy", "checkpoint_loss", "checkpoint_reference",
     "checkpoint_accuracy", "walk_loss_scale", "walk_reference_scale", "walk_accuracy_scale",
@@ -45,10 +41,10 @@ NOISE = (
 
 
 class Pin(NamedTuple):
-    """What measurements of one quantity alone say of latent values: mean, and precision or 0."""
+    """What measurements of one quantity alone say of latent values: their mean, of how many."""
 
     mean: Any  # (runs, tasks), or (runs,)
-    precision: Any
+    checkpoints: Any  # 0 where there is none
 
 
 type Pins = dict[str, Pin]
@@ -74,9 +70,9 @@ class Pinned(Reparam):  # type: ignore[misc]
     def __call__(self, name: str, fn: Any, obs: None) -> tuple[None, jax.Array]:
         """The latent value; its density replaces that of the base, which is flat."""
         fn, _, _ = self._unwrap(fn)
-        own = fn.scale**-2
-        scale = (own + self.pin.precision) ** -0.5
-        middle = (own * fn.loc + self.pin.precision * self.pin.mean) * scale**2
+        own, measured = fn.scale**-2, self.pin.checkpoints * fn.noise**-2
+        scale = (own + measured) ** -0.5
+        middle = (own * fn.loc + measured * self.pin.mean) * scale**2
         base = numpyro.sample(
             f"{name}_base", dist.ImproperUniform(dist.constraints.real, jnp.shape(fn.loc), ())
         )
@@ -185,30 +181,19 @@ def _plain(fn: Any) -> Any:
 def pin(design: Design, observed: Observed) -> Pins:
     """What the measurements alone say of the latent values, in logs for losses."""
 
-    def pinned(value: np.ndarray, variance: np.ndarray, seen: Any) -> Pin:
-        weight = np.where(seen.at, seen.checkpoints / variance, 0.0)
-        precision, total = (np.zeros((len(design.end), seen.at.shape[1])) for _ in range(2))
-        np.add.at(precision, design.run, weight)
+    def pinned(value: np.ndarray, seen: Any) -> Pin:
+        weight = np.where(seen.at, seen.checkpoints, 0.0)
+        count, total = (np.zeros((len(design.end), seen.at.shape[1])) for _ in range(2))
+        np.add.at(count, design.run, weight)
         np.add.at(total, design.run, weight * value)
-        return Pin(total / np.where(precision > 0, precision, 1.0), precision)
+        return Pin(total / np.where(count > 0, count, 1.0), count)
 
-    def of_loss(value: Any, spread: Any, seen: Any) -> Pin:
-        known = np.sum(seen.spread_dof > 0, axis=0)
-        total = np.sum(spread * (seen.spread_dof > 0), axis=0)
-        variance = np.where(known > 0, total / np.maximum(known, 1), TYPICAL_LOSS_SD**2)
-        return pinned(np.log(value), variance, seen)
-
-    reference = of_loss(
-        observed.reference_loss, observed.reference_loss_spread, design.reference_loss
-    )
-    p: Any = observed.accuracy
-    binomial = (p * (1 - p) + 1 / design.items) / design.items
-    accuracy = pinned(p, TYPICAL_ACCURACY_FACTOR**2 * binomial, design.accuracy)
-    loss = of_loss(observed.loss, observed.loss_spread, design.loss)
+    measured: Any = observed
+    reference = pinned(np.log(measured.reference_loss), design.reference_loss)
     return {
         "log_latent_reference_loss": Pin(*(x[:, 0] for x in reference)),
-        "log_latent_loss": loss,
-        "run_mean_accuracy": accuracy,
+        "log_latent_loss": pinned(np.log(measured.loss), design.loss),
+        "run_mean_accuracy": pinned(measured.accuracy, design.accuracy),
     }
 
 
