@@ -115,10 +115,16 @@ def _scalar(priors: Priors, name: str) -> Array:
     return numpyro.sample(name, getattr(priors, name))
 
 
-def _pooled(plate: numpyro.plate, priors: Priors, name: str, site: str | None = None) -> Array:
+def _pooled(
+    plate: numpyro.plate,
+    priors: Priors,
+    name: str,
+    site: str | None = None,
+    about: ArrayLike = 0.0,
+) -> Array:
     center, scale = _scalar(priors, f"{name}_center"), _scalar(priors, f"{name}_scale")
     with plate:
-        return numpyro.sample(site or f"log_{name}", dist.Normal(center, scale))
+        return numpyro.sample(site or f"log_{name}", dist.Normal(about + center, scale))
 
 
 def _terms(plate: numpyro.plate, priors: Priors) -> tuple[Array, Array, Array, Array]:
@@ -176,7 +182,8 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     alpha, beta, log_a, log_b = _terms(plate, priors)
     share_e = _pooled(plate, priors, "share_e", "share_e")
     log_run = _pooled(plate, priors, "run_loss")
-    log_checkpoint = _pooled(plate, priors, "checkpoint_loss")
+    # About the noise between runs: where each run was measured once, only their sum shows.
+    log_checkpoint = _pooled(plate, priors, "checkpoint_loss", about=log_run)
     q = _scalar(priors, "q")
     log_law = level + laws.log_loss(
         design.log_params[:, None], design.log_tokens[:, None],
@@ -245,7 +252,7 @@ def _accuracy(
         log_lower = numpyro.sample("log_lower", priors.log_lower)
     steep = jnp.exp(_pooled(plate, priors, steepness))
     log_run = _pooled(plate, priors, "run_accuracy")
-    log_checkpoint = _pooled(plate, priors, "checkpoint_accuracy")
+    log_checkpoint = _pooled(plate, priors, "checkpoint_accuracy", about=log_run)
     upper = 1 - gap
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
     scale = _scalar(priors, "walk_accuracy_scale")

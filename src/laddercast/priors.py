@@ -30,7 +30,7 @@ class Priors:
     """Priors of all routes; sites carry the names of the fields, and a route reads those it needs.
 
     `*_center` and `*_scale` are the mean and SD between tasks of what they are named after, on
-    the scale given in README's notation table. Loss is in the ladder's unit, noise of loss in logs.
+    the scale given in README's notation table; of `checkpoint_*` relative to `run_*`. Loss is in the ladder's unit, noise of loss in logs.
     Scales have densities that vanish at 0, so that pooling makes no funnel.
     """
 
@@ -68,10 +68,10 @@ class Priors:
     run_accuracy_center: Distribution = _normal(log(0.5), 0.5)
     run_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
     run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
-    checkpoint_loss_center: Distribution = _normal(log(0.003), 1.0)
-    checkpoint_loss_scale: Distribution = _log_normal(0.5, 0.4)
+    checkpoint_loss_center: Distribution = _normal(log(0.5), 0.5)
+    checkpoint_loss_scale: Distribution = _log_normal(0.4, 0.4)
     checkpoint_reference: Distribution = _log_normal(0.001, 1.0)
-    checkpoint_accuracy_center: Distribution = _normal(log(0.35), 0.5)
+    checkpoint_accuracy_center: Distribution = _normal(log(0.7), 0.4)
     checkpoint_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
     walk_loss_scale: Distribution = _log_normal(0.004, 0.6)
     walk_reference_scale: Distribution = _log_normal(0.002, 0.6)

@@ -30,6 +30,8 @@ HALF_CENTRED = (
     "walk_loss",
     "walk_reference",
     "walk_accuracy",
+    "log_checkpoint_loss",
+    "log_checkpoint_accuracy",
 )
 
 HALFWAY = {site: LocScaleReparam(0.5) for site in HALF_CENTRED}
