@@ -235,9 +235,10 @@ def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: s
             assert (seen.spread_dof == 8).all()
     if name == "two_stage":
         log_sd = np.log(observed.loss_spread.mean(axis=0)) / 2
-        distance = log_sd - population["checkpoint_loss_center"]
-        # Draws of tasks about their center, and 96 degrees of freedom each.
-        assert (np.abs(distance) < 4 * population["checkpoint_loss_scale"] + 0.3).all()
+        center = population["run_loss_center"] + population["checkpoint_loss_center"]
+        # Draws of tasks about their centers, and 96 degrees of freedom each.
+        scale = np.hypot(population["run_loss_scale"], population["checkpoint_loss_scale"])
+        assert (np.abs(log_sd - center) < 4 * scale + 0.3).all()
     if name == "by_reference":
         log_sd = np.log(observed.reference_loss_spread.mean()) / 2
         assert log_sd == pytest.approx(np.log(population["checkpoint_reference"]), abs=0.3)

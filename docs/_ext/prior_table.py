@@ -58,12 +58,14 @@ GROUPS: dict[str, dict[str, Meaning]] = {
             "", "scale of accuracy between runs, over sqrt(p (1 - p) / items)", "ratio", "log"
         ),
         "run_accuracy_correlation": Meaning("", "its share common to all tasks", "fraction"),
-        "checkpoint_loss": Meaning("", "SD of log loss between checkpoints", "log loss", "log"),
+        "checkpoint_loss": Meaning(
+            "", "SD of log loss between checkpoints, over the scale between runs", "ratio", "log"
+        ),
         "checkpoint_reference": Meaning(
             "", "SD of log reference loss between checkpoints", "log loss"
         ),
         "checkpoint_accuracy": Meaning(
-            "", "SD of accuracy between checkpoints, over sqrt(p (1 - p) / items)", "ratio", "log"
+            "", "SD of accuracy between checkpoints, over the scale between runs", "ratio", "log"
         ),
     },
     "Discrepancy": {

@@ -30,7 +30,8 @@ class Priors:
     """Priors of all routes; sites carry the names of the fields, and a route reads those it needs.
 
     `*_center` and `*_scale` are the mean and SD between tasks of what they are named after, on
-    the scale given in README's notation table; of `checkpoint_*` relative to `run_*`. Loss is in the ladder's unit, noise of loss in logs.
+    the scale given in README's notation table; of `checkpoint_loss` and `checkpoint_accuracy`
+    relative to what lies between runs. Loss is in the ladder's unit, noise of loss in logs.
     Scales have densities that vanish at 0, so that pooling makes no funnel.
     """
 
