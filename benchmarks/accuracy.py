@@ -1,8 +1,8 @@
 """Regenerate the tables of docs/accuracy.md from the measured ladders in LADDERCAST_DATA.
 
-`python benchmarks/accuracy.py --out DIR`: every fit with the package's defaults, seed 0.
-Scores of every cell go to DIR/cells.csv as they are found (a set that is there is
-not fitted again), then the tables to docs/accuracy_tables.md. `--only SET ...` fits some.
+`python benchmarks/accuracy.py --out DIR`: every fit with the package's defaults, seed 0. Scores of
+every cell go to DIR/cells.csv as they are found (a set that is there is not fitted again), then the
+tables to docs/accuracy_tables.md. `--only SET ...` fits some.
 """
 
 import argparse
