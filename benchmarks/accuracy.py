@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 SIZES = ("190M", "370M", "760M", "1.3B")
 ROUTES = {"two_stage": "task loss", "by_reference": "reference loss", "direct": "direct"}
 DRAWS = 1000
-"""Per chain: fewer than the package's default, enough for scores."""
+"""Per chain: half of the package's default, enough for scores."""
 SOLVED = 0.10
 """Above chance by this much, a task of the second family is solved by a small model."""
 

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--route", choices=ROUTES, nargs="+", help="routes from params and tokens "
                        "to accuracy (default: those that the ladder has the measurements for, "
                        "pooled)")  # fmt: skip
-    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 1500)):
+    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 2000)):
         whole = _natural if name == "seed" else _positive
         group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
                            help="default: %(default)s")  # fmt: skip

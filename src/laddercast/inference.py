@@ -72,7 +72,7 @@ def fit(
     seed: int = 0,
     chains: int = 4,
     warmup: int = 300,
-    draws: int = 1500,
+    draws: int = 2000,
     device: Literal["cpu", "gpu"] = "cpu",
     progress: bool = True,
     within: Ladder | None = None,
