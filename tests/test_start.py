@@ -17,41 +17,41 @@ from laddercast.sampler import on_device
 from laddercast.start import Gradient, pin, potential_of, sampled, start
 
 
+def at_start(route, table, priors):
+    """Data of a density, as a fit gives them to it, and the layout of a position."""
+    design, observed, *_ = ladder_design(read_ladder(table))
+    pins = pin(design, observed)
+    like, layout = start(route, design, priors, observed, pins)
+    pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
+    return jax.tree.map(jnp.asarray, (design, priors, observed, pins, like)), layout
+
+
 @pytest.fixture(params=ROUTES)
 def placed(request, wide_table):
     """Potential, gradient, a position off the start, leaves and layout of a route."""
-    design, observed, *_ = ladder_design(read_ladder(wide_table))
     route = ROUTES[request.param]
     with on_device(jax.devices("cpu")[0]):
-        pins = pin(design, observed)
-        like, layout = start(route, design, Priors(), observed, pins)
-        pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
-        leaves, form = jax.tree.flatten(
-            jax.tree.map(jnp.asarray, (design, Priors(), observed, pins, like))
-        )
+        data, layout = at_start(route, wide_table, Priors())
+        leaves, form = jax.tree.flatten(data)
         potential = potential_of(route, form)
-        position = np.asarray(ravel_pytree(like)[0])
+        position = np.asarray(ravel_pytree(data[-1])[0])
         position = position + np.random.default_rng(0).normal(0, 0.1, position.shape)
         yield potential, Gradient(potential, layout), position, leaves, layout
 
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
-    design, observed, *_ = ladder_design(read_ladder(wide_table))
     route, rng = ROUTES[name], np.random.default_rng(0)
     # Sites of other families than the default's, too.
     priors = Priors(q=dist.Gamma(4.0, 2.0), gap=dist.HalfNormal(0.02), rise_center=dist.Cauchy(1.0))
     with on_device(jax.devices("cpu")[0]):
-        pins = pin(design, observed)
-        like, _ = start(route, design, priors, observed, pins)
-        pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
-        data = jax.tree.map(jnp.asarray, (design, priors, observed, pins, like))
+        data, _ = at_start(route, wide_table, priors)
+        *args, pins, like = data
         leaves, form = jax.tree.flatten(data)
         position, unravel = ravel_pytree(like)
 
         def of_numpyro(position):
-            args = sampled(route, pins), data[:3], {}, unravel(position)
-            return potential_energy(*args)
+            return potential_energy(sampled(route, pins), args, {}, unravel(position))
 
         found, expected = [], []
         for _ in range(2):

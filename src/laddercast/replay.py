@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 
 from laddercast.model import LATENT, Route
-from laddercast.start import Data, is_latent, sampled, trace_of
+from laddercast.start import Data, constrained, is_latent, sampled, trace_of
 
 
 @cache
@@ -32,14 +32,8 @@ def replay(route: Route) -> Callable[[jax.Array, Data], tuple[dict, dict, dict]]
 
 def _one(route: Route, position: jax.Array, data: Data) -> tuple[dict, dict, dict]:
     design, priors, observed, pins, like = data
-    unconstrained = ravel_pytree(like)[1](position)
-
-    def constrained(site: dict[str, Any]) -> Any:
-        if not is_latent(site):
-            return None
-        return dist.biject_to(site["fn"].support)(unconstrained[site["name"]])
-
-    of_sampler = trace_of(sampled(route, pins), constrained, design, priors, observed)
+    sites = ravel_pytree(like)[1](position)
+    of_sampler = trace_of(sampled(route, pins), constrained(sites), design, priors, observed)
     # Once more in the model's own sites, for their densities.
     plain = trace_of(
         route,

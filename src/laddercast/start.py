@@ -98,11 +98,7 @@ def potential_of(route: Route, form: Any) -> Potential:
     def potential(position: jax.Array, leaves: Leaves) -> jax.Array:
         design, priors, observed, pins, like = jax.tree.unflatten(form, leaves)
         sites = ravel_pytree(like)[1](position)
-        trace = trace_of(
-            sampled(route, pins),
-            lambda site: _bijection(site)(sites[site["name"]]) if is_latent(site) else None,
-            *(design, priors, observed),
-        )
+        trace = trace_of(sampled(route, pins), constrained(sites), design, priors, observed)
         normal = {name: fn for name in sites if (fn := _normal(trace[name]["fn"])) is not None}
         total = _normal_log_prob(position, normal, like)
         for name, site in trace.items():
@@ -115,6 +111,11 @@ def potential_of(route: Route, form: Any) -> Potential:
         return -total
 
     return potential
+
+
+def constrained(sites: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    """For `trace_of`: the values of latent sites at these unconstrained ones."""
+    return lambda site: _bijection(site)(sites[site["name"]]) if is_latent(site) else None
 
 
 def _bijection(site: dict[str, Any]) -> Any:
@@ -267,7 +268,7 @@ def _unconstrained(route: Route) -> Callable[..., dict[str, jax.Array]]:
 
         trace = trace_of(sampled(route, pins), substitute, design, priors, observed)
         return {
-            name: dist.biject_to(site["fn"].support).inv(jnp.asarray(site["value"]))
+            name: _bijection(site).inv(jnp.asarray(site["value"]))
             for name, site in trace.items()
             if is_latent(site)
         }
