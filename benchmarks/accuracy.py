@@ -1,8 +1,8 @@
 """Regenerate the tables of docs/accuracy.md from the measured ladders in LADDERCAST_DATA.
 
-`python benchmarks/accuracy.py --out DIR`: every fit with the package's defaults but 1000 draws a
-chain, seed 0. Scores of every cell go to DIR/cells.csv as they are found (a set that is there is
-not fitted again), then the tables to docs/accuracy_tables.md. `--only SET ...` fits some.
+`python benchmarks/accuracy.py --out DIR`: every fit with the package's defaults, seed 0. Scores
+of every cell go to DIR/cells.csv as they are found (a set that is there is not fitted again), then
+the tables to docs/accuracy_tables.md. `--only SET ...` fits some.
 """
 
 import argparse
@@ -25,8 +25,6 @@ from laddercast.score import score_cells
 ROOT = Path(__file__).parents[1]
 SIZES = ("190M", "370M", "760M", "1.3B")
 ROUTES = {"two_stage": "task loss", "by_reference": "reference loss", "direct": "direct"}
-DRAWS = 1000
-"""Per chain: half of the package's default, enough for scores."""
 SOLVED = 0.10
 """Above chance by this much, a task of the second family is solved by a small model."""
 
@@ -197,9 +195,7 @@ def main() -> None:
         begin = time.perf_counter()
         key = cells.rungs.fingerprint
         if key not in fits:
-            fits[key] = lc.fit(
-                cells.rungs, seed=given.seed, draws=DRAWS, within=cells.within, progress=False
-            )
+            fits[key] = lc.fit(cells.rungs, seed=given.seed, within=cells.within, progress=False)
         for method, table in forecasts(cells, fits[key]).items():
             own = table[table["quantity"] == "accuracy"]
             done = pd.concat(

@@ -91,3 +91,23 @@ def test_programs_are_dropped_only_where_memory_maps_run_out(monkeypatch, fulles
     compiled.make_room()
     assert double._cache_size() == kept
     assert double(2.0) == 4.0
+
+
+LOWERED = """
+import hashlib, sys, jax
+from laddercast.priors import Priors
+def total(priors, draw):
+    return sum(getattr(priors, name).log_prob(draw) for name in ("alpha_scale", "gap", "q"))
+print(hashlib.sha256(jax.jit(total).lower(Priors(), 0.01).as_text().encode()).hexdigest())
+"""
+
+
+def test_a_program_is_the_same_whatever_the_order_of_sets():
+    found = set()
+    for seed in "012":
+        done = subprocess.run(
+            [sys.executable, "-c", LOWERED], env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found.add(done.stdout)
+    assert len(found) == 1

@@ -46,7 +46,7 @@ def forecast_of(
             "measured": xr.Dataset(measured, coords=of_rows),
         }
     )
-    tree.attrs |= {"route": route, "loss": loss, "complaints": ""}
+    tree.attrs |= {"route": route, "loss": loss}
     return tree
 
 
@@ -158,10 +158,10 @@ def test_one_forecast_is_its_own_pool() -> None:
         pool([one], {"two_stage": 1.0})
 
 
-def test_complaints_are_kept_by_route() -> None:
+def test_complaints_of_fits_are_kept() -> None:
     parts = three()
-    parts[2].attrs["complaints"] = "accuracy: R-hat 1.2"
-    assert pool(parts).attrs["complaints"] == "direct: accuracy: R-hat 1.2"
+    parts[2].attrs["fit_complaints"] = "direct: 7 divergences"
+    assert "direct: 7 divergences" in pool(parts).attrs["complaints"].split("; ")
 
 
 def test_forecasts_of_other_targets_are_refused() -> None:

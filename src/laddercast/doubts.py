@@ -1,16 +1,20 @@
 """Which forecasts to doubt, and why: plain rules, each with the reason for its limit."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.stats import binom
 
 from laddercast import columns as c
-from laddercast.fitted import ESS_FORECASTS, RHAT_POPULATION
+from laddercast.convergence import (
+    ESS_FORECASTS,
+    RHAT_POPULATION,
+    Quality,
+    pooled_quality,
+    trusted,
+)
 from laddercast.forecast import FAR_DECADES
 
 RULES = {
@@ -112,29 +116,24 @@ def variance_shares(forecast: xr.DataTree) -> pd.DataFrame:
 
 
 def convergence(forecast: xr.DataTree) -> pd.DataFrame:
-    """Worst R-hat and effective sample sizes of each row's accuracy: `rhat, bulk, tail`.
-
-    Of draws pooled from several routes, the worst of any route, as each was sampled by itself.
-    """
-    data = forecast["predictions"].to_dataset()[[c.ACCURACY]]
-    parts = [data]
+    """R-hat and effective sample sizes of each row's accuracy, `rhat, bulk, tail`, by its route."""
+    data = forecast["predictions"].to_dataset()
+    draws = data[c.ACCURACY].transpose("chain", "draw", "row").to_numpy()
+    parts, shares = [draws], [1.0]
     if "route" in data.coords:
         routes = data["route"].to_numpy().astype(str)
-        parts = [data.isel(draw=np.flatnonzero(routes == name)) for name in np.unique(routes)]
-    rhat, bulk, tail = (
-        np.array([measure(part)[c.ACCURACY].to_numpy() for part in parts], dtype=float)
-        for measure in (az.rhat, partial(az.ess, method="bulk"), partial(az.ess, method="tail"))
-    )
-    return pd.DataFrame(
-        {"rhat": rhat.max(axis=0), "bulk": bulk.min(axis=0), "tail": tail.min(axis=0)}
-    )
+        parts = [draws[:, routes == name] for name in np.unique(routes)]
+        shares = [part.shape[1] / draws.shape[1] for part in parts]
+    return pd.DataFrame(pooled_quality(parts, shares)._asdict())
 
 
-def _of_draws(forecast: xr.DataTree, quality: pd.Series) -> dict[str, str]:
-    rhat, ess = quality["rhat"], quality[["bulk", "tail"]].min()
-    # `not below` also catches NaN, which constant draws give.
-    if not rhat < RHAT_POPULATION or not ess > ESS_FORECASTS:
-        return {"not converged": f"R-hat is {rhat:.3f}, the least effective sample size {ess:.0f}."}
+def _of_draws(forecast: xr.DataTree, found: pd.Series) -> dict[str, str]:
+    if not trusted(Quality(*(found[word] for word in Quality._fields))):
+        least = found[["bulk", "tail"]].min()
+        return {
+            "not converged": f"R-hat is {found['rhat']:.3f}, the least effective sample size "
+            f"{least:.0f}."
+        }
     if not forecast.attrs.get("converged", 1):
         return {"not converged": "The fit, or another row of the forecast, has not converged."}
     return {}

@@ -1,7 +1,6 @@
-"""The result of a fit as a DataTree: what it holds, what a forecast reads, whether to trust it."""
+"""The result of a fit as a DataTree: what it holds, and what a forecast reads of it."""
 
 import json
-import warnings
 from typing import Any
 
 import arviz as az
@@ -11,11 +10,6 @@ import xarray as xr
 
 from laddercast import columns as c
 from laddercast.design import QUANTITIES, Design, Frame, Labels, Observed, cells
-
-RHAT_POPULATION = 1.01
-RHAT = 1.03
-ESS_PARAMETERS = 400
-ESS_FORECASTS = 1000
 
 DIMS: dict[str, list[str]] = {
     "walk_loss": ["interval", c.TASK],
@@ -209,44 +203,3 @@ def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
         {word: constant[word].to_numpy().astype(float) for word in (c.PARAMS, c.TOKENS)},
         index=names,
     )
-
-
-def complaints(tree: xr.DataTree, group: str = "posterior") -> list[str]:
-    """Why the draws of `posterior` or `predictions` cannot be trusted; empty if they converged."""
-    data = tree[group].to_dataset()
-    found = []
-    if group == "posterior":
-        diverging = int(tree["sample_stats"]["diverging"].sum())
-        if diverging:
-            found.append(f"{diverging} divergences")
-    if data.sizes["chain"] < 2:
-        found.append("one chain cannot show convergence")
-    forecasts = group == "predictions"
-    limit = ESS_FORECASTS if forecasts else ESS_PARAMETERS
-    rhat = az.rhat(data)
-    ess = {kind: az.ess(data, method=kind) for kind in ("bulk", "tail")}
-    for name in data.data_vars:
-        population = forecasts or data[name].ndim == 2
-        worst = float(rhat[name].max())
-        bound = RHAT_POPULATION if population else RHAT
-        # `not below` also catches NaN, which constant or infinite draws give.
-        if not worst < bound:
-            found.append(f"{name}: R-hat {worst:.3f} (needs < {bound})")
-        for kind, values in ess.items():
-            least = float(values[name].min())
-            if not least > limit:
-                found.append(f"{name}: {kind} ESS {least:.0f} (needs > {limit})")
-    return found
-
-
-def mark(tree: xr.DataTree, found: list[str], what: str = "the fit") -> xr.DataTree:
-    """Record convergence in the attributes; warn where it failed."""
-    tree.attrs["converged"] = int(not found)
-    tree.attrs["complaints"] = "; ".join(found)
-    if found:
-        warnings.warn(
-            f"{what} has not converged: {'; '.join(found)}. "
-            "Do not rely on it; give more warmup or draws, or more rungs",
-            stacklevel=3,
-        )
-    return tree

@@ -14,8 +14,9 @@ from numpyro import handlers
 
 from laddercast import columns as c
 from laddercast.compiled import QUICKLY
+from laddercast.convergence import mark
 from laddercast.design import target_design
-from laddercast.fitted import complaints, frame_of, mark, routes_of, rungs_of, tasks_of
+from laddercast.fitted import frame_of, routes_of, rungs_of, tasks_of
 from laddercast.ladder import read_targets
 from laddercast.model import LATENT, ROUTES
 from laddercast.pool import pool
@@ -55,10 +56,11 @@ def forecast(
     warn_of_far_targets(fitted, models)
     routes = routes_of(fitted)
     tree = pool([_forecast(tree, table, models, seed) for tree in routes.values()], weights)
-    doubts = [fitted.attrs.get("complaints", ""), tree.attrs["complaints"]]
+    of_fit = fitted.attrs.get("complaints", "")
+    doubts = [text for text in (of_fit, tree.attrs["complaints"]) if text]
     own = {word: tree.attrs[word] for word in ("route", "loss")}
-    tree.attrs |= fitted.attrs | own | {"forecast_seed": seed}
-    return mark(tree, [text for text in doubts if text], "the forecast")
+    tree.attrs |= fitted.attrs | own | {"forecast_seed": seed, "fit_complaints": of_fit}
+    return mark(tree, doubts, "the forecast")
 
 
 def _forecast(
@@ -103,7 +105,6 @@ def _forecast(
         groups["measured"] = measured.assign_coords(coords)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs |= {"route": name, "loss": loss, "forecast_seed": seed}
-    tree.attrs["complaints"] = "; ".join(complaints(tree, "predictions"))
     return tree
 
 

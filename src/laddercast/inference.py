@@ -15,6 +15,7 @@ import xarray as xr
 
 from laddercast import columns as c
 from laddercast.compiled import make_room
+from laddercast.convergence import ESS_PARAMETERS, complaints, mark
 from laddercast.design import (
     Design,
     Observed,
@@ -23,7 +24,7 @@ from laddercast.design import (
     pad,
     size,
 )
-from laddercast.fitted import ESS_PARAMETERS, as_tree, complaints, mark
+from laddercast.fitted import as_tree
 from laddercast.ladder import Ladder
 from laddercast.model import READS, ROUTES, Route
 from laddercast.priors import Priors
@@ -46,6 +47,9 @@ MAX_TREE_DEPTH = (7, 9)
 # Where that has not converged: shorter steps, as divergences ask for, and longer trajectories.
 SECOND_TARGET_ACCEPT = 0.98
 SECOND_MAX_TREE_DEPTH = (8, 10)
+
+DRAWS = {"two_stage": 1500, "by_reference": 1000, "direct": 1000}
+"""Draws per chain of each route unless told: two stages mix slowest, and alone forecast a loss."""
 
 WARMUPS = 3
 FEW_STEPS = 100
@@ -72,7 +76,7 @@ def fit(
     seed: int = 0,
     chains: int = 4,
     warmup: int = 300,
-    draws: int = 2000,
+    draws: int | None = None,
     device: Literal["cpu", "gpu"] = "cpu",
     progress: bool = True,
     within: Ladder | None = None,
@@ -81,7 +85,8 @@ def fit(
 
     `route`: one or some of `two_stage`, `by_reference`, `direct`; by default all of these that the
     ladder has the measurements for (`loss`, `reference_loss`, neither). Per route, warm-ups of
-    `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain. Where
+    `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain (1500
+    of two stages, 1000 of other routes, unless given). Where
     these have not converged, once more from where they ended, in coordinates found from them, with
     shorter steps and twice the draws. With `within`, a larger ladder of the same tasks, the fit
     shares what was compiled for that one's shape.
@@ -98,7 +103,7 @@ def fit(
     wrong = [
         f"{name}={value}"
         for name, value in {"chains": chains, "warmup": warmup, "draws": draws}.items()
-        if value < 1
+        if value is not None and value < 1
     ]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
@@ -109,18 +114,23 @@ def fit(
     padded = pad(design, observed, room)
     place = _device(device)
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
-    given = Sampler(seed, chains, warmup, draws)
-    work = WARMUPS * chains * steps_taken(warmup) + chains * steps_taken(warmup + draws)
+    samplers = {name: Sampler(seed, chains, warmup, draws or DRAWS[name]) for name in names}
+    work = sum(
+        chains * (WARMUPS * steps_taken(warmup) + steps_taken(warmup + own.draws))
+        for own in samplers.values()
+    )
     kept = partial(
         as_tree,
         design=design, observed=observed, labels=labels, frame=frame, tasks=ladder.tasks, runs=runs,
     )  # fmt: skip
     trees, doubts = {}, []
-    with on_device(place), progress_bar(len(names) * work, progress) as bar:
+    with on_device(place), progress_bar(work, progress) as bar:
         for name in names:
             make_room()
             bar.set_description(name)
-            tree, found, settings = _sample(ROUTES[name], *padded, priors, given, place, bar, kept)
+            tree, found, settings = _sample(
+                ROUTES[name], *padded, priors, samplers[name], place, bar, kept
+            )
             doubts += [f"{name}: {text}" for text in found]
             tree.attrs |= {
                 "route": name, "converged": int(not found), "complaints": "; ".join(found),

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from laddercast import columns as c
+from laddercast.convergence import complaints_of_forecast
 
 WORDS = (c.MODEL, c.TASK, c.PARAMS, c.TOKENS, c.CHECKPOINTS)
 
@@ -26,13 +27,22 @@ def pool(
         raise ValueError("no forecasts to pool; give one per route")
     routes = [str(forecast.attrs["route"]) for forecast in forecasts]
     share = _shares(routes, weights)
-    if len(forecasts) == 1:
-        return forecasts[0]
     predictions = [forecast["predictions"].to_dataset() for forecast in forecasts]
     for word in (*WORDS, "chain"):
         values = [list(own[word].to_numpy()) for own in predictions]
         if any(own != values[0] for own in values):
             raise ValueError(f"the forecasts differ in {word}; pool those of the same targets")
+    losses = [str(forecast.attrs["loss"]) for forecast in forecasts]
+    loss = c.LOSS if c.LOSS in losses else max(losses)
+    having = losses.index(loss)
+    # Which forecast each route's draws of a quantity are from.
+    sources = {c.ACCURACY: list(range(len(routes)))}
+    if loss:
+        sources[c.LOSS] = [n if kind == loss else having for n, kind in enumerate(losses)]
+    doubts = _complaints(forecasts, sources, share)
+    if len(forecasts) == 1:
+        forecasts[0].attrs["complaints"] = doubts
+        return forecasts[0]
     total = sum(own.sizes["draw"] for own in predictions)
     ends = np.round(np.cumsum(share) * total).astype(int)
     counts = np.diff(ends, prepend=0)
@@ -57,32 +67,37 @@ def pool(
         return found
 
     dims = ("chain", "draw", "row")
-    accuracy = mixed(c.ACCURACY, list(range(len(routes))))
-    variables = {c.ACCURACY: (dims, accuracy)}
-    losses = [str(forecast.attrs["loss"]) for forecast in forecasts]
-    loss = c.LOSS if c.LOSS in losses else max(losses)
-    having = losses.index(loss)
-    if loss:
-        source = [n if kind == loss else having for n, kind in enumerate(losses)]
-        variables[c.LOSS] = (dims, mixed(c.LOSS, source))
+    variables = {quantity: (dims, mixed(quantity, source)) for quantity, source in sources.items()}
     coords: dict[str, Any] = {word: predictions[0][word] for word in WORDS}
     coords |= {"chain": predictions[0]["chain"], "draw": np.arange(total)}
     groups = {
         "predictions": xr.Dataset(variables, coords=coords).assign_coords(
             route=("draw", np.array(routes)[route])
         ),
-        "variance": _variance(forecasts, share, accuracy),
+        "variance": _variance(forecasts, share, variables[c.ACCURACY][1]),
     }
     if "measured" in forecasts[having].children:
         groups["measured"] = forecasts[having]["measured"].to_dataset()
     tree = xr.DataTree.from_dict(groups)
-    complaints = [
-        f"{name}: {forecast.attrs['complaints']}"
-        for name, forecast in zip(routes, forecasts, strict=True)
-        if forecast.attrs.get("complaints")
-    ]
-    tree.attrs = {"route": ", ".join(routes), "loss": loss, "complaints": "; ".join(complaints)}
+    tree.attrs = {"route": ", ".join(routes), "loss": loss, "complaints": doubts}
     return tree
+
+
+def _complaints(
+    forecasts: Sequence[xr.DataTree], sources: dict[str, list[int]], share: np.ndarray
+) -> str:
+    """Why the pool cannot be trusted: what its fits said, and what its own draws do."""
+    found = [text for own in forecasts if (text := str(own.attrs.get("fit_complaints", "")))]
+    for quantity, source in sources.items():
+        # What comes from one forecast, for several routes, is one part.
+        weights = {n: share[np.array(source) == n].sum() for n in source}
+        taken = {n: weight for n, weight in weights.items() if weight > 0}
+        parts = [
+            forecasts[n]["predictions"][quantity].transpose("chain", "draw", "row").to_numpy()
+            for n in taken
+        ]
+        found += complaints_of_forecast(quantity, parts, list(taken.values()))
+    return "; ".join(dict.fromkeys(found))
 
 
 def _shares(routes: list[str], weights: Mapping[str, float] | None) -> np.ndarray:

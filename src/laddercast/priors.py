@@ -1,7 +1,9 @@
 """The priors: one NumPyro distribution per symbol, to be replaced one by one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from math import log
+from typing import Any
 
 import jax
 import numpyro.distributions as dist
@@ -88,7 +90,46 @@ class Priors:
             raise TypeError(f"{'; '.join(wrong)}; give NumPyro distributions")
 
 
+@jax.tree_util.register_pytree_node_class
+class _InOrder:
+    """A distribution whose parts have the same order in every process.
+
+    NumPyro takes them from a set of strings, which Python orders anew in each process: what was
+    compiled for one order would never be found again on disk.
+    """
+
+    def __init__(self, prior: Distribution) -> None:
+        self.prior = prior
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
+        names = type(self.prior).gather_pytree_data_fields()
+        values, rest = self.prior.tree_flatten()
+        parts = sorted(zip(names, values, strict=True), key=lambda part: part[0])
+        return tuple(_in_order(value) for _, value in parts), (type(self.prior), rest)
+
+    @classmethod
+    def tree_unflatten(cls, about: Any, parts: Sequence[Any]) -> Distribution:
+        kind, rest = about
+        names = kind.gather_pytree_data_fields()
+        of = dict(zip(sorted(names), parts, strict=True))
+        return kind.tree_unflatten(rest, tuple(of[name] for name in names))
+
+
+def _in_order(value: Any) -> Any:
+    return _InOrder(value) if isinstance(value, dist.Distribution) else value
+
+
+def _flatten(priors: Priors) -> tuple[tuple[_InOrder, ...], None]:
+    return tuple(_in_order(getattr(priors, prior.name)) for prior in fields(priors)), None
+
+
+def _unflatten(_: None, parts: Sequence[Any]) -> Priors:
+    # Without a check of types: JAX passes placeholders.
+    priors = object.__new__(Priors)
+    for prior, part in zip(fields(Priors), parts, strict=True):
+        object.__setattr__(priors, prior.name, part)
+    return priors
+
+
 # As a pytree, priors are data to a compiled fit: other numbers need no new compilation.
-jax.tree_util.register_dataclass(
-    Priors, data_fields=[prior.name for prior in fields(Priors)], meta_fields=[]
-)
+jax.tree_util.register_pytree_node(Priors, _flatten, _unflatten)

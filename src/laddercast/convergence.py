@@ -1,0 +1,157 @@
+"""Whether draws can be trusted: R-hat and effective sample sizes, and the limits on them."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpyro.diagnostics import effective_sample_size, gelman_rubin
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+RHAT_POPULATION = 1.01
+RHAT = 1.03
+ESS_PARAMETERS = 400
+ESS_FORECASTS = 1000
+
+TAILS = (0.05, 0.95)
+AT_ONCE = 64
+"""Columns of draws that a thread measures together: neither NumPy nor SciPy holds others up."""
+
+
+class Quality(NamedTuple):
+    """Of each column of draws: rank-normalised split R-hat, effective sample sizes."""
+
+    rhat: np.ndarray
+    bulk: np.ndarray
+    tail: np.ndarray
+
+
+def quality(draws: np.ndarray) -> Quality:
+    """Quality of draws (chains, draws, columns), as `az.rhat` and `az.ess` define it.
+
+    For all columns at once: column by column, as ArviZ works, it takes as long as some of the
+    sampling. NaN where draws are too few, constant or not finite. Vehtari et al., arXiv 1903.08008.
+    """
+    chains, length, columns = draws.shape
+    half = length // 2
+    if half < 2 or not columns:
+        return Quality(*np.full((3, columns), np.nan))
+    finite = np.isfinite(draws).all(axis=(0, 1))
+    split = np.where(finite, np.concatenate([draws[:, :half], draws[:, -half:]]), 0.0)
+    blocks = (split[..., first : first + AT_ONCE] for first in range(0, columns, AT_ONCE))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = np.concatenate(list(threads.map(_quality, blocks)), axis=1)
+    found[0] = np.nan if chains < 2 else found[0]
+    return Quality(*found)
+
+
+def _quality(split: np.ndarray) -> np.ndarray:
+    folded = np.abs(split - np.median(split, axis=(0, 1)))
+    scores = _normal_scores(split)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rhat = np.maximum(gelman_rubin(scores), gelman_rubin(_normal_scores(folded)))
+        bulk = effective_sample_size(scores)
+        low, high = (
+            effective_sample_size((split <= np.quantile(split, level, axis=(0, 1))).astype(float))
+            for level in TAILS
+        )
+    constant = np.ptp(split, axis=(0, 1)) == 0
+    return np.where(constant, np.nan, np.array([rhat, bulk, np.minimum(low, high)]))
+
+
+def _normal_scores(x: np.ndarray) -> np.ndarray:
+    """Normal quantiles of the ranks among all draws of a column."""
+    flat = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
+    scores = ndtri((rankdata(flat, axis=1) - 0.375) / (flat.shape[1] + 0.25))
+    return np.asarray(scores.T).reshape(x.shape)
+
+
+def pooled_quality(parts: Sequence[np.ndarray], shares: Sequence[float]) -> Quality:
+    """Quality of a mixture of draws of several fits, each (chains, draws, columns).
+
+    R-hat is the worst of any part, as each was sampled by itself. The variance of a mixture's mean
+    is the sum of its parts', each times its share squared: so their effective sizes add up.
+    """
+    each = [quality(part) for part in parts]
+    share = np.array(shares)[:, None]
+
+    def together(sizes: list[np.ndarray]) -> np.ndarray:
+        return np.asarray(1 / (share**2 / np.array(sizes)).sum(axis=0))
+
+    return Quality(
+        np.max([own.rhat for own in each], axis=0),
+        together([own.bulk for own in each]),
+        together([own.tail for own in each]),
+    )
+
+
+def trusted(found: Quality) -> np.ndarray:
+    """Whether each column of forecast draws keeps the limits that forecasts have."""
+    # Written so that NaN, which constant or infinite draws give, is not trusted.
+    least = np.minimum(found.bulk, found.tail)
+    return (found.rhat < RHAT_POPULATION) & (least > ESS_FORECASTS)
+
+
+def complaints(fitted: xr.DataTree) -> list[str]:
+    """Why the draws of a fit's posterior cannot be trusted; empty if they converged."""
+    posterior = fitted["posterior"].to_dataset()
+    found = []
+    diverging = int(fitted["sample_stats"]["diverging"].sum())
+    if diverging:
+        found.append(f"{diverging} divergences")
+    found += _too_few_chains(posterior.sizes["chain"])
+    shape = posterior.sizes["chain"], posterior.sizes["draw"]
+    names = [str(name) for name in posterior.data_vars]
+    columns = [posterior[name].to_numpy().reshape(*shape, -1) for name in names]
+    of_all = quality(np.concatenate(columns, axis=-1))
+    first = 0
+    for name, own in zip(names, columns, strict=True):
+        part = Quality(*(x[first : first + own.shape[-1]] for x in of_all))
+        first += own.shape[-1]
+        # What has no dimension of its own is of the population.
+        bound = RHAT_POPULATION if posterior[name].ndim == 2 else RHAT
+        found += _faults(name, part, bound, ESS_PARAMETERS)
+    return found
+
+
+def complaints_of_forecast(
+    name: str, parts: Sequence[np.ndarray], shares: Sequence[float]
+) -> list[str]:
+    """Why a forecast pooled from draws (chains, draws, rows) of these parts cannot be trusted."""
+    found = pooled_quality(parts, shares)
+    few = _too_few_chains(parts[0].shape[0])
+    return few + _faults(name, found, RHAT_POPULATION, ESS_FORECASTS)
+
+
+def _too_few_chains(chains: int) -> list[str]:
+    return ["one chain cannot show convergence"] if chains < 2 else []
+
+
+def _faults(name: str, found: Quality, bound: float, limit: float) -> list[str]:
+    faults = []
+    worst = float(found.rhat.max(initial=-np.inf))
+    # `not below` also catches NaN.
+    if not worst < bound:
+        faults.append(f"{name}: R-hat {worst:.3f} (needs < {bound})")
+    for kind, sizes in (("bulk", found.bulk), ("tail", found.tail)):
+        least = float(sizes.min(initial=np.inf))
+        if not least > limit:
+            faults.append(f"{name}: {kind} ESS {least:.0f} (needs > {limit})")
+    return faults
+
+
+def mark(tree: xr.DataTree, found: list[str], what: str = "the fit") -> xr.DataTree:
+    """Record convergence in the attributes; warn where it failed."""
+    tree.attrs["converged"] = int(not found)
+    tree.attrs["complaints"] = "; ".join(found)
+    if found:
+        warnings.warn(
+            f"{what} has not converged: {'; '.join(found)}. "
+            "Do not rely on it; give more warmup or draws, or more rungs",
+            stacklevel=3,
+        )
+    return tree
