@@ -13,8 +13,9 @@ from numpyro import handlers
 from numpyro.infer import Predictive
 from scipy import stats
 
+from laddercast.convergence import complaints
 from laddercast.design import QUANTITIES, Design, ladder_design
-from laddercast.fitted import DIMS, complaints, frame_of, routes_of
+from laddercast.fitted import DIMS, frame_of, routes_of
 from laddercast.forecast import forecast, forecast_table
 from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_ladder, run_ends

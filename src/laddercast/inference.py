@@ -86,10 +86,10 @@ def fit(
     `route`: one or some of `two_stage`, `by_reference`, `direct`; by default all of these that the
     ladder has the measurements for (`loss`, `reference_loss`, neither). Per route, warm-ups of
     `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain (1500
-    of two stages, 1000 of other routes, unless given). Where
-    these have not converged, once more from where they ended, in coordinates found from them, with
-    shorter steps and twice the draws. With `within`, a larger ladder of the same tasks, the fit
-    shares what was compiled for that one's shape.
+    of two stages, 1000 of other routes, unless given). Where these have not converged though none
+    diverged, as many again; where that does not help, once more from where they ended, in
+    coordinates found from them, with shorter steps and twice the draws. With `within`, a larger
+    ladder of the same tasks, the fit shares what was compiled for that one's shape.
 
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
@@ -201,11 +201,23 @@ def _sample(
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
+    def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
+        kept = Draws(*(field[:, warmup : warmup + length] for field in found))
+        replayed = jax.tree.map(np.asarray, replay(route)(jnp.asarray(kept.position), data))
+        stats = {
+            "diverging": kept.diverging,
+            "n_steps": kept.num_steps,
+            "acceptance_rate": kept.accept_prob,
+            "energy": kept.energy,
+        }
+        tree = as_kept(*replayed, stats)
+        return tree, complaints(tree)
+
     mode, scale = conditional_mode(potential, like, leaves, layout)
     coordinates = standardised(route, mode, scale, data, layout, extra)
     centers = np.tile(mode, (chains, 1))
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
-        found = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)
+        found, _ = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)
         early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
         centers = early[:, -1]
         if not left or steps.mean() < FEW_STEPS:
@@ -216,34 +228,38 @@ def _sample(
         keys[WARMUPS:], (draws, 2 * draws), (settings, careful), strict=True
     ):
         coordinates = from_draws(route, early, data, layout, extra)
-        found = run_chains(
-            potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place
-        )
-        kept = Draws(*(field[:, warmup : warmup + length] for field in found))
-        replayed = jax.tree.map(np.asarray, replay(route)(jnp.asarray(kept.position), data))
-        stats = {
-            "diverging": kept.diverging,
-            "n_steps": kept.num_steps,
-            "acceptance_rate": kept.accept_prob,
-            "energy": kept.energy,
-        }
-        tree = as_kept(*replayed, stats)
-        doubts = complaints(tree)
-        # Fewer draws than the limit on effective ones cannot converge, nor can twice of them.
-        if not doubts or chains * draws < ESS_PARAMETERS:
+        given_chains = potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place
+        found, going = run_chains(*given_chains)
+        tree, doubts = kept_of(found, length)
+        # One chain cannot show it, and draws fewer than the limit on effective ones, or twice of
+        # them, cannot reach it.
+        if not doubts or chains < 2 or chains * draws < ESS_PARAMETERS:
             break
-        if length == draws:
-            lengthen(bar, chains * steps_taken(warmup + 2 * draws))
+        if chosen is settings and not found.diverging[:, warmup:].any():
+            # What moves slowly needs more draws, not other steps.
+            lengthen(bar, chains * steps_taken(length))
             bar.set_description("not converged, sampling on")
-        early = kept.position
+            more, _ = run_chains(*given_chains, going)
+            found = Draws(*map(_joined, found, more))
+            tree, doubts = kept_of(found, 2 * length)
+            if not doubts:
+                break
+        if chosen is settings:
+            lengthen(bar, chains * steps_taken(warmup + 2 * draws))
+            bar.set_description("not converged, with shorter steps")
+        early = found.position[:, warmup:]
     used = {
         "chains": chains,
         "warmup": warmup,
-        "draws": kept.diverging.shape[1],
+        "draws": tree["posterior"].sizes["draw"],
         "target_accept": chosen.target_accept,
         "max_tree_depth": chosen.max_tree_depth,
     }
     return tree, doubts, used
+
+
+def _joined(one: np.ndarray, more: np.ndarray) -> np.ndarray:
+    return np.concatenate([one, more], axis=1)
 
 
 def _device(name: str) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -115,50 +116,55 @@ def run_chains(
     draws: int,
     bar: Any,
     device: Any,
-) -> Draws:
+    going: list[Any] | None = None,
+) -> tuple[Draws, list[Any]]:
     """All chains, each from its row of `centers`: warm-up, then `draws`, of which all are returned.
 
-    On a CPU the chains run side by side in threads, on another device as one batch.
+    With the states of chains that are `going`, only as many `draws` more. The second result are the
+    states at the end. On a CPU chains run side by side in threads, on another device as one batch.
     """
     chains = len(centers)
-    chunks = _chunks(settings.warmup + draws)
+    chunks = _chunks(draws if going else settings.warmup + draws)
     begin, advance, advance_all = _kernel(potential, settings)
     gradient = value_and_gradient(potential)
     u = jnp.zeros(geometry.inverse.shape[0])
 
-    def first(number: int, key: jax.Array) -> tuple[Any, tuple[Geometry, Any]]:
-        placed = geometry._replace(center=jnp.asarray(centers[number])), data
-        return begin(key, u, *gradient(u, placed), placed), placed
-
-    starts = [first(number, key) for number, key in enumerate(jax.random.split(key, chains))]
+    places = [geometry._replace(center=jnp.asarray(center)) for center in centers]
+    keys = jax.random.split(key, chains)
+    states = going or [
+        begin(key, u, *gradient(u, (place, data)), (place, data))
+        for key, place in zip(keys, places, strict=True)
+    ]
     if not in_threads(device):
-        states = jax.tree.map(lambda *x: jnp.stack(x), *[state for state, _ in starts])
+        batch = jax.tree.map(lambda *x: jnp.stack(x), *states)
         placed = geometry._replace(center=jnp.asarray(centers)), data
         parts = []
         for _ in range(chunks):
-            states, part = advance_all(states, placed)
+            batch, part = advance_all(batch, placed)
             parts.append(jax.tree.map(np.asarray, part))
             bar.update(CHUNK * chains)
-        return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
+        ends = [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
+        return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts), ends
 
     def one_chain(number: int, count: int, state: Any) -> tuple[Any, list[Draws]]:
         parts = []
         with on_device(device):
             for _ in range(count):
-                state, part = advance(state, starts[number][1])
+                state, part = advance(state, (places[number], data))
                 parts.append(jax.tree.map(np.asarray, part))
                 bar.update(CHUNK)
         return state, parts
 
     # The first chunk compiles; threads that all began at once would each compile it again.
-    state, head = one_chain(0, 1, starts[0][0])
+    state, head = one_chain(0, 1, states[0])
     counts = [chunks - 1] + [chunks] * (chains - 1)
-    states = [state] + [state for state, _ in starts[1:]]
     with ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as threads:
-        tails = [parts for _, parts in threads.map(one_chain, range(chains), counts, states)]
+        ended = list(threads.map(one_chain, range(chains), counts, [state, *states[1:]]))
+    tails = [parts for _, parts in ended]
     tails[0] = head + tails[0]
     results = [jax.tree.map(lambda *x: np.concatenate(x), *parts) for parts in tails]
-    return Draws(*jax.tree.map(lambda *x: np.stack(x), *results))
+    together = jax.tree.map(lambda *x: np.stack(x), *results)
+    return Draws(*together), [state for state, _ in ended]
 
 
 def in_threads(device: Any) -> bool:
