@@ -99,9 +99,8 @@ def forecasts(cells: Cells, fitted: xr.DataTree) -> dict[str, pd.DataFrame]:
     if len(alone) == 3:
         found["no reference loss"] = pool([alone["two_stage"], alone["direct"]])
     scored = {name: score_cells(tree) for name, tree in found.items()}
-    converged = {name: tree.attrs["converged"] for name, tree in alone.items()}
-    for name in found:
-        scored[name]["converged"] = int(converged.get(name, min(converged.values())))
+    for name, tree in found.items():
+        scored[name]["converged"] = int(not tree.attrs["complaints"])
     scored["bootstrap"] = score_cells(lc.bootstrap(cells.rungs, cells.targets))
     loss = "two_step" if "two_stage" in alone else "two_step_c4_p0fix"
     for name, table in (

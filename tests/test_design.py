@@ -254,9 +254,10 @@ def test_padding_changes_neither_likelihood_nor_gradient(
         found = of_own(site, np.asarray(gradient[site]), own)
         steps = f"{site.removesuffix('_scale')}_decentered"
         if steps in sites and site.endswith("_scale"):
-            # The added steps are N(0, scale^.5), half centred: a density that integrates to 1.
-            added = np.asarray(sites[steps])[own.intervals :]
-            value = np.asarray(value) + 0.5 * np.sum(1 - added**2 / np.exp(sites[site]))
+            # The added steps, centred in part, are N(0, scale^part): a density that integrates to 1.
+            added, part = np.asarray(sites[steps])[own.intervals :], 0.25
+            square = added**2 / np.exp(2 * part * sites[site])
+            value = np.asarray(value) + part * np.sum(1 - square)
         np.testing.assert_allclose(found, value, rtol=1e-7, atol=1e-7, err_msg=site)
     for quantity, value in likelihood.items():
         known = cells(design, quantity)
