@@ -254,7 +254,7 @@ def test_padding_changes_neither_likelihood_nor_gradient(
         found = of_own(site, np.asarray(gradient[site]), own)
         steps = f"{site.removesuffix('_scale')}_decentered"
         if steps in sites and site.endswith("_scale"):
-            # The added steps, centred in part, are N(0, scale^part): a density that integrates to 1.
+            # The added steps, partly centred, are N(0, scale^part): this integrates to 1.
             added, part = np.asarray(sites[steps])[own.intervals :], 0.25
             square = added**2 / np.exp(2 * part * sites[site])
             value = np.asarray(value) + part * np.sum(1 - square)
