@@ -87,7 +87,6 @@ def rival(method: str, ladder: Any, short: bool) -> Callable[[int], dict[str, np
         )
         sampler = infer.MCMC(
             kernel, num_warmup=steps, num_samples=steps, num_chains=CHAINS, progress_bar=False,
-            jit_model_args=True,
         )  # fmt: skip
 
         def by_numpyro(seed: int) -> dict[str, np.ndarray]:
