@@ -2,7 +2,8 @@
 
 `python benchmarks/speed.py [--repeats 5] [--out FILE.csv]`, on the paper's ladder if it is in
 LADDERCAST_DATA, else on the demo's. Each run is a process of its own, all methods in turn: a first
-posterior compiles from nothing, a second with another seed is compiled. Times begin when the data
+posterior compiles from nothing, a second with another seed is compiled (NumPyro's `MCMC` compiles
+that anew: its second time is no compiled one). Times begin when the data
 are arrays and end with the draws; ours includes starts, warm-ups and checks of convergence. Ratios
 are of the smallest bulk effective sample size per second, over every site of the model. `--short`
 only shows that everything runs.
