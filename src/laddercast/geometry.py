@@ -15,6 +15,8 @@ class Layout(NamedTuple):
     blocks: np.ndarray  # (tasks, size) those of each task
     alone: np.ndarray  # those that are independent as they are
     color: np.ndarray  # (dim,) equal for coordinates of which none bears on another
+    at_tasks: dict[str, np.ndarray]  # columns of `blocks` by site
+    at_shared: dict[str, np.ndarray]  # places in `shared` by site
 
 
 class Curvature(NamedTuple):
@@ -80,12 +82,12 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
     block_factor, coupling = np.empty((blocks, size, size)), np.empty((blocks, size, shared))
     remaining = curvature.shared.copy()
     for number, (block, cross) in enumerate(zip(curvature.blocks, curvature.cross, strict=True)):
-        lower = cholesky(_positive(block), lower=True)
+        lower = cholesky(positive(block), lower=True)
         solved = solve_triangular(lower, cross, lower=True)
         remaining -= solved.T @ solved
         block_factor[number] = solve_triangular(lower, np.eye(size), lower=True).T
         coupling[number] = -block_factor[number] @ solved
-    lower = cholesky(_positive(remaining), lower=True)
+    lower = cholesky(positive(remaining), lower=True)
     global_factor = solve_triangular(lower, np.eye(shared), lower=True).T
     scale = np.maximum(curvature.alone, FLATTEST) ** -0.5
     inverse = np.concatenate([layout.shared, layout.blocks.ravel(), layout.alone])
@@ -96,10 +98,11 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
     )
 
 
-def _positive(matrix: np.ndarray) -> np.ndarray:
-    """The nearest matrix with no direction flatter than `FLATTEST`."""
+def positive(matrix: np.ndarray) -> np.ndarray:
+    """The nearest matrix (..., n, n) with no direction flatter than `FLATTEST`."""
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.maximum(values, FLATTEST)) @ vectors.T
+    raised = vectors * np.maximum(values, FLATTEST)[..., None, :]
+    return np.asarray(raised @ np.swapaxes(vectors, -1, -2))
 
 
 def refined(found: Geometry, draws: np.ndarray) -> Geometry:

@@ -16,6 +16,7 @@ import xarray as xr
 from laddercast import columns as c
 from laddercast.compiled import make_room
 from laddercast.convergence import ESS_PARAMETERS, complaints, mark
+from laddercast.density import Data, potential_of
 from laddercast.design import (
     Design,
     Observed,
@@ -35,8 +36,7 @@ from laddercast.start import (
     conditional_mode,
     from_draws,
     information,
-    pin,
-    potential_of,
+    repositioned,
     standardised,
     start,
 )
@@ -192,11 +192,9 @@ def _sample(
     # Settings of one warm-up length share one compiled kernel.
     settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
     careful = Settings(warmup, SECOND_TARGET_ACCEPT, SECOND_MAX_TREE_DEPTH)
-    pins = pin(design, observed)
-    like, layout = start(route, design, priors, observed, pins)
-    pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
-    data = jax.device_put(jax.tree.map(jnp.asarray, (design, priors, observed, pins, like)), place)
-    extra = information(like, design)
+    begun, layout = start(route, design, priors, observed)
+    extra = information(begun)
+    data: Data = jax.device_put(jax.tree.map(jnp.asarray, begun), place)
     leaves, form = jax.tree.flatten(data)
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
@@ -213,7 +211,11 @@ def _sample(
         tree = as_kept(*replayed, stats)
         return tree, complaints(tree)
 
-    mode, scale = conditional_mode(potential, like, leaves, layout)
+    mode, scale = conditional_mode(potential, data.like, leaves, layout)
+    ((mode,),), moved = repositioned(route, mode[None, None], data, layout, centre=False)
+    # Where data lie is part of what was compiled.
+    data = jax.device_put(moved, place)
+    leaves = jax.tree.leaves(data)
     coordinates = standardised(route, mode, scale, data, layout, extra)
     centers = np.tile(mode, (chains, 1))
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
@@ -223,10 +225,16 @@ def _sample(
         if not left or steps.mean() < FEW_STEPS:
             lengthen(bar, -left * one_warmup)
             break
+        early, moved = repositioned(route, early, data, layout)
+        data = jax.device_put(moved, place)
+        leaves, centers = jax.tree.leaves(data), early[:, -1]
         coordinates = from_draws(route, early, data, layout, extra)
     for key, length, chosen in zip(
         keys[WARMUPS:], (draws, 2 * draws), (settings, careful), strict=True
     ):
+        early, moved = repositioned(route, early, data, layout)
+        data = jax.device_put(moved, place)
+        leaves = jax.tree.leaves(data)
         coordinates = from_draws(route, early, data, layout, extra)
         given_chains = potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place
         found, going = run_chains(*given_chains)
