@@ -33,9 +33,6 @@ the scale is bound to all that the data pin down.
 
 STEEPNESS = ("log_slope_decentered", "log_rise_decentered")
 
-NEAR_CHANCE = 0.005
-"""Accuracy above its lower end below which a pivot follows that end no further."""
-
 
 class Pivot(NamedTuple):
     """Where, on its curve, the accuracy of each task is told best: there, the sampler holds it.
@@ -46,6 +43,7 @@ class Pivot(NamedTuple):
     """
 
     accuracy: Any  # (tasks,)
+    width: Any  # (tasks,) an end closer to it than this is followed no further
     away: Any  # (tasks,) relative loss there, less its 1 at the reference sizes
 
 
@@ -68,13 +66,17 @@ left of the former once a fixed multiple of the latter is taken off.
 """
 
 
+FURTHEST = 0.3
+"""By which a logarithm or a logit leans at most."""
+
+
 class Data(NamedTuple):
     """What a density reads."""
 
     design: Design
     priors: Priors
     observed: Observed
-    centred: dict[str, Any]  # share by which each pooled site is centred: (tasks,) or ()
+    centred: dict[str, Any]  # share by which each pooled site is centred, in its shape
     pivot: Pivot
     lean: dict[str, Any]  # by name in `LEANING`: (sites, steps, tasks) or (sites, steps)
     like: dict[str, Any]  # unconstrained sites, for their names and shapes
@@ -156,8 +158,11 @@ def _leaned(sites: dict[str, Any], data: Data, sign: float) -> dict[str, Any]:
         leaners, steps = leaning(name, data.like)
         walk = jnp.concatenate([_steps(sites, step.removesuffix("_decentered"), data)
                                 for step in steps])  # fmt: skip
-        by = sign * jnp.sum(lean * walk, axis=1)
-        moved |= {site: sites[site] + by[i] for i, site in enumerate(leaners)}
+        by = jnp.sum(lean * walk, axis=1)
+        for i, site in enumerate(leaners):
+            # Logs follow a walk no further than they are straight.
+            own = by[i] if "level" in site else FURTHEST * jnp.tanh(by[i] / FURTHEST)
+            moved[site] = sites[site] + sign * own
     return sites | moved
 
 
@@ -174,11 +179,11 @@ def _turned(sites: dict[str, Any], data: Data, sign: float) -> dict[str, Any]:
     """Sites with level and steepness of accuracy turned about the pivot."""
     name = next(name for name in STEEPNESS if name in sites)
     lower = data.design.chance * jnp.exp(sites["log_lower"])
-    excess = (data.pivot.accuracy - lower) / NEAR_CHANCE
-    shift = sign * jnp.log(jax.nn.softplus(excess) * NEAR_CHANCE)
+    accuracy, width, away = data.pivot
+    shift = sign * jnp.log(jax.nn.softplus((accuracy - lower) / width) * width)
     turned = sites | {name: sites[name] - shift}
     steep = _of_base(turned if sign > 0 else sites, name.removesuffix("_decentered"), data)
-    swing = sign * jnp.exp(steep) * data.pivot.away
+    swing = sign * jnp.exp(steep) * away
     turned |= {"accuracy_level": sites["accuracy_level"] + shift + swing}
     for word, side in (("alpha", 1.0), ("beta", -1.0)):
         # What is known of an exponent is the slope of the loss at the reference sizes.
@@ -229,6 +234,9 @@ def _log_prob(fn: Any, value: Any) -> Any:
     elif type(own) is dist.Gamma:
         shape, rate = own.concentration, own.rate
         log_prob = shape * jnp.log(rate) + (shape - 1) * jnp.log(value) - rate * value
+    elif type(own) is dist.StudentT:
+        z = (value - own.loc) / own.scale
+        log_prob = -(own.df + 1) / 2 * jnp.log1p(z**2 / own.df) - jnp.log(own.scale)
     else:
         return fn.log_prob(value)
     return log_prob if own is fn else jnp.where(fn._mask, log_prob, 0.0)

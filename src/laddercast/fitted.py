@@ -21,7 +21,7 @@ DIMS: dict[str, list[str]] = {
     name: [c.TASK]
     for name in (
         "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_noise_loss",
-        "share_checkpoint_loss", "accuracy_level", "gap", "log_lower", "log_slope", "log_rise",
+        "share_checkpoint_loss", "accuracy_level", "logit_gap", "log_lower", "log_slope", "log_rise",
         "log_noise_accuracy", "share_checkpoint_accuracy", "log_walk_loss", "log_walk_accuracy",
     )
 }  # fmt: skip
@@ -142,7 +142,7 @@ def letters(
 ) -> dict[str, np.ndarray]:
     """The paper's letters, in natural units (N in parameters, D in tokens)."""
     p = posterior
-    b = 1 - p["gap"]
+    b = 1 / (1 + np.exp(p["logit_gap"]))
     found = {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
     if "log_rise" in p:
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])

@@ -211,8 +211,8 @@ def _sample(
         tree = as_kept(*replayed, stats)
         return tree, complaints(tree)
 
-    mode, scale = conditional_mode(potential, data.like, leaves, layout)
-    ((mode,),), moved = repositioned(route, mode[None, None], data, layout, centre=False)
+    mode, scale = conditional_mode(potential, data, layout)
+    ((mode,),), moved = repositioned(route, mode[None, None], data, layout)
     # Where data lie is part of what was compiled.
     data = jax.device_put(moved, place)
     leaves = jax.tree.leaves(data)

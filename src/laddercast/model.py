@@ -325,11 +325,11 @@ def _accuracy(
     plate = _tasks(design)
     with plate:
         level = numpyro.sample("accuracy_level", priors.accuracy_level)
-        gap = numpyro.sample("gap", priors.gap)
+        logit_gap = numpyro.sample("logit_gap", priors.logit_gap)
         log_lower = numpyro.sample("log_lower", priors.log_lower)
     steep = jnp.exp(_pooled(plate, priors, steepness))
     of_run, of_checkpoint = _noise(plate, priors, "accuracy")
-    upper = 1 - gap
+    upper = nn.sigmoid(-logit_gap)
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
     scale = jnp.exp(_pooled(plate, priors, "walk_accuracy"))
     near, walk = _walk(design, "walk_accuracy", scale)

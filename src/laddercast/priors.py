@@ -19,10 +19,6 @@ def _log_normal(median: float, scale: float) -> Distribution:
     return field(default_factory=lambda: dist.LogNormal(log(median), scale))
 
 
-def _uniform(low: float, high: float) -> Distribution:
-    return field(default_factory=lambda: dist.Uniform(low, high))
-
-
 def _beta(a: float, b: float) -> Distribution:
     return field(default_factory=lambda: dist.Beta(a, b))
 
@@ -60,7 +56,7 @@ class Priors:
     slope_center: Distribution = _normal(log(7.0), 0.5)
     slope_scale: Distribution = _log_normal(0.4, 0.3)
     log_lower: Distribution = _normal(0.0, 0.06)
-    gap: Distribution = _uniform(0.0, 0.03)
+    logit_gap: Distribution = _normal(-4.3, 0.4)
     rise_center: Distribution = _normal(log(4.5), 0.5)
     rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.

@@ -36,8 +36,14 @@ from laddercast.model import RUN_DOF, Route
 from laddercast.priors import Priors
 from laddercast.sampler import Potential, value_and_gradient
 
-NOISE = ("noise_", "share_checkpoint_", "walk_", "_correlation")
-"""Beginnings and ends of the names of sites that tell of noise and discrepancy."""
+FIXED = (
+    "walk_loss_center", "walk_loss_scale", "log_walk_loss", "walk_reference_scale",
+    "walk_accuracy_center", "walk_accuracy_scale", "log_walk_accuracy",
+    "run_loss_correlation", "run_accuracy_correlation", "alpha_scale", "beta_scale",
+    "share_a_scale", "share_e_scale", "slope_scale", "rise_scale", "noise_loss_scale",
+    "noise_accuracy_scale", "share_checkpoint_loss_scale", "share_checkpoint_accuracy_scale",
+)  # fmt: skip
+"""Scales of what is not integrated out: at a joint mode they are too small by far."""
 
 
 def start(route: Route, design: Design, priors: Priors, observed: Observed) -> tuple[Data, Layout]:
@@ -57,14 +63,14 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
         "accuracy_level": mean(logit, design.accuracy, -1.0),
     }
 
-    plates, tasks = _plates(route, design, priors), len(design.chance)
+    plates, shapes = _plates(route, design, priors)
+    tasks = len(design.chance)
     centred = {
-        site: np.full(tasks if "task" in plates[site] else (), share)
-        for site, share in CENTRED.items()
-        if site in plates
+        site: np.full(shapes[site], share) for site, share in CENTRED.items() if site in shapes
     }
     level = 1 / (1 + np.exp(-values["accuracy_level"]))
-    pivot = Pivot(design.chance + (1 - design.chance) * level, np.zeros(tasks))
+    middle = design.chance + (1 - design.chance) * level
+    pivot = Pivot(middle, np.full(tasks, WIDEST), np.zeros(tasks))
     data = Data(design, priors, observed, centred, pivot, {}, {})
     data = data._replace(like=_unconstrained(route)(values, data))
     data = data._replace(lean=_upright(data.like, design))
@@ -133,18 +139,21 @@ def _unconstrained(route: Route) -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(unconstrained)
 
 
-def _plates(route: Route, design: Design, priors: Priors) -> dict[str, set[str]]:
-    """The plates that each site of a route lies in."""
-    found = {}
+def _plates(
+    route: Route, design: Design, priors: Priors
+) -> tuple[dict[str, set[str]], dict[str, tuple[int, ...]]]:
+    """The plates that each site of a route lies in, and its shape."""
+    found, shapes = {}, {}
 
     def look(design: Design, priors: Priors) -> None:
         trace = handlers.trace(handlers.seed(route, jax.random.key(0))).get_trace(design, priors)
         for name, site in trace.items():
             if site["type"] == "sample":
                 found[name] = {frame.name for frame in site["cond_indep_stack"]}
+                shapes[name] = np.shape(site["value"])
 
     jax.eval_shape(look, design, priors)
-    return found
+    return found, shapes
 
 
 def _middle(fn: dist.Distribution) -> Any:
@@ -263,14 +272,15 @@ class Gradient:
 
 
 def conditional_mode(
-    potential: Potential, like: dict[str, Any], leaves: Leaves, layout: Layout
+    potential: Potential, data: Data, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mode given the prior medians of noise scales, and the scale of each coordinate there.
+    """Best mode given the prior medians of pooling scales, and the scale of each coordinate there.
 
-    The joint mode is of no use: it lies where noise scales are too small by far.
+    Searched from the start, and from curves that end where accuracies do; of each task the better.
     """
+    leaves = jax.tree.leaves(data)
     gradient = Gradient(potential, layout)
-    position = np.asarray(ravel_pytree(like)[0])
+    position = np.asarray(ravel_pytree(data.like)[0])
     curved = gradient.curvature(position, np.full_like(position, 1e-6), leaves)
     diagonal = np.empty_like(position)
     diagonal[layout.shared] = np.diag(curved.shared)
@@ -278,20 +288,50 @@ def conditional_mode(
     diagonal[layout.alone] = curved.alone
     scale = 1 / np.sqrt(np.maximum(np.abs(diagonal), 0.5))
     fixed = {
-        name: np.full(np.shape(value), any(word in name for word in NOISE))
-        for name, value in like.items()
+        name: np.full(np.shape(value), name.removesuffix("_decentered") in FIXED)
+        for name, value in data.like.items()
     }
     step = np.where(np.asarray(ravel_pytree(fixed)[0]), 0.0, scale)
 
-    def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = gradient(position + step * x, leaves)
-        return value, slope * step
+    def search(begin: np.ndarray) -> tuple[np.ndarray, float]:
+        def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
+            value, slope = gradient(begin + step * x, leaves)
+            return value, slope * step
 
-    best = minimize(
-        scaled, np.zeros_like(position), jac=True, method="L-BFGS-B",
-        options={"maxiter": 1000, "maxcor": 30},
-    )  # fmt: skip
-    return position + step * best.x, scale
+        best = minimize(
+            scaled, np.zeros_like(begin), jac=True, method="L-BFGS-B",
+            options={"maxiter": 1000, "maxcor": 30},
+        )  # fmt: skip
+        return begin + step * best.x, float(best.fun)
+
+    mode, lowest = search(position)
+    ends = np.asarray(ravel_pytree(data.like | _ending(data))[0])
+    other, _ = search(ends)
+    mixed = mode.copy()
+    for block in layout.blocks:
+        trial = mixed.copy()
+        trial[block] = other[block]
+        value = gradient(trial, leaves)[0]
+        if value < lowest:
+            mixed, lowest = trial, value
+    return (search(mixed)[0] if np.any(mixed != mode) else mode), scale
+
+
+def _ending(data: Data) -> dict[str, Any]:
+    """Sites of curves that end a little above the best accuracy measured of each task."""
+    design, accuracy = data.design, np.asarray(data.observed.accuracy)
+    chance, known = np.asarray(design.chance), np.asarray(design.accuracy.at)
+    end = np.clip(np.where(known, accuracy, 0.0).max(axis=0) + 0.02, 0.05, 0.98)
+    share = np.clip((accuracy - chance) / np.maximum(end - chance, 0.02), 0.02, 0.98)
+    logit = np.where(known, np.log(share / (1 - share)), 0.0).sum(axis=0)
+    return {
+        "logit_gap": np.log((1 - end) / end),
+        "accuracy_level": logit / np.maximum(known.sum(axis=0), 1),
+    }
+
+
+NARROWEST, WIDEST = 0.005, 0.05
+"""Widths of a pivot: at least, and before there are draws that tell."""
 
 
 class Found(NamedTuple):
@@ -299,7 +339,7 @@ class Found(NamedTuple):
 
     sites: dict[str, Any]
     pooled: dict[str, tuple[Any, Any, Any]]  # value, mean, scale
-    curve: tuple[Any, ...]  # accuracy at each point, ends, level and steepness of the logit
+    curve: tuple[Any, ...]  # accuracy at each point, ends, level, steepness and walk of the logit
 
 
 @cache
@@ -319,7 +359,8 @@ def _traced(route: Route) -> Callable[[jax.Array, Data], Found]:
             steep = next(values[name] for name in ("log_slope", "log_rise") if name in values)
             curve = (
                 values["law"], data.design.chance * jnp.exp(values["log_lower"]),
-                1 - values["gap"], values["accuracy_level"], jnp.exp(steep),
+                jax.nn.sigmoid(-values["logit_gap"]), values["accuracy_level"], jnp.exp(steep),
+                jnp.asarray(data.design.walk) @ values["walk_accuracy"],
             )  # fmt: skip
             return Found(
                 sites, {name: (x, *_location(fn, x)) for name, (x, fn) in pooled.items()}, curve
@@ -346,71 +387,108 @@ def _location(fn: Any, value: Any) -> tuple[Any, Any]:
 
 
 def _pivot(found: Found) -> Pivot:
-    """Of each task, where its accuracy lies furthest from both ends of its curve."""
-    accuracy, lower, upper, level, steep = (x.mean(axis=0) for x in found.curve)
-    share = np.clip((accuracy - lower) / (upper - lower), 1e-4, 1 - 1e-4)
-    point = np.abs(share - 0.5).argmin(axis=0)
-    of_task = np.arange(share.shape[1])
-    at = share[point, of_task]
-    away = np.clip((level - np.log(at / (1 - at))) / steep, -1.0, 2.0)
-    return Pivot(accuracy[point, of_task], away)
+    """Of each task, the middle of its points, weighted by what they tell of the logit."""
+    accuracy, lower, upper, level, steep, walk = found.curve
+    lower, upper, level, steep = (x[:, None] for x in (lower, upper, level, steep))
+    share = np.clip((accuracy - lower) / (upper - lower), 1e-9, 1 - 1e-9)
+    away = np.median((level + walk - np.log(share / (1 - share))) / steep, axis=0)
+    rise = np.median((upper - lower) * share * (1 - share), axis=0)
+    middle = np.median(accuracy, axis=0)
+    weight = rise**2 / (middle * (1 - middle) + NARROWEST)
+    weight /= weight.sum(axis=0)
+    spread = accuracy.std(axis=0) if len(accuracy) > 1 else np.full_like(middle, WIDEST)
+    width = np.maximum(2 * (weight * spread).sum(axis=0), NARROWEST)
+    return Pivot((weight * middle).sum(axis=0), width, (weight * away).sum(axis=0))
 
 
 def repositioned(
-    route: Route, draws: np.ndarray, data: Data, layout: Layout, *, centre: bool = True
+    route: Route, draws: np.ndarray, data: Data, layout: Layout
 ) -> tuple[np.ndarray, Data]:
     """The draws (chains, draws, dim) at positions that hang together less, and data for those.
 
-    Curves turn about a pivot found from the draws. Pooled sites are centred by the share of their
-    prior variance which the data take away, as for a normal mean of which prior and data know
-    something (arXiv 1906.03028 finds it by optimisation), or as they were. Sites lean by what the
-    curvature in the middle of the draws says.
+    Curves turn about a pivot found from the draws. What the curvature in their middle says settles
+    the rest: by how much sites lean, and by which share pooled ones are centred. That is the share
+    of their prior variance which the data take away, as for a normal mean of which prior and data
+    know something (arXiv 1906.03028 finds it by optimisation).
     """
     flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
     found: Found = jax.tree.map(np.asarray, _traced(route)(flat, data))
-    centred, sites = dict(data.centred), dict(found.sites)
-    if centre:
-        for name, (value, loc, scale) in found.pooled.items():
-            left = (value - loc).var(axis=0) / (scale**2).mean(axis=0)
-            left = left.reshape(-1, *np.shape(data.centred[name])).mean(axis=0)
-            share = centred[name] = np.clip(1 - left, 0.0, 1.0)
-            sites[f"{name}_decentered"] = share * loc + (value - loc) * scale ** (share - 1)
-    new = data._replace(
-        centred=jax.tree.map(jnp.asarray, centred),
+    upright = data._replace(
         pivot=jax.tree.map(jnp.asarray, _pivot(found)),
         lean=jax.tree.map(jnp.zeros_like, data.lean),
     )
-    upright = np.asarray(_positions(route)(sites, new))
-    scale = np.maximum(upright.std(axis=0), 1e-6)
-    curved = _curvature(route, upright.mean(axis=0), scale, new, layout)
-    scales = {name: np.exp(np.mean(np.log(found.pooled[name][2]), axis=0)) for name in found.pooled}
-    new = new._replace(lean=_lean(curved, new, layout, scales))
-    return np.asarray(_positions(route)(sites, new)).reshape(draws.shape), new
+    positions = np.asarray(_positions(route)(found.sites, upright))
+    scale = np.maximum(positions.std(axis=0), 1e-6)
+    curved = _curvature(route, positions.mean(axis=0), scale, upright, layout)
+    scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
+    centred = _shares(curved, upright, layout, scales)
+    lean = _lean(curved, upright, layout, scales, centred)
+    new = upright._replace(
+        centred=jax.tree.map(jnp.asarray, centred), lean=jax.tree.map(jnp.asarray, lean)
+    )
+    based = {
+        f"{name}_decentered": centred[name] * loc + (value - loc) * scale ** (centred[name] - 1)
+        for name, (value, loc, scale) in found.pooled.items()
+    }
+    moved = _positions(route)(found.sites | based, new)
+    return np.asarray(moved).reshape(draws.shape), new
+
+
+def _shares(
+    curved: Curvature, data: Data, layout: Layout, scales: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """By how much to centre each pooled site."""
+    of_tasks = np.diagonal(np.linalg.inv(positive(curved.blocks)), axis1=1, axis2=2)
+    of_all = np.diagonal(np.linalg.inv(positive(curved.shared)))
+    shares = {}
+    for name, share in data.centred.items():
+        base, own = f"{name}_decentered", np.shape(share)
+        if base in layout.at_tasks:
+            left = of_tasks[:, layout.at_tasks[base]].T
+        else:
+            left = of_all[layout.at_shared[base]]
+        # In units of the prior: the base is the value over its scale to the power of 1 - share.
+        left = left.reshape(own) / scales[name] ** (2 * np.asarray(share))
+        shares[name] = np.clip(1 - left, 0.0, 1.0)
+    return shares
 
 
 def _lean(
-    curved: Curvature, data: Data, layout: Layout, scales: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    """How sites follow the steps of walks where all else stands still."""
+    curved: Curvature,
+    data: Data,
+    layout: Layout,
+    scales: dict[str, np.ndarray],
+    centred: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """How sites, centred anew, follow the steps of walks where all else stands still."""
     lean = {}
     for name in data.lean:
+        of_tasks = name == "tasks"
+        at = layout.at_tasks if of_tasks else layout.at_shared
+        square = curved.blocks if of_tasks else curved.shared[None]
         sites, steps = leaning(name, data.like)
-        at = layout.at_tasks if name == "tasks" else layout.at_shared
-        own, walk = (np.concatenate([at[site] for site in names]) for names in (sites, steps))
-        square = curved.blocks if name == "tasks" else curved.shared[None]
-        factor = np.concatenate(
-            [
-                scales[step] ** (1 - np.asarray(data.centred[step]))
-                for step in (base.removesuffix("_decentered") for base in steps)
-            ]
-        )
+
+        def per_base(
+            base: str, share: dict[str, Any], at: Any = at, of_tasks: Any = of_tasks
+        ) -> Any:
+            """A value over its base: (rows, tasks) or (rows,)."""
+            site = base.removesuffix("_decentered")
+            shape = len(at[base]), *((layout.blocks.shape[0],) if of_tasks else ())
+            if site not in data.centred:
+                return np.ones(shape)
+            return np.broadcast_to(scales[site] ** (1 - np.asarray(share[site])), shape)
+
+        own, walk = (np.concatenate([at[base] for base in bases]) for bases in (sites, steps))
         cross = np.take(np.take(square, own, axis=1), walk, axis=2)
         inner = positive(np.take(np.take(square, own, axis=1), own, axis=2))
-        found = -np.linalg.solve(inner, cross)
-        if name == "tasks":
-            lean[name] = jnp.asarray(np.moveaxis(found, 0, 2) / factor)
-        else:
-            lean[name] = jnp.asarray(found[0] / factor)
+        found = -np.moveaxis(np.linalg.solve(inner, cross), 0, -1)
+        found = found if of_tasks else found[..., 0]
+        before, after = (
+            np.concatenate([per_base(base, share) for base in sites])
+            for share in (data.centred, centred)
+        )
+        of_steps = np.concatenate([per_base(base, data.centred) for base in steps])
+        lean[name] = found * (before / after)[:, None] / of_steps[None]
     return lean
 
 
