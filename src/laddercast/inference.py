@@ -216,7 +216,7 @@ def _sample(
     # Where data lie is part of what was compiled.
     data = jax.device_put(moved, place)
     leaves = jax.tree.leaves(data)
-    coordinates = standardised(route, mode, scale, data, layout, extra)
+    coordinates = standardised(route, mode[None], scale, data, layout, extra)
     centers = np.tile(mode, (chains, 1))
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
         found, _ = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)

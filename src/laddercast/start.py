@@ -241,34 +241,41 @@ class Gradient:
         value, gradient = self.compiled(self.zero, placed)
         return float(value), np.asarray(gradient)[self.order]
 
-    def change(self, position: np.ndarray, step: np.ndarray, data: Any) -> np.ndarray:
-        """Of the gradient by a step, by central differences extrapolated to a step of zero."""
 
-        def central(step: np.ndarray) -> np.ndarray:
-            difference: np.ndarray = self(position + step, data)[1] - self(position - step, data)[1]
-            return difference / 2
+@cache
+def _slopes(potential: Potential) -> Callable[[jax.Array, Leaves], jax.Array]:
+    """Compiled: gradients (points, dim) at points (points, dim)."""
+    gradient = jax.grad(potential)
 
-        return (8 * central(step / 2) - central(step)) / 3
+    def slopes(points: jax.Array, leaves: Leaves) -> jax.Array:
+        return jax.lax.map(lambda point: gradient(point, leaves), points)
 
-    def curvature(self, position: np.ndarray, step: np.ndarray, data: Any) -> Curvature:
-        """Second derivatives, all coordinates of one color at once; `step` is one for each."""
-        shared, blocks, alone, color = self.layout[:4]
-        changes = np.array(
-            [
-                self.change(position, np.where(color == one, step, 0.0), data)
-                for one in range(color.max() + 1)
-            ]
-        )
-        within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
-        between = changes[color[shared]] / step[shared][:, None]
-        square = between[:, shared]
-        of_tasks = np.moveaxis(within, 0, -1)
-        return Curvature(
-            (square + square.T) / 2,
-            np.moveaxis(between[:, blocks], 0, -1),
-            (of_tasks + np.swapaxes(of_tasks, 1, 2)) / 2,
-            changes[color[alone], alone] / step[alone],
-        )
+    return jax.jit(slopes, compiler_options=QUICKLY)
+
+
+def curvature(
+    potential: Potential, position: np.ndarray, step: np.ndarray, leaves: Leaves, layout: Layout
+) -> Curvature:
+    """Second derivatives, all coordinates of one color at once; `step` (dim,) is one for each.
+
+    From differences of gradients, extrapolated to a step of zero.
+    """
+    shared, blocks, alone, color = layout[:4]
+    steps = np.where(color == np.arange(color.max() + 1)[:, None], step, 0.0)
+    points = position + np.array([1.0, -1.0, 0.5, -0.5])[:, None, None] * steps
+    slopes = _slopes(potential)(points.reshape(-1, len(position)), leaves)
+    whole, whole_back, half, half_back = np.asarray(slopes).reshape(points.shape)
+    changes = (8 * (half - half_back) - (whole - whole_back)) / 6
+    within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
+    between = changes[color[shared]] / step[shared][:, None]
+    square = between[:, shared]
+    of_tasks = np.moveaxis(within, 0, -1)
+    return Curvature(
+        (square + square.T) / 2,
+        np.moveaxis(between[:, blocks], 0, -1),
+        (of_tasks + np.swapaxes(of_tasks, 1, 2)) / 2,
+        changes[color[alone], alone] / step[alone],
+    )
 
 
 def conditional_mode(
@@ -281,7 +288,7 @@ def conditional_mode(
     leaves = jax.tree.leaves(data)
     gradient = Gradient(potential, layout)
     position = np.asarray(ravel_pytree(data.like)[0])
-    curved = gradient.curvature(position, np.full_like(position, 1e-6), leaves)
+    curved = curvature(potential, position, np.full_like(position, 1e-6), leaves, layout)
     diagonal = np.empty_like(position)
     diagonal[layout.shared] = np.diag(curved.shared)
     diagonal[layout.blocks] = np.diagonal(curved.blocks, axis1=1, axis2=2)
@@ -492,36 +499,43 @@ def _lean(
     return lean
 
 
-def from_draws(
-    route: Route, draws: np.ndarray, data: Any, layout: Layout, extra: np.ndarray
-) -> Geometry:
-    """Standard coordinates around the middle of draws (chains, draws, dim)."""
-    flat = draws.reshape(-1, draws.shape[-1])
-    # Draws of chains that stood still have no scale, and differences need a step.
-    scale = np.maximum(flat.std(axis=0), 1e-9)
-    curved = standardised(route, flat.mean(axis=0), scale, data, layout, extra)
-    return refined(curved, flat)
-
-
 def standardised(
     route: Route,
-    position: np.ndarray,
+    draws: np.ndarray,
     scale: np.ndarray,
     data: Data,
     layout: Layout,
     extra: np.ndarray,
 ) -> Geometry:
-    """Standard coordinates from the curvature at rest around this position, plus `extra`."""
-    found = _curvature(route, position, scale, data, layout)
+    """Standard coordinates from the curvature at rest, in the mean over some draws (draws, dim).
+
+    `scale` (dim,) is that of each coordinate, `extra` (dim,) curvature to be added.
+    """
+    some = draws[np.linspace(0, len(draws) - 1, min(len(draws), PLACES)).astype(int)]
+    places = [_curvature(route, one, scale, data, layout) for one in some]
+    found = jax.tree.map(lambda *parts: np.mean(parts, axis=0), *places)
     size = np.arange(layout.blocks.shape[1])
     found.shared[np.diag_indices_from(found.shared)] += extra[layout.shared]
     found.blocks[:, size, size] += extra[layout.blocks]
     return jax.tree.map(jnp.asarray, geometry(found, layout))
 
 
+PLACES = 8
+"""Draws over which curvature is averaged: where it varies, one place misleads."""
+
+
+def from_draws(
+    route: Route, draws: np.ndarray, data: Data, layout: Layout, extra: np.ndarray
+) -> Geometry:
+    """Standard coordinates for draws (chains, draws, dim)."""
+    flat = draws.reshape(-1, draws.shape[-1])
+    # Draws of chains that stood still have no scale, and differences need a step.
+    scale = np.maximum(flat.std(axis=0), 1e-9)
+    return refined(standardised(route, flat, scale, data, layout, extra), flat)
+
+
 def _curvature(
     route: Route, position: np.ndarray, scale: np.ndarray, data: Data, layout: Layout
 ) -> Curvature:
     leaves, form = jax.tree.flatten(_at_rest(route)(jnp.asarray(position), data))
-    gradient = Gradient(potential_of(route, form), layout)
-    return gradient.curvature(position, 1e-3 * scale, leaves)
+    return curvature(potential_of(route, form), position, 1e-3 * scale, leaves, layout)
