@@ -1,4 +1,4 @@
-"""The density that is sampled: a route at positions where its parameters hang together little."""
+"""The density that is sampled: a route, at positions where parameters hang together little."""
 
 from collections.abc import Callable
 from functools import cache
@@ -222,6 +222,7 @@ def constrained(sites: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
 
 
 def bijection(site: dict[str, Any]) -> Any:
+    """From unconstrained values to those of a site."""
     return dist.biject_to(site["fn"].support)
 
 
@@ -284,4 +285,5 @@ def is_latent(site: dict[str, Any]) -> bool:
 
 
 def plain(fn: Any) -> Any:
+    """A distribution without its mask."""
     return fn.base_dist if isinstance(fn, dist.MaskedDistribution) else fn

@@ -21,8 +21,9 @@ DIMS: dict[str, list[str]] = {
     name: [c.TASK]
     for name in (
         "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_noise_loss",
-        "share_checkpoint_loss", "accuracy_level", "logit_gap", "log_lower", "log_slope", "log_rise",
-        "log_noise_accuracy", "share_checkpoint_accuracy", "log_walk_loss", "log_walk_accuracy",
+        "share_checkpoint_loss", "accuracy_level", "logit_gap", "log_lower", "log_slope",
+        "log_rise", "log_noise_accuracy", "share_checkpoint_accuracy", "log_walk_loss",
+        "log_walk_accuracy",
     )
 }  # fmt: skip
 """Dimensions of sites beside chain and draw; those not named have none."""

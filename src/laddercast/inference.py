@@ -48,9 +48,6 @@ MAX_TREE_DEPTH = (7, 9)
 SECOND_TARGET_ACCEPT = 0.98
 SECOND_MAX_TREE_DEPTH = (8, 10)
 
-DRAWS = {"two_stage": 1500, "by_reference": 1000, "direct": 1000}
-"""Draws per chain of each route unless told: two stages mix slowest, and alone forecast a loss."""
-
 WARMUPS = 3
 FEW_STEPS = 100
 """Warm-ups, each in the coordinates that the one before found, go on while trajectories are longer
@@ -76,7 +73,7 @@ def fit(
     seed: int = 0,
     chains: int = 4,
     warmup: int = 300,
-    draws: int | None = None,
+    draws: int = 1000,
     device: Literal["cpu", "gpu"] = "cpu",
     progress: bool = True,
     within: Ladder | None = None,
@@ -85,11 +82,11 @@ def fit(
 
     `route`: one or some of `two_stage`, `by_reference`, `direct`; by default all of these that the
     ladder has the measurements for (`loss`, `reference_loss`, neither). Per route, warm-ups of
-    `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain (1500
-    of two stages, 1000 of other routes, unless given). Where these have not converged though none
-    diverged, as many again; where that does not help, once more from where they ended, in
-    coordinates found from them, with shorter steps and twice the draws. With `within`, a larger
-    ladder of the same tasks, the fit shares what was compiled for that one's shape.
+    `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain. Where
+    these have not converged though none diverged, as many again; where that does not help, once
+    more from where they ended, in coordinates found from them, with shorter steps and twice the
+    draws. With `within`, a larger ladder of the same tasks, the fit shares what was compiled for
+    that one's shape.
 
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
@@ -103,7 +100,7 @@ def fit(
     wrong = [
         f"{name}={value}"
         for name, value in {"chains": chains, "warmup": warmup, "draws": draws}.items()
-        if value is not None and value < 1
+        if value < 1
     ]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
@@ -114,22 +111,19 @@ def fit(
     padded = pad(design, observed, room)
     place = _device(device)
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
-    samplers = {name: Sampler(seed, chains, warmup, draws or DRAWS[name]) for name in names}
-    work = sum(
-        chains * (WARMUPS * steps_taken(warmup) + steps_taken(warmup + own.draws))
-        for own in samplers.values()
-    )
+    sampler = Sampler(seed, chains, warmup, draws)
+    each = chains * (WARMUPS * steps_taken(warmup) + steps_taken(warmup + draws))
     kept = partial(
         as_tree,
         design=design, observed=observed, labels=labels, frame=frame, tasks=ladder.tasks, runs=runs,
     )  # fmt: skip
     trees, doubts = {}, []
-    with on_device(place), progress_bar(work, progress) as bar:
+    with on_device(place), progress_bar(len(names) * each, progress) as bar:
         for name in names:
             make_room()
             bar.set_description(name)
             tree, found, settings = _sample(
-                ROUTES[name], *padded, priors, samplers[name], place, bar, kept
+                ROUTES[name], *padded, priors, sampler, place, bar, kept
             )
             doubts += [f"{name}: {text}" for text in found]
             tree.attrs |= {

@@ -7,7 +7,7 @@ the ladder bends them, then with discrepancy beyond the ladder; `run_variance` a
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class Runs(dist.Distribution):  # type: ignore[misc]
     def __init__(
         self, loc: Array, run: ArrayLike, noise: ArrayLike, design: Design, seen: Seen
     ) -> None:
-        """`loc` (points, tasks), squares of scales: `run` (runs, tasks), `noise` (points, tasks)."""
+        """`loc` (points, tasks); squares of scales `run` (runs, tasks), `noise` (points, tasks)."""
         self.loc, self.at = loc, jnp.asarray(seen.at)
         self.runs = design.end.shape[0]
         self.run = None if _one_each(design) else design.run
@@ -59,7 +59,7 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         x = jnp.where(self.at, x, 0.0)
         return x if self.run is None else jax.ops.segment_sum(x, self.run, self.runs)
 
-    def _mean(self, value: ArrayLike) -> tuple[Array, Array, Array]:
+    def _mean(self, value: Any) -> tuple[Array, Array, Array]:
         """Each run's mean deviation, its variance from noise, and whether it was measured."""
         off = value - self.loc
         if self.run is None:
@@ -69,7 +69,7 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         precision = jnp.where(known, precision, 1.0)
         return self._of_runs(off / self.noise_variance) / precision, 1 / precision, known
 
-    def by_run(self, value: ArrayLike) -> Array:
+    def by_run(self, value: Any) -> Array:
         """Log density of each run's measurements (runs, tasks), zero where there are none."""
         mean, noise, known = self._mean(value)
         total = self.run_variance + noise
@@ -364,7 +364,8 @@ def _accuracy(
     own = of_run * (correlation + T_VARIANCE * (1 - correlation))
     numpyro.deterministic("run_variance", own + fall**2 * path.variance)
     numpyro.deterministic(
-        "checkpoint_variance", T_VARIANCE * of_checkpoint / _at_ends(seen.checkpoints, design)
+        "checkpoint_variance",
+        T_VARIANCE * of_checkpoint / _at_ends(jnp.asarray(seen.checkpoints), design),
     )
 
 

@@ -240,10 +240,11 @@ def simulate_from_prior(
     """One draw from a route of a ladder, its targets and its population parameters.
 
     Tasks take chance and items in turn from `PRIOR_CHANCE` and `PRIOR_ITEMS`. Each run has 10
-    checkpoints, white noise about what the route makes of its end. Targets (`model, params, tokens`,
-    maybe `checkpoints`) come back as one row per model x task with the `loss` and `accuracy` that
-    would be measured, from the same laws, noise scales and walks. A route that draws no loss leaves
-    a `reference_loss` of 1, as a ladder must have one. The dict has every scalar site.
+    checkpoints, white noise about what the route makes of its end. Targets (`model, params,
+    tokens`, maybe `checkpoints`) come back as one row per model x task with the `loss` and
+    `accuracy` that would be measured, from the same laws, noise scales and walks. A route that
+    draws no loss leaves a `reference_loss` of 1, as a ladder must have one. The dict has every
+    scalar site.
     """
     priors = Priors() if priors is None else priors
     targets = PRIOR_TARGETS if targets is None else targets
@@ -302,8 +303,9 @@ def simulate_from_prior(
 def _draw(
     route: Route, key: jax.Array, design: Design, ahead: Design, priors: Priors
 ) -> tuple[dict, dict, dict]:
-    """Sites common to the ladder and its targets; per quantity, the ends of runs as measured (losses
-    in logs) and the SD of a checkpoint; what would be measured of the targets.
+    """Sites common to the ladder and its targets; ends of runs as measured; targets as measured.
+
+    Ends are per quantity (losses in logs), beside the SD of a checkpoint.
     """
     first, second = jax.random.split(key)
     drawn = handlers.trace(handlers.seed(route, first)).get_trace(design, priors)

@@ -91,7 +91,8 @@ def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
 def _layout(like: dict[str, Any], plates: dict[str, set[str]], tasks: int) -> Layout:
     """The layout of a position, from the sites that lie in the plate of tasks."""
     every_task = np.zeros(tasks, int)
-    shared, blocks, alone, color = [], [np.zeros((tasks, 0), int)], [], []
+    nothing = np.zeros(0, int)
+    shared, blocks, alone, color = [nothing], [np.zeros((tasks, 0), int)], [nothing], [nothing]
     at_tasks, at_shared = {}, {}
     first = colors = 0
     for name in sorted(like):  # as ravel_pytree has them
@@ -112,10 +113,11 @@ def _layout(like: dict[str, Any], plates: dict[str, set[str]], tasks: int) -> La
             own = np.arange(len(index))
         color.append(colors + own)
         first, colors = first + len(index), colors + own.max(initial=-1) + 1
-    joined = [np.concatenate([np.zeros(0, int), *parts]) for parts in (shared, alone, color)]
+    of_tasks = np.concatenate(blocks, axis=1)
     return Layout(
-        joined[0], np.concatenate(blocks, axis=1), joined[1], joined[2], at_tasks, at_shared
-    )
+        np.concatenate(shared), of_tasks, np.concatenate(alone), np.concatenate(color),
+        at_tasks, at_shared,
+    )  # fmt: skip
 
 
 @cache
