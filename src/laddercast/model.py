@@ -37,9 +37,9 @@ type Route = Callable[..., None]
 class Runs(dist.Distribution):  # type: ignore[misc]
     """Measurements (points, tasks) of runs: each run off as a whole, its checkpoints about that.
 
-    Normal given a factor of the variance that all measurements of one run and task share, so that
-    the mean of a run's deviations is Student-t with `RUN_DOF` degrees of freedom. The run's own
-    effect is integrated out; `effect` says what the measurements tell of it.
+    The mean of a run's deviations, each weighted by its precision, is Student-t with `RUN_DOF`
+    degrees of freedom; about that, checkpoints are normal. The run's own effect is integrated out;
+    `effect` says what the measurements tell of it.
     """
 
     support = dist.constraints.real_matrix
@@ -96,16 +96,19 @@ class Runs(dist.Distribution):  # type: ignore[misc]
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """As measured, also where `at` says that nothing was."""
+        if sample_shape:
+            keys = jax.random.split(key, int(np.prod(sample_shape)))
+            return jax.vmap(self.sample)(keys).reshape(sample_shape + self.event_shape)
         of_run, of_points = jax.random.split(key)
-        shape = sample_shape + self.event_shape
+        shape = self.event_shape
         if self.run is None:
             draws = _student_t(of_run, shape)
             return self.loc + jnp.sqrt(self.run_variance + self.noise_variance) * draws
         noise = jnp.sqrt(self.noise_variance) * jax.random.normal(of_points, shape)
         mean, own, known = self._mean(self.loc + noise)
         total = self.run_variance + jnp.where(known, own, 0.0)
-        run = jnp.sqrt(total) * _student_t(of_run, (*sample_shape, *total.shape))
-        return self.loc + noise + (run - mean)[..., self.run, :]
+        run = jnp.sqrt(total) * _student_t(of_run, total.shape)
+        return self.loc + noise + (run - mean)[self.run]
 
 
 LOG_T = float(np.log(3 / 8))
@@ -138,12 +141,12 @@ class Path(NamedTuple):
 
 
 def two_stage(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
-    """Task loss from params and tokens, accuracy from the run's latent task loss."""
+    """Task loss from params and tokens, accuracy from what is known of the run's task loss."""
     _accuracy(design, priors, observed, _task_loss(design, priors, observed), "slope")
 
 
 def by_reference(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
-    """Reference loss from params and tokens, accuracy from the run's latent reference loss."""
+    """Reference loss from params and tokens, accuracy from what is known of the run's."""
     _accuracy(design, priors, observed, _reference_loss(design, priors, observed), "slope")
 
 

@@ -28,9 +28,10 @@ class Priors:
     """Priors of all routes; sites carry the names of the fields, and a route reads those it needs.
 
     `*_center` and `*_scale` are the mean and SD between tasks of what they are named after, on
-    the scale given in README's notation table; of `checkpoint_loss` and `checkpoint_accuracy`
-    relative to what lies between runs. Loss is in the ladder's unit, noise of loss in logs.
-    Scales have densities that vanish at 0, so that pooling makes no funnel.
+    the scale given in README's notation table. `noise_*` is the scale of all noise, between runs
+    and between checkpoints, `share_checkpoint_*` the logit of the latter's share of its square.
+    Loss is in the ladder's unit, noise of loss in logs. Scales have densities that vanish at 0, so
+    that pooling makes no funnel.
     """
 
     # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.
