@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 from numpyro import handlers
-from numpyro.infer import Predictive
+from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
+from numpyro.infer.reparam import LocScaleReparam
 from scipy import stats
 
 from laddercast.convergence import complaints
+from laddercast.density import CENTRED
 from laddercast.design import MEASURED, Design, Seen, ladder_design
 from laddercast.fitted import DIMS, frame_of, routes_of
 from laddercast.forecast import forecast, forecast_table
@@ -420,6 +422,50 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
         off = np.abs(means[0][name] - means[1][name])
         error = np.hypot(errors[0][name], errors[1][name])
         assert (off < 5 * error).all(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROUTES)
+def test_the_posterior_is_that_of_long_plain_nuts(small_table, name):
+    ladder, route = read_ladder(small_table), ROUTES[name]
+    with warnings.catch_warnings():
+        # Rare divergences of a ladder with few rungs; what they would bias shows below.
+        warnings.filterwarnings("ignore", DOUBTS)
+        found = fit(ladder, route=route, draws=3000, seed=1, progress=False)["posterior"]
+    own = found.to_dataset()
+    with on_device(jax.devices("cpu")[0]):
+        design, observed, *_ = ladder_design(ladder)
+        data = jax.tree.map(jnp.asarray, (design, Priors(), observed))
+        # The model's own sites, as standard deviates; nothing else of this package's sampler.
+        model = handlers.reparam(
+            route, config={site: LocScaleReparam(0) for site in CENTRED if site in own}
+        )
+        kernel = NUTS(model, target_accept_prob=0.95, init_strategy=init_to_median)
+        chains = MCMC(
+            kernel, num_warmup=1000, num_samples=5000, num_chains=2, chain_method="sequential",
+            progress_bar=False,
+        )  # fmt: skip
+        chains.run(jax.random.key(0), *data)
+        samples = chains.get_samples(group_by_chain=True)
+    off, ratio = [], []
+    for site in set(samples) & set(own):
+        one, other = np.asarray(samples[site]), own[site].to_numpy()
+        draws = [
+            az.convert_to_dataset({"x": value.reshape(*value.shape[:2], -1)})
+            for value in (one, other)
+        ]
+        errors = [az.mcse(x)["x"].to_numpy() for x in draws]
+        means, sds = (
+            [getattr(x["x"], moment)(("chain", "draw")).to_numpy() for x in draws]
+            for moment in ("mean", "std")
+        )
+        off.append(np.abs(means[0] - means[1]) / np.hypot(*errors))
+        ratio.append(sds[1] / sds[0])
+    off, ratio = np.concatenate(off), np.concatenate(ratio)
+    # Of some hundred means, one or two lie further off by chance.
+    assert np.mean(off < 3) > 0.98
+    assert off.max() < 5
+    assert np.mean(np.abs(ratio - 1) < 0.05) > 0.95
 
 
 @pytest.mark.slow
