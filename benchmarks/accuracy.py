@@ -2,7 +2,7 @@
 
 `python benchmarks/accuracy.py --out DIR`: every fit with the package's defaults, seed 0. Scores
 of every cell go to DIR/cells.csv as they are found (a set that is there is not fitted again), then
-the tables to docs/accuracy_tables.md. `--only SET ...` fits some.
+the tables to docs/accuracy_tables.md and a figure to docs/accuracy.png. `--only SET ...` fits some.
 """
 
 import argparse
@@ -173,6 +173,16 @@ def tables(cells: pd.DataFrame) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def draw(cells: pd.DataFrame, path: Path) -> None:
+    """Coverage and PIT of the default forecast, near (the set `pooled`) and far."""
+    distance = dict.fromkeys(POOLED["pooled"], "near") | dict.fromkeys(POOLED["far"], "far")
+    own = cells[(cells["method"] == "laddercast") & cells["set"].isin(set(distance))]
+    if own.empty:
+        return
+    axes = lc.plot_calibration(own.assign(quantity="accuracy", distance=own["set"].map(distance)))
+    axes[0].figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     """Fit what is missing, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -180,6 +190,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of sets to fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tables", type=Path, default=ROOT / "docs" / "accuracy_tables.md")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "accuracy.png")
     given = parser.parse_args()
     data = Path(os.environ.get("LADDERCAST_DATA", ROOT.parent / "shared" / "data"))
     given.out.mkdir(parents=True, exist_ok=True)
@@ -209,6 +220,7 @@ def main() -> None:
     passing = given.tables.with_suffix(".partial")
     passing.write_text(text)
     passing.replace(given.tables)
+    draw(done, given.figure)
     print(text)
 
 

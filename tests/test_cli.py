@@ -152,7 +152,7 @@ def test_all_public_names_load_whatever_came_first():
         "except AttributeError as error: assert 'nothing' in str(error)\n"
         "else: raise SystemExit(1)\n"
         "import numpyro\n"
-        "drawn = numpyro.handlers.seed(lambda: numpyro.sample('gap', lc.Priors().gap), 0)()\n"
+        "drawn = numpyro.handlers.seed(lambda: numpyro.sample('q', lc.Priors().q), 0)()\n"
         "assert 0 < float(drawn) < 1\n"
     )
 

@@ -97,7 +97,7 @@ LOWERED = """
 import hashlib, sys, jax
 from laddercast.priors import Priors
 def total(priors, draw):
-    return sum(getattr(priors, name).log_prob(draw) for name in ("alpha_scale", "gap", "q"))
+    return sum(getattr(priors, name).log_prob(draw) for name in ("alpha_scale", "logit_gap", "q"))
 print(hashlib.sha256(jax.jit(total).lower(Priors(), 0.01).as_text().encode()).hexdigest())
 """
 

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from laddercast.density import Data, position_of, potential_of
 from laddercast.design import (
     DEFAULT_ITEMS,
     KNOT_DECADES,
+    MEASURED,
     QUANTITIES,
     Design,
     Observed,
@@ -19,11 +21,11 @@ from laddercast.design import (
     target_design,
 )
 from laddercast.ladder import checkpoint_spread, read_ladder, read_targets, run_ends
-from laddercast.model import LATENT, ROUTES, Route
+from laddercast.model import ROUTES, Route
 from laddercast.priors import Priors
 from laddercast.replay import replay
 from laddercast.sampler import on_device
-from laddercast.start import Data, information, pin, potential_of, start
+from laddercast.start import information, start
 
 TARGETS = pd.DataFrame(
     {"model": ["big", "bigger"], "params": [3_000_000_000, 7_000_000_000], "tokens": 2 * [10**11]}
@@ -49,12 +51,13 @@ def test_every_measurement_lands_at_its_place_and_nothing_else_does(
     tokens = np.exp(design.log_tokens) * frame.tokens
     params = np.exp(design.log_params) * frame.params
     for quantity in ("loss", "accuracy"):
-        seen, value = getattr(design, quantity), getattr(observed, quantity)
+        seen, value = getattr(design, quantity), getattr(observed, MEASURED[quantity])
+        value = np.exp(value) if quantity == "loss" else value
         assert seen.at.shape == value.shape == (len(ladder.models), 2)
         assert seen.at.sum() == ends[quantity].notna().sum()
         for point, task in np.argwhere(seen.at):
             row = ends.loc[(labels.model[design.run[point]], labels.task[task])]
-            assert value[point, task] == row[quantity]
+            assert value[point, task] == pytest.approx(row[quantity], rel=1e-12)
             assert seen.checkpoints[point, task] == row["checkpoints"]
             assert tokens[point] == pytest.approx(row["tokens"])
             assert params[point] == pytest.approx(row["params"])
@@ -69,9 +72,9 @@ def test_the_reference_loss_is_one_column_for_all_tasks(small_table: pd.DataFram
     ends = run_ends(ladder.table).groupby("model")["reference_loss"].first()
     assert design.reference_loss.at.shape == (len(ladder.models), 1)
     assert design.reference_loss.at.all()
-    assert observed.reference_loss is not None
+    assert observed.log_reference_loss is not None
     expected = ends[[labels.model[run] for run in design.run]]
-    np.testing.assert_allclose(observed.reference_loss[:, 0], expected)
+    np.testing.assert_allclose(np.exp(observed.log_reference_loss[:, 0]), expected)
 
 
 def test_spreads_between_checkpoints_land_at_their_runs(small_table: pd.DataFrame) -> None:
@@ -96,10 +99,10 @@ def test_every_checkpoint_is_a_point_of_its_run_and_leaves_no_spread(
     assert len(design.log_params) > len(last.log_params) == len(design.end)
     table = small_table.set_index(["model", "tokens", "task"])
     tokens = np.round(np.exp(design.log_tokens) * frame.tokens).astype(int)
-    assert observed.loss is not None
+    assert observed.log_loss is not None
     for point, task in np.argwhere(design.loss.at):
         where = labels.model[design.run[point]], tokens[point], labels.task[task]
-        assert observed.loss[point, task] == table.loc[where, "loss"]
+        assert observed.log_loss[point, task] == np.log(table.loc[where, "loss"])
     for quantity in QUANTITIES:
         assert (getattr(design, quantity).spread_dof == 0).all()
     of_run = pd.Series(design.log_tokens).groupby(design.run).max()
@@ -187,11 +190,13 @@ def test_padding_adds_rows_of_which_nothing_was_measured(ragged_table: pd.DataFr
         np.testing.assert_array_equal(known, before.at)
         assert not added.any()
         assert not after.spread_dof[own.runs :].any()
-        for name, rows in ((quantity, to.points), (f"{quantity}_spread", to.runs)):
+        for name, rows in ((MEASURED[quantity], to.points), (f"{quantity}_spread", to.runs)):
             value, given = getattr(filled, name), getattr(observed, name)
             assert len(value) == rows
             np.testing.assert_array_equal(value[: len(given)], given)
-            assert (value > 0).all()  # so that its log is finite
+            assert np.isfinite(value).all()
+            # A spread has a log to be taken.
+            assert (value > 0).all() or name in MEASURED.values()
     assert set(wide.run) <= set(range(to.runs))
     assert set(wide.end) <= set(range(to.points))
     same, _ = pad(design, observed, own)
@@ -208,29 +213,30 @@ def test_a_design_does_not_shrink(small_table: pd.DataFrame, field: str) -> None
 
 
 def data_of(route: Route, design: Design, observed: Observed) -> Data:
-    pins = pin(design, observed)
-    like, layout = start(route, design, Priors(), observed, pins)
-    pins = {site: own for site, own in pins.items() if f"{site}_base" in like}
-    assert len(information(like, design)) == len(layout.color) == len(ravel_pytree(like)[0])
-    return jax.tree.map(jnp.asarray, (design, Priors(), observed, pins, like))
+    data, layout = start(route, design, Priors(), observed)
+    assert len(information(data)) == len(layout.color) == len(ravel_pytree(data.like)[0])
+    # As standard deviates, added steps have densities that depend on nothing else.
+    steps = ("walk_loss", "walk_reference", "walk_accuracy")
+    shares = {site: 0 * x if site in steps else x for site, x in data.centred.items()}
+    return jax.tree.map(jnp.asarray, data._replace(centred=shares))
 
 
 def of_own(name: str, value: np.ndarray, own: Size) -> np.ndarray:
     """The part of a padded site's value that the site has without padding."""
-    site = name.removesuffix("_base")
-    if site in LATENT or site.endswith("_shared"):
+    if name.endswith("_shared"):
         return value[: own.runs]
-    if site.startswith("walk_") and not site.endswith("_scale"):
+    if name.startswith("walk_") and name.endswith("_decentered"):
         return value[: own.intervals]
     return value
 
 
 def evaluated(route: Route, data: Data, sites: dict) -> tuple[dict, dict]:
     """Gradient of the potential per site, and log likelihood per quantity and run x task."""
-    position, unravel = ravel_pytree({name: jnp.asarray(sites[name]) for name in data[-1]})
+    sites = {name: jnp.asarray(sites[name]) for name in data.like}
     leaves, form = jax.tree.flatten(data)
-    gradient = unravel(jax.grad(potential_of(route, form))(position, leaves))
-    likelihood = replay(route)(position[None, None], data)[1]
+    potential = potential_of(route, form)
+    gradient = jax.grad(lambda sites: potential(position_of(sites, data), leaves))(sites)
+    likelihood = replay(route)(position_of(sites, data)[None, None], data)[1]
     return gradient, {name: np.asarray(value)[0, 0] for name, value in likelihood.items()}
 
 
@@ -246,18 +252,12 @@ def test_padding_changes_neither_likelihood_nor_gradient(
     with on_device(jax.devices("cpu")[0]):
         narrow = data_of(route, design, observed)
         wide = data_of(route, *pad(design, observed, larger(own)))
-        sites = {site: 0.3 * rng.normal(size=np.shape(x)) for site, x in wide[-1].items()}
+        sites = {site: 0.3 * rng.normal(size=np.shape(x)) for site, x in wide.like.items()}
         own_sites = {site: of_own(site, x, own) for site, x in sites.items()}
         expected, likelihood = evaluated(route, narrow, own_sites)
         gradient, padded = evaluated(route, wide, sites)
     for site, value in expected.items():
         found = of_own(site, np.asarray(gradient[site]), own)
-        steps = f"{site.removesuffix('_scale')}_decentered"
-        if steps in sites and site.endswith("_scale"):
-            # The added steps, partly centred, are N(0, scale^part): this integrates to 1.
-            added, part = np.asarray(sites[steps])[own.intervals :], 0.25
-            square = added**2 / np.exp(2 * part * sites[site])
-            value = np.asarray(value) + part * np.sum(1 - square)
         np.testing.assert_allclose(found, value, rtol=1e-7, atol=1e-7, err_msg=site)
     for quantity, value in likelihood.items():
         known = cells(design, quantity)

@@ -37,18 +37,18 @@ def test_every_prior_has_a_meaning(prior_table: ModuleType):
 
 
 def test_priors_without_a_meaning_and_meanings_without_a_prior_are_faults(prior_table: ModuleType):
-    kept = [prior.name for prior in fields(lc.Priors) if prior.name != "gap"]
+    kept = [prior.name for prior in fields(lc.Priors) if prior.name != "q"]
     other = make_dataclass("Other", [*kept, "brand_new"])
     told = prior_table.faults(other(*[None] * (len(kept) + 1)))
     assert len(told) == 2
     assert told[0].startswith("Priors.brand_new has no meaning; add it")
-    assert told[1].startswith("gap is no field of Priors; delete it")
+    assert told[1].startswith("q is no field of Priors; delete it")
 
 
 @pytest.mark.parametrize(
     ("prior", "scale", "said", "shown"),
     [
-        (lc.Priors(gap=dist.Uniform(0.0, 0.5)).gap, "", "Uniform(0, 0.5)", "0.25 (0.025 to 0.47)"),
+        (dist.Uniform(0.0, 0.5), "", "Uniform(0, 0.5)", "0.25 (0.025 to 0.47)"),
         (dist.LogNormal(-0.9162907, 0.3), "", "LogNormal(log 0.4, 0.3)", "0.4 (0.24 to 0.65)"),
         (dist.Normal(-0.9162907, 0.3), "log", "Normal(log 0.4, 0.3)", "0.4 (0.24 to 0.65)"),
         (dist.Normal(0.0, 1e-9), "logit", "Normal(0, 1e-09)", "0.5 (0.5 to 0.5)"),

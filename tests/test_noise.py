@@ -129,15 +129,19 @@ def posterior_of(**sites: np.ndarray) -> xr.DataTree:
 def test_noise_of_a_loss_is_that_of_the_route_s_own(small_table: pd.DataFrame, route: str) -> None:
     ladder = read_ladder(small_table.drop(columns="loss"))
     sites = {
-        "log_checkpoint_accuracy": np.full((2, 50, 2), np.log(0.5)),
-        "log_run_accuracy": np.full((2, 50, 2), np.log(2.0)),
-        "walk_accuracy_scale": np.full((2, 50), 0.1),
+        "log_noise_accuracy": np.full((2, 50, 2), np.log(2.0)),
+        # The variance of a checkpoint is a quarter of the run's, so a fifth of the sum.
+        "share_checkpoint_accuracy": np.full((2, 50, 2), np.log(0.25)),
+        "log_walk_accuracy": np.full((2, 50, 2), np.log(0.1)),
     }
     if route == "by_reference":
-        names = ("checkpoint_reference", "run_reference", "walk_reference_scale")
-        sites |= {n: np.full((2, 50), x) for n, x in zip(names, (0.001, 0.002, 0.003), strict=True)}
+        sites |= {
+            "noise_reference": np.full((2, 50), np.sqrt(0.001**2 + 0.002**2)),
+            "share_checkpoint_reference": np.full((2, 50), np.log(0.25)),
+            "walk_reference_scale": np.full((2, 50), 0.003),
+        }
     noise = noise_by_task(ladder, posterior_of(**sites)).set_index(["noise", "task", "unit"])["q50"]
-    assert (noise["accuracy_run"] / noise["accuracy_checkpoint"]).to_numpy() == pytest.approx(4)
+    assert (noise["accuracy_run"] / noise["accuracy_checkpoint"]).to_numpy() == pytest.approx(2)
     assert noise["accuracy_discrepancy"].to_numpy() == pytest.approx(0.1)
     of_loss = noise[noise.index.get_level_values("noise").str.startswith("loss_")]
     if route == "direct":

@@ -52,7 +52,7 @@ def forecast_of(converged: int = 1, measured: bool = True) -> xr.DataTree:
         "complaints": "" if converged else "7 divergences",
         "seed": np.int64(3),
         "settings": '{"chains": 4, "draws": 500}',
-        "priors": '{"gap": "Uniform(0, 0.03)"}',
+        "priors": '{"logit_gap": "Normal(-4.3, 0.4)"}',
         "versions": '{"laddercast": "9.9"}',
         "fingerprint": "abc",
     }

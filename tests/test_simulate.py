@@ -235,13 +235,19 @@ def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: s
             assert (seen.spread_dof == 8).all()
     if name == "two_stage":
         log_sd = np.log(observed.loss_spread.mean(axis=0)) / 2
-        center = population["run_loss_center"] + population["checkpoint_loss_center"]
-        # Draws of tasks about their centers, and 96 degrees of freedom each.
-        scale = np.hypot(population["run_loss_scale"], population["checkpoint_loss_scale"])
+        share = 1 / (1 + np.exp(-population["share_checkpoint_loss_center"]))
+        center = population["noise_loss_center"] + np.log(share) / 2
+        # Draws of tasks about their centers, and 96 degrees of freedom each; of the logit of a
+        # share, half its log has at most half the scale.
+        scale = np.hypot(
+            population["noise_loss_scale"], population["share_checkpoint_loss_scale"] / 2
+        )
         assert (np.abs(log_sd - center) < 4 * scale + 0.3).all()
     if name == "by_reference":
         log_sd = np.log(observed.reference_loss_spread.mean()) / 2
-        assert log_sd == pytest.approx(np.log(population["checkpoint_reference"]), abs=0.3)
+        share = 1 / (1 + np.exp(-population["share_checkpoint_reference"]))
+        expected = np.log(population["noise_reference"]) + np.log(share) / 2
+        assert log_sd == pytest.approx(expected, abs=0.3)
 
 
 def test_a_route_through_no_loss_leaves_a_reference_loss_of_1() -> None:

@@ -48,40 +48,52 @@ GROUPS: dict[str, dict[str, Meaning]] = {
             "", "rise of the logit as the direct law falls from 1 to 0", "logit", "log"
         ),
         "log_lower": Meaning("a + b", "lower end of the curve over chance", "ratio", "log"),
-        "gap": Meaning("1 - b", "upper end of the curve below 1", "fraction"),
+        "logit_gap": Meaning(
+            "1 - b", "gap between 1 and the upper end of the curve", "fraction", "logit"
+        ),
     },
     "Noise": {
-        "run_loss": Meaning("", "scale of log loss between runs", "log loss", "log"),
-        "run_loss_correlation": Meaning("", "its share common to all tasks", "fraction"),
-        "run_reference": Meaning("", "scale of log reference loss between runs", "log loss"),
-        "run_accuracy": Meaning(
-            "", "scale of accuracy between runs, over sqrt(p (1 - p) / items)", "ratio", "log"
+        "noise_loss": Meaning(
+            "", "scale of log loss, run and one checkpoint together", "log loss", "log"
         ),
-        "run_accuracy_correlation": Meaning("", "its share common to all tasks", "fraction"),
-        "checkpoint_loss": Meaning(
-            "", "SD of log loss between checkpoints, over the scale between runs", "ratio", "log"
+        "share_checkpoint_loss": Meaning(
+            "", "checkpoint's share in the square of that scale", "fraction", "logit"
         ),
-        "checkpoint_reference": Meaning(
-            "", "SD of log reference loss between checkpoints", "log loss"
+        "run_loss_correlation": Meaning(
+            "", "part of the run's share that all tasks have in common", "fraction"
         ),
-        "checkpoint_accuracy": Meaning(
-            "", "SD of accuracy between checkpoints, over the scale between runs", "ratio", "log"
+        "noise_reference": Meaning("", "scale of log reference loss, likewise", "log loss"),
+        "share_checkpoint_reference": Meaning(
+            "", "checkpoint's share in its square", "fraction", "logit"
+        ),
+        "noise_accuracy": Meaning(
+            "", "scale of accuracy, likewise, over sqrt(p (1 - p) / items)", "ratio", "log"
+        ),
+        "share_checkpoint_accuracy": Meaning(
+            "", "checkpoint's share in its square", "fraction", "logit"
+        ),
+        "run_accuracy_correlation": Meaning(
+            "", "part of the run's share that all tasks have in common", "fraction"
         ),
     },
     "Discrepancy": {
-        "walk_loss_scale": Meaning(
-            "", "SD of log task loss, a random walk in log10 compute", "log loss per root decade"
+        "walk_loss": Meaning(
+            "",
+            "SD of log task loss, a random walk in log10 compute",
+            "log loss per root decade",
+            "log",
         ),
         "walk_reference_scale": Meaning(
             "", "SD of log reference loss, likewise", "log loss per root decade"
         ),
-        "walk_accuracy_scale": Meaning("", "SD of the logit, likewise", "logit per root decade"),
+        "walk_accuracy": Meaning("", "SD of the logit, likewise", "logit per root decade", "log"),
     },
 }
 """Groups in the page's order, each with its quantities in the order shown.
 
 A quantity is a field of `Priors`, or what `*_center` and `*_scale` fields are the mean and the SD
-between tasks of. A field without an entry fails the build, as does an entry without a field.
+between tasks of; `*_scale` without a center is a quantity itself. A field without an entry fails
+the build, as does an entry without a field.
 """
 
 CENTER, SCALE = "_center", "_scale"

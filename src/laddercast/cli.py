@@ -99,12 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--route", choices=ROUTES, nargs="+", help="routes from params and tokens "
                        "to accuracy (default: those that the ladder has the measurements for, "
                        "pooled)")  # fmt: skip
-    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300)):
+    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 1000)):
         whole = _natural if name == "seed" else _positive
         group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
                            help="default: %(default)s")  # fmt: skip
-    group.add_argument("--draws", type=_positive, metavar="N", help="per chain, after warm-up "
-                       "(default: 1500 of two_stage, 1000 of other routes)")  # fmt: skip
 
     def command(name: str, run: Any, text: str, *parents: argparse.ArgumentParser) -> Any:
         added = commands.add_parser(name, help=text, description=f"{text}.", parents=parents)

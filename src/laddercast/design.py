@@ -14,7 +14,14 @@ KNOT_DECADES = 0.5
 DEFAULT_ITEMS = 1000.0
 """Questions assumed where `items` is not given: noise factors are relative to it."""
 
-QUANTITIES = (c.REFERENCE_LOSS, c.LOSS, c.ACCURACY)
+MEASURED = {
+    c.REFERENCE_LOSS: "log_reference_loss",
+    c.LOSS: "log_loss",
+    c.ACCURACY: "accuracy",
+}
+"""The site that has each quantity as it was measured: losses in logs."""
+
+QUANTITIES = tuple(MEASURED)
 
 
 class Frame(NamedTuple):
@@ -61,8 +68,8 @@ class Design(NamedTuple):
 class Observed(NamedTuple):
     """Measurements as `Seen` has them, any number where nothing was; None is to be forecast."""
 
-    reference_loss: np.ndarray | None = None  # (points, 1)
-    loss: np.ndarray | None = None  # (points, tasks)
+    log_reference_loss: np.ndarray | None = None  # (points, 1)
+    log_loss: np.ndarray | None = None  # (points, tasks)
     accuracy: np.ndarray | None = None
     reference_loss_spread: np.ndarray | None = None  # (runs, 1) variance of its log ...
     loss_spread: np.ndarray | None = None  # (runs, tasks) ... between last checkpoints
@@ -123,17 +130,18 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     for quantity in QUANTITIES:
         seen: Seen = getattr(design, quantity)
         columns = seen.at.shape[1]
-        value, dof = np.ones(seen.at.shape), np.zeros(seen.spread_dof.shape)
+        value, dof = np.zeros(seen.at.shape), np.zeros(seen.spread_dof.shape)
         known, checkpoints = np.zeros(seen.at.shape, bool), np.ones(seen.at.shape)
         variance = np.ones(dof.shape)
         if quantity in quantities:
             here = rows[quantity].notna().to_numpy()
             index = point[here], _columns(rows[c.TASK][here], labels, columns)
-            value[index] = rows[quantity].to_numpy(float)[here]
+            given = rows[quantity].to_numpy(float)[here]
+            value[index] = np.log(given) if MEASURED[quantity] != quantity else given
             checkpoints[index] = rows[c.CHECKPOINTS].to_numpy(float)[here]
             known[index] = True
             dof, variance = _spread(spreads[quantity], labels, columns)
-        values |= {quantity: value, f"{quantity}_spread": variance}
+        values |= {MEASURED[quantity]: value, f"{quantity}_spread": variance}
         where[quantity] = Seen(known, checkpoints, dof)
     return design._replace(**where), Observed(**values), labels, frame
 

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from laddercast import columns as c
-from laddercast.design import QUANTITIES, Design, Frame, Labels, Observed, cells
+from laddercast.design import MEASURED, QUANTITIES, Design, Frame, Labels, Observed, cells
 
 DIMS: dict[str, list[str]] = {
     "walk_loss": ["interval", c.TASK],
@@ -17,15 +17,13 @@ DIMS: dict[str, list[str]] = {
     "walk_accuracy": ["interval", c.TASK],
     "run_loss_shared": [c.MODEL],
     "run_accuracy_shared": [c.MODEL],
-    "log_latent_reference_loss": [c.MODEL],
-    "log_latent_loss": [c.MODEL, c.TASK],
-    "run_mean_accuracy": [c.MODEL, c.TASK],
 } | {
     name: [c.TASK]
     for name in (
-        "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_run_loss",
-        "log_checkpoint_loss", "accuracy_level", "gap", "log_lower", "log_slope", "log_rise",
-        "log_run_accuracy", "log_checkpoint_accuracy",
+        "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_noise_loss",
+        "share_checkpoint_loss", "accuracy_level", "logit_gap", "log_lower", "log_slope",
+        "log_rise", "log_noise_accuracy", "share_checkpoint_accuracy", "log_walk_loss",
+        "log_walk_accuracy",
     )
 }  # fmt: skip
 """Dimensions of sites beside chain and draw; those not named have none."""
@@ -57,7 +55,7 @@ def as_tree(
     posterior = {
         name: value[own_part(name)]
         for name, value in sites.items()
-        if not name.endswith(("_base", "_decentered"))
+        if not name.endswith("_decentered")
     }
     posterior |= letters(posterior, frame, tasks[c.CHANCE].to_numpy(float))
     points = {
@@ -71,7 +69,9 @@ def as_tree(
         if quantity not in log_likelihood:
             continue
         last = [] if quantity == c.REFERENCE_LOSS else [c.TASK]
-        value = np.where(seen[quantity].at, getattr(observed, quantity), np.nan)
+        value = getattr(observed, MEASURED[quantity])
+        value = np.exp(value) if MEASURED[quantity] != quantity else value
+        value = np.where(seen[quantity].at, value, np.nan)
         spread = np.where(
             seen[quantity].spread_dof > 0, getattr(observed, f"{quantity}_spread"), np.nan
         )
@@ -143,7 +143,7 @@ def letters(
 ) -> dict[str, np.ndarray]:
     """The paper's letters, in natural units (N in parameters, D in tokens)."""
     p = posterior
-    b = 1 - p["gap"]
+    b = 1 / (1 + np.exp(p["logit_gap"]))
     found = {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
     if "log_rise" in p:
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])

@@ -15,10 +15,10 @@ from numpyro import handlers
 from laddercast import columns as c
 from laddercast.compiled import QUICKLY
 from laddercast.convergence import mark
-from laddercast.design import target_design
+from laddercast.design import MEASURED, target_design
 from laddercast.fitted import frame_of, routes_of, rungs_of, tasks_of
 from laddercast.ladder import read_targets
-from laddercast.model import LATENT, ROUTES
+from laddercast.model import ROUTES
 from laddercast.pool import pool
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
@@ -28,10 +28,12 @@ FAR_DECADES = 3.0
 FAR_TOKENS_PER_PARAM = 10.0
 """So is one with tokens per parameter beyond this many times the ladder's range."""
 
-LEVELS = ("law", "discrepancy", "run", c.ACCURACY)
-"""Sites of one forecast, each with one more source of variance than the one before."""
+LEVELS = ("law", "discrepancy", c.ACCURACY)
+"""Sites of one forecast of accuracy, each with more sources of variance than the one before."""
 
-PER_FIT = (*LATENT, "run_loss_shared", "run_accuracy_shared")
+NOISE = ("run", "checkpoint")
+
+PER_FIT = ("run_loss_shared", "run_accuracy_shared")
 
 
 def forecast(
@@ -86,20 +88,22 @@ def _forecast(
         return value.reshape(chains, length, -1)
 
     levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
+    noise = {source: of_rows(f"{source}_variance") for source in NOISE}
     coords = {
         word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)
     }
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
     dims = ("chain", "draw", "row")
     variables = {c.ACCURACY: (dims, levels[c.ACCURACY])}
-    loss = next((quantity for quantity in (c.LOSS, c.REFERENCE_LOSS) if quantity in sites), "")
+    losses = c.LOSS, c.REFERENCE_LOSS
+    loss = next((quantity for quantity in losses if MEASURED[quantity] in sites), "")
     if loss:
-        variables[c.LOSS] = (dims, of_rows(loss))
+        variables[c.LOSS] = (dims, np.exp(of_rows(MEASURED[loss])))
     predictions = xr.Dataset(
         variables,
         coords=coords | {"chain": np.arange(chains), "draw": np.arange(length)},
     ).assign_coords(route=("draw", np.repeat(name, length)))
-    groups = {"predictions": predictions, "variance": _variance(levels, coords)}
+    groups = {"predictions": predictions, "variance": _variance(levels, noise, coords)}
     measured = _measured(table, rows, loss or c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
@@ -114,7 +118,7 @@ def _predict(route: str, keys: jax.Array, draws: dict, design: object, priors: P
         key, draw = pair
         model = handlers.substitute(handlers.seed(ROUTES[route], key), data=draw)
         trace = handlers.trace(model).get_trace(design, priors)
-        wanted = (c.LOSS, c.REFERENCE_LOSS, *LEVELS)
+        wanted = (*MEASURED.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: trace[name]["value"] for name in wanted if name in trace}
 
     # Draw by draw: a batch takes far longer to compile than it saves.
@@ -131,18 +135,14 @@ def _models(table: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def _variance(levels: dict[str, np.ndarray], coords: dict) -> xr.Dataset:
+def _variance(
+    levels: dict[str, np.ndarray], noise: dict[str, np.ndarray], coords: dict
+) -> xr.Dataset:
     """Variance of the accuracy forecast in points squared, by source."""
     points = {name: 100 * value.reshape(-1, value.shape[-1]) for name, value in levels.items()}
-    law = points["law"].var(axis=0)
-    parts = {"law": law}
-    for source, before, after in (
-        ("discrepancy", "law", "discrepancy"),
-        ("run", "discrepancy", "run"),
-        ("checkpoint", "run", c.ACCURACY),
-    ):
-        step = points[after] - points[before]
-        parts[source] = (step**2).mean(axis=0)
+    parts = {"law": points["law"].var(axis=0)}
+    parts["discrepancy"] = ((points["discrepancy"] - points["law"]) ** 2).mean(axis=0)
+    parts |= {name: 100**2 * value.mean(axis=(0, 1)) for name, value in noise.items()}
     parts["total"] = points[c.ACCURACY].var(axis=0)
     return xr.Dataset({name: ("row", value) for name, value in parts.items()}, coords=coords)
 

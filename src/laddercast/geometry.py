@@ -15,6 +15,8 @@ class Layout(NamedTuple):
     blocks: np.ndarray  # (tasks, size) those of each task
     alone: np.ndarray  # those that are independent as they are
     color: np.ndarray  # (dim,) equal for coordinates of which none bears on another
+    at_tasks: dict[str, np.ndarray]  # columns of `blocks` by site
+    at_shared: dict[str, np.ndarray]  # places in `shared` by site
 
 
 class Curvature(NamedTuple):
@@ -80,12 +82,12 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
     block_factor, coupling = np.empty((blocks, size, size)), np.empty((blocks, size, shared))
     remaining = curvature.shared.copy()
     for number, (block, cross) in enumerate(zip(curvature.blocks, curvature.cross, strict=True)):
-        lower = cholesky(_positive(block), lower=True)
+        lower = cholesky(positive(block), lower=True)
         solved = solve_triangular(lower, cross, lower=True)
         remaining -= solved.T @ solved
         block_factor[number] = solve_triangular(lower, np.eye(size), lower=True).T
         coupling[number] = -block_factor[number] @ solved
-    lower = cholesky(_positive(remaining), lower=True)
+    lower = cholesky(positive(remaining), lower=True)
     global_factor = solve_triangular(lower, np.eye(shared), lower=True).T
     scale = np.maximum(curvature.alone, FLATTEST) ** -0.5
     inverse = np.concatenate([layout.shared, layout.blocks.ravel(), layout.alone])
@@ -96,10 +98,15 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
     )
 
 
-def _positive(matrix: np.ndarray) -> np.ndarray:
-    """The nearest matrix with no direction flatter than `FLATTEST`."""
+def positive(matrix: np.ndarray) -> np.ndarray:
+    """The nearest matrix (..., n, n) with no direction flatter than `FLATTEST`."""
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.maximum(values, FLATTEST)) @ vectors.T
+    raised = vectors * np.maximum(values, FLATTEST)[..., None, :]
+    return np.asarray(raised @ np.swapaxes(vectors, -1, -2))
+
+
+PER_DRAW = 4
+"""Draws of a chain that count for one: they hang together."""
 
 
 def refined(found: Geometry, draws: np.ndarray) -> Geometry:
@@ -117,20 +124,30 @@ def refined(found: Geometry, draws: np.ndarray) -> Geometry:
     u_global = np.linalg.solve(g.global_factor, z_global.T).T
     off = z_blocks.reshape(-1, blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_global)
     own = _shrunk(u_global)
-    of_blocks = np.array(
-        [_shrunk(np.linalg.solve(g.block_factor[b], off[:, b].T).T) for b in range(blocks)]
-    )
+    u_global = np.linalg.solve(own, u_global.T).T
+    coupling, block_factor = g.coupling @ own, np.empty_like(g.block_factor)
+    for b in range(blocks):
+        u = np.linalg.solve(g.block_factor[b], off[:, b].T).T
+        follows = _plain_slopes(u_global, u)
+        coupling[b] += g.block_factor[b] @ follows
+        block_factor[b] = g.block_factor[b] @ _shrunk(u - u_global @ follows.T)
     return found._replace(
         global_factor=jnp.asarray(g.global_factor @ own),
-        block_factor=jnp.asarray(g.block_factor @ of_blocks),
-        coupling=jnp.asarray(g.coupling @ own),
+        block_factor=jnp.asarray(block_factor),
+        coupling=jnp.asarray(coupling),
         scale=jnp.asarray(g.scale * np.clip((z_alone / g.scale).std(axis=0), 0.5, 2.0)),
     )
 
 
+def _plain_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Slopes (y's dim, x's dim) of y (draws, dim) on standardised x, those near zero made zero."""
+    slopes = (y.T @ x) / len(x)
+    least = 2 * y.std(axis=0)[:, None] / np.sqrt(len(x) / PER_DRAW)
+    return np.asarray(slopes * np.maximum(1 - (least / np.maximum(np.abs(slopes), 1e-300)) ** 2, 0))
+
+
 def _shrunk(u: np.ndarray) -> np.ndarray:
     """Cholesky factor of the covariance of u (draws, dim), shrunk."""
-    # Draws of chains hang together: a fourth of them counts.
-    count, dim = len(u) / 4, u.shape[1]
+    count, dim = len(u) / PER_DRAW, u.shape[1]
     covariance = (count * np.cov(u.T) + dim * np.eye(dim)) / (count + dim)
     return np.asarray(cholesky(covariance, lower=True))

@@ -16,6 +16,7 @@ import xarray as xr
 from laddercast import columns as c
 from laddercast.compiled import make_room
 from laddercast.convergence import ESS_PARAMETERS, complaints, mark
+from laddercast.density import Data, potential_of
 from laddercast.design import (
     Design,
     Observed,
@@ -35,8 +36,7 @@ from laddercast.start import (
     conditional_mode,
     from_draws,
     information,
-    pin,
-    potential_of,
+    repositioned,
     standardised,
     start,
 )
@@ -47,9 +47,6 @@ MAX_TREE_DEPTH = (7, 9)
 # Where that has not converged: shorter steps, as divergences ask for, and longer trajectories.
 SECOND_TARGET_ACCEPT = 0.98
 SECOND_MAX_TREE_DEPTH = (8, 10)
-
-DRAWS = {"two_stage": 1500, "by_reference": 1000, "direct": 1000}
-"""Draws per chain of each route unless told: two stages mix slowest, and alone forecast a loss."""
 
 WARMUPS = 3
 FEW_STEPS = 100
@@ -76,7 +73,7 @@ def fit(
     seed: int = 0,
     chains: int = 4,
     warmup: int = 300,
-    draws: int | None = None,
+    draws: int = 1000,
     device: Literal["cpu", "gpu"] = "cpu",
     progress: bool = True,
     within: Ladder | None = None,
@@ -85,11 +82,11 @@ def fit(
 
     `route`: one or some of `two_stage`, `by_reference`, `direct`; by default all of these that the
     ladder has the measurements for (`loss`, `reference_loss`, neither). Per route, warm-ups of
-    `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain (1500
-    of two stages, 1000 of other routes, unless given). Where these have not converged though none
-    diverged, as many again; where that does not help, once more from where they ended, in
-    coordinates found from them, with shorter steps and twice the draws. With `within`, a larger
-    ladder of the same tasks, the fit shares what was compiled for that one's shape.
+    `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain. Where
+    these have not converged though none diverged, as many again; where that does not help, once
+    more from where they ended, in coordinates found from them, with shorter steps and twice the
+    draws. With `within`, a larger ladder of the same tasks, the fit shares what was compiled for
+    that one's shape.
 
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
@@ -103,7 +100,7 @@ def fit(
     wrong = [
         f"{name}={value}"
         for name, value in {"chains": chains, "warmup": warmup, "draws": draws}.items()
-        if value is not None and value < 1
+        if value < 1
     ]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
@@ -114,22 +111,19 @@ def fit(
     padded = pad(design, observed, room)
     place = _device(device)
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
-    samplers = {name: Sampler(seed, chains, warmup, draws or DRAWS[name]) for name in names}
-    work = sum(
-        chains * (WARMUPS * steps_taken(warmup) + steps_taken(warmup + own.draws))
-        for own in samplers.values()
-    )
+    sampler = Sampler(seed, chains, warmup, draws)
+    each = chains * (WARMUPS * steps_taken(warmup) + steps_taken(warmup + draws))
     kept = partial(
         as_tree,
         design=design, observed=observed, labels=labels, frame=frame, tasks=ladder.tasks, runs=runs,
     )  # fmt: skip
     trees, doubts = {}, []
-    with on_device(place), progress_bar(work, progress) as bar:
+    with on_device(place), progress_bar(len(names) * each, progress) as bar:
         for name in names:
             make_room()
             bar.set_description(name)
             tree, found, settings = _sample(
-                ROUTES[name], *padded, priors, samplers[name], place, bar, kept
+                ROUTES[name], *padded, priors, sampler, place, bar, kept
             )
             doubts += [f"{name}: {text}" for text in found]
             tree.attrs |= {
@@ -192,11 +186,9 @@ def _sample(
     # Settings of one warm-up length share one compiled kernel.
     settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
     careful = Settings(warmup, SECOND_TARGET_ACCEPT, SECOND_MAX_TREE_DEPTH)
-    pins = pin(design, observed)
-    like, layout = start(route, design, priors, observed, pins)
-    pins = {site: pin for site, pin in pins.items() if f"{site}_base" in like}
-    data = jax.device_put(jax.tree.map(jnp.asarray, (design, priors, observed, pins, like)), place)
-    extra = information(like, design)
+    begun, layout = start(route, design, priors, observed)
+    extra = information(begun)
+    data: Data = jax.device_put(jax.tree.map(jnp.asarray, begun), place)
     leaves, form = jax.tree.flatten(data)
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
@@ -213,8 +205,12 @@ def _sample(
         tree = as_kept(*replayed, stats)
         return tree, complaints(tree)
 
-    mode, scale = conditional_mode(potential, like, leaves, layout)
-    coordinates = standardised(route, mode, scale, data, layout, extra)
+    mode, scale = conditional_mode(potential, data, layout)
+    ((mode,),), moved = repositioned(route, mode[None, None], data, layout)
+    # Where data lie is part of what was compiled.
+    data = jax.device_put(moved, place)
+    leaves = jax.tree.leaves(data)
+    coordinates = standardised(route, mode[None], scale, data, layout, extra)
     centers = np.tile(mode, (chains, 1))
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
         found, _ = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)
@@ -223,10 +219,16 @@ def _sample(
         if not left or steps.mean() < FEW_STEPS:
             lengthen(bar, -left * one_warmup)
             break
+        early, moved = repositioned(route, early, data, layout)
+        data = jax.device_put(moved, place)
+        leaves, centers = jax.tree.leaves(data), early[:, -1]
         coordinates = from_draws(route, early, data, layout, extra)
     for key, length, chosen in zip(
         keys[WARMUPS:], (draws, 2 * draws), (settings, careful), strict=True
     ):
+        early, moved = repositioned(route, early, data, layout)
+        data = jax.device_put(moved, place)
+        leaves = jax.tree.leaves(data)
         coordinates = from_draws(route, early, data, layout, extra)
         given_chains = potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place
         found, going = run_chains(*given_chains)

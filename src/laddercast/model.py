@@ -1,13 +1,13 @@
 """The routes from params and tokens to accuracy: each one NumPyro function, to fit and forecast.
 
 A route conditions on what was observed and forecasts what was not, in the order of the design's
-points. Sites `law`, `discrepancy`, `run` and `accuracy` are the successive levels of one forecast:
-the laws as the ladder bends them, then with discrepancy beyond the ladder, with the run's effect,
-and as measured.
+points. Sites `law` and `discrepancy` are successive levels of the forecast of accuracy: the laws as
+the ladder bends them, then with discrepancy beyond the ladder; `run_variance` and
+`checkpoint_variance` are what the run's effect and its checkpoints' noise add to the latter.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,58 +26,127 @@ from laddercast.priors import Priors
 RUN_DOF = 4.0
 """Degrees of freedom of run effects: heavy tails, so that an outlying rung does not bend a law."""
 
-LATENT = ("log_latent_reference_loss", "log_latent_loss", "run_mean_accuracy")
-"""Sites of what each run's checkpoints scatter about."""
+T_VARIANCE = RUN_DOF / (RUN_DOF - 2)
+"""Variance of a Student-t over its scale squared."""
 
 NOTHING = Observed()
 
 type Route = Callable[..., None]
 
 
-class RunEffect(dist.StudentT):  # type: ignore[misc]
-    """Student-t with `RUN_DOF` = 4 degrees of freedom: heavy tails, and quick draws.
+class Runs(dist.Distribution):  # type: ignore[misc]
+    """Measurements (points, tasks) of runs: each run off as a whole, its checkpoints about that.
 
-    `noise` is the SD of one checkpoint about the effect: no part of its density, but of how well
-    measurements pin it down.
+    The mean of a run's deviations, each weighted by its precision, is Student-t with `RUN_DOF`
+    degrees of freedom; about that, checkpoints are normal. The run's own effect is integrated out;
+    `effect` says what the measurements tell of it.
     """
 
-    def __init__(self, loc: ArrayLike, scale: ArrayLike, noise: ArrayLike) -> None:
-        self.noise = noise
-        super().__init__(RUN_DOF, loc, scale)
+    support = dist.constraints.real_matrix
 
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """By the inverse of the distribution function, which for 4 degrees has a closed form."""
-        dtype = jnp.result_type(float)
-        tiny = float(np.finfo(dtype).tiny)
-        u = jax.random.uniform(key, sample_shape + self.batch_shape, dtype, tiny)
-        root = jnp.sqrt(4 * u * (1 - u))
-        size = 2 * jnp.sqrt(jnp.maximum(jnp.cos(jnp.arccos(root) / 3) / root - 1, 0))
-        return self.loc + self.scale * jnp.sign(u - 0.5) * size
+    def __init__(
+        self, loc: Array, run: ArrayLike, noise: ArrayLike, design: Design, seen: Seen
+    ) -> None:
+        """`loc` (points, tasks); squares of scales `run` (runs, tasks), `noise` (points, tasks)."""
+        self.loc, self.at = loc, jnp.asarray(seen.at)
+        self.runs = design.end.shape[0]
+        self.run = None if _one_each(design) else design.run
+        self.run_variance, self.noise_variance = jnp.asarray(run), jnp.asarray(noise)
+        super().__init__((), jnp.shape(loc))
+
+    def _of_runs(self, x: Array) -> Array:
+        """Sums (runs, tasks) of what was measured (points, tasks)."""
+        x = jnp.where(self.at, x, 0.0)
+        return x if self.run is None else jax.ops.segment_sum(x, self.run, self.runs)
+
+    def _mean(self, value: Any) -> tuple[Array, Array, Array]:
+        """Each run's mean deviation, its variance from noise, and whether it was measured."""
+        off = value - self.loc
+        if self.run is None:
+            return off, self.noise_variance, self.at
+        precision = self._of_runs(1 / self.noise_variance)
+        known = precision > 0
+        precision = jnp.where(known, precision, 1.0)
+        return self._of_runs(off / self.noise_variance) / precision, 1 / precision, known
+
+    def by_run(self, value: Any) -> Array:
+        """Log density of each run's measurements (runs, tasks), zero where there are none."""
+        mean, noise, known = self._mean(value)
+        total = self.run_variance + noise
+        density = -(RUN_DOF + 1) / 2 * jnp.log1p(mean**2 / (RUN_DOF * total)) - jnp.log(total) / 2
+        if self.run is not None:
+            rest = (value - self.loc - mean[self.run]) ** 2 / self.noise_variance
+            density += (jnp.log(noise) - self._of_runs(rest + jnp.log(self.noise_variance))) / 2
+            # What a normal density has for each measurement beyond the first.
+            density -= LOG_ROOT_2PI * (self._of_runs(jnp.ones_like(rest)) - 1)
+        return jnp.where(known, density + LOG_T, 0.0)
 
     def log_prob(self, value: ArrayLike) -> Array:
-        """Closed as well: the general form would compile gamma functions of known numbers."""
-        z = (jnp.asarray(value) - self.loc) / self.scale
-        return float(np.log(3 / 8)) - jnp.log(self.scale) - 2.5 * jnp.log1p(z**2 / RUN_DOF)
+        """Log density of all measurements together."""
+        return jnp.sum(self.by_run(value))
+
+    def effect(self, value: ArrayLike) -> tuple[Array, Array]:
+        """Mean of each run's effect given its measurements, and the variance that is left of it.
+
+        Both (runs, tasks); the latter in squares of a scale, as that of a Student-t.
+        """
+        mean, noise, known = self._mean(value)
+        share = jnp.where(known, self.run_variance / (self.run_variance + noise), 0.0)
+        return share * mean, self.run_variance * (1 - share)
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """As measured, also where `at` says that nothing was."""
+        if sample_shape:
+            keys = jax.random.split(key, int(np.prod(sample_shape)))
+            return jax.vmap(self.sample)(keys).reshape(sample_shape + self.event_shape)
+        of_run, of_points = jax.random.split(key)
+        shape = self.event_shape
+        if self.run is None:
+            draws = _student_t(of_run, shape)
+            return self.loc + jnp.sqrt(self.run_variance + self.noise_variance) * draws
+        noise = jnp.sqrt(self.noise_variance) * jax.random.normal(of_points, shape)
+        mean, own, known = self._mean(self.loc + noise)
+        total = self.run_variance + jnp.where(known, own, 0.0)
+        run = jnp.sqrt(total) * _student_t(of_run, total.shape)
+        return self.loc + noise + (run - mean)[self.run]
+
+
+LOG_T = float(np.log(3 / 8))
+LOG_ROOT_2PI = float(np.log(2 * np.pi) / 2)
+"""Constants of the density of a Student-t with 4 degrees of freedom, and of a normal one."""
+
+
+def _student_t(key: jax.Array, shape: tuple[int, ...]) -> Array:
+    """Student-t with 4 degrees, by the inverse of its distribution function, which is closed."""
+    dtype = jnp.result_type(float)
+    u = jax.random.uniform(key, shape, dtype, float(np.finfo(dtype).tiny))
+    root = jnp.sqrt(4 * u * (1 - u))
+    size = 2 * jnp.sqrt(jnp.maximum(jnp.cos(jnp.arccos(root) / 3) / root - 1, 0))
+    return jnp.sign(u - 0.5) * size
 
 
 class Path(NamedTuple):
-    """Log of what stage 2 reads, relative to its value at the reference sizes: (points, tasks).
+    """What stage 2 reads: logs (points, tasks) relative to the value at the reference sizes.
 
-    As the law has it within the ladder, with discrepancy beyond, and with the run's effect.
+    As the law has it within the ladder, with discrepancy beyond, and with what is known of the
+    run's effect; then the variance (runs, tasks) that is left of that effect, in squares of a
+    scale, and all of its variance.
     """
 
     law: Array
     discrepancy: Array
     run: Array
+    left: ArrayLike = 0.0
+    variance: ArrayLike = 0.0
 
 
 def two_stage(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
-    """Task loss from params and tokens, accuracy from the run's latent task loss."""
+    """Task loss from params and tokens, accuracy from what is known of the run's task loss."""
     _accuracy(design, priors, observed, _task_loss(design, priors, observed), "slope")
 
 
 def by_reference(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
-    """Reference loss from params and tokens, accuracy from the run's latent reference loss."""
+    """Reference loss from params and tokens, accuracy from what is known of the run's."""
     _accuracy(design, priors, observed, _reference_loss(design, priors, observed), "slope")
 
 
@@ -115,16 +184,26 @@ def _scalar(priors: Priors, name: str) -> Array:
     return numpyro.sample(name, getattr(priors, name))
 
 
-def _pooled(
-    plate: numpyro.plate,
-    priors: Priors,
-    name: str,
-    site: str | None = None,
-    about: ArrayLike = 0.0,
-) -> Array:
+def _pooled(plate: numpyro.plate, priors: Priors, name: str, site: str | None = None) -> Array:
     center, scale = _scalar(priors, f"{name}_center"), _scalar(priors, f"{name}_scale")
     with plate:
-        return numpyro.sample(site or f"log_{name}", dist.Normal(about + center, scale))
+        return numpyro.sample(site or f"log_{name}", dist.Normal(center, scale))
+
+
+def _noise(plate: numpyro.plate, priors: Priors, quantity: str) -> tuple[Array, Array]:
+    """Squared scales (tasks,) of a run's effect, and of one checkpoint about that.
+
+    Sampled are their sum, and how much of it is a checkpoint's: where each run was measured once,
+    only the sum shows.
+    """
+    log_noise = _pooled(plate, priors, f"noise_{quantity}")
+    name = f"share_checkpoint_{quantity}"
+    return _split(2 * log_noise, _pooled(plate, priors, name, name))
+
+
+def _split(log_variance: Array, share: Array) -> tuple[Array, Array]:
+    variance, of_checkpoint = jnp.exp(log_variance), nn.sigmoid(share)
+    return variance * (1 - of_checkpoint), variance * of_checkpoint
 
 
 def _terms(plate: numpyro.plate, priors: Priors) -> tuple[Array, Array, Array, Array]:
@@ -135,8 +214,12 @@ def _terms(plate: numpyro.plate, priors: Priors) -> tuple[Array, Array, Array, A
     return alpha, beta, nn.log_sigmoid(share_a), nn.log_sigmoid(-share_a)
 
 
-def _walk(design: Design, name: str, scale: Array, *, common: bool) -> tuple[Array, Array]:
-    """A random walk (points, tasks), or (points, 1) if `common`: in the ladder's reach, in full."""
+def _walk(design: Design, name: str, scale: Array) -> tuple[Array, Array]:
+    """A random walk of this scale, (tasks,) or () if common to all: in the ladder's reach, in full.
+
+    Both are (points, tasks), or (points, 1) if common.
+    """
+    common = not jnp.ndim(scale)
 
     def part(site: str, weights: ArrayLike) -> Array:
         steps = jnp.shape(weights)[1]
@@ -181,38 +264,34 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         level = numpyro.sample("loss_level", priors.loss_level)
     alpha, beta, log_a, log_b = _terms(plate, priors)
     share_e = _pooled(plate, priors, "share_e", "share_e")
-    log_run = _pooled(plate, priors, "run_loss")
-    # About the noise between runs: where each run was measured once, only their sum shows.
-    log_checkpoint = _pooled(plate, priors, "checkpoint_loss", about=log_run)
+    of_run, of_checkpoint = _noise(plate, priors, "loss")
     q = _scalar(priors, "q")
     log_law = level + laws.log_loss(
         design.log_params[:, None], design.log_tokens[:, None],
         log_a / q + nn.log_sigmoid(-share_e), log_b / q + nn.log_sigmoid(-share_e),
         nn.log_sigmoid(share_e), alpha, beta, q,
     )  # fmt: skip
-    scale = _scalar(priors, "walk_loss_scale")
-    near, walk = _walk(design, "walk_loss", scale, common=False)
+    near, walk = _walk(design, "walk_loss", jnp.exp(_pooled(plate, priors, "walk_loss")))
     log_mean = log_law + walk
 
     correlation = _scalar(priors, "run_loss_correlation")
     with numpyro.plate("model", design.end.shape[0]):
         shared = numpyro.sample("run_loss_shared", dist.Normal())[:, None]
-    scale, checkpoint = jnp.exp(log_run), jnp.exp(log_checkpoint)
-    at_end = _at_ends(log_mean, design)
-    with numpyro.plate("model_of_task", design.end.shape[0], dim=-2), plate:
-        latent = numpyro.sample(
-            "log_latent_loss",
-            RunEffect(
-                at_end + scale * jnp.sqrt(correlation) * shared,
-                scale * jnp.sqrt(1 - correlation),
-                checkpoint,
-            ),
-        )
-    # A run's deviation from the law is the same at all its points.
-    log_latent = log_mean + _at_points(latent - at_end, design)
-    _measure("loss", dist.LogNormal, log_latent, checkpoint, design.loss, observed.loss)
-    _spread("loss", checkpoint**2, design.loss, observed.loss_spread)
-    return Path(log_law + near - level, log_mean - level, log_latent - level)
+    common = _at_points(jnp.sqrt(correlation * of_run) * shared, design)
+    seen = design.loss
+    runs = Runs(
+        log_mean + common,
+        (1 - correlation) * of_run,
+        of_checkpoint / seen.checkpoints,
+        design,
+        seen,
+    )
+    value = numpyro.sample("log_loss", runs, obs=observed.log_loss)
+    _spread("loss", of_checkpoint, seen, observed.loss_spread)
+    effect, left = runs.effect(value)
+    log_latent = log_mean + common + _at_points(effect, design)
+    variance = of_run * (correlation + T_VARIANCE * (1 - correlation))
+    return Path(log_law + near - level, log_mean - level, log_latent - level, left, variance)
 
 
 def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
@@ -226,19 +305,20 @@ def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         nn.log_sigmoid(share_e),
         _scalar(priors, "reference_alpha"), _scalar(priors, "reference_beta"), q,
     )[:, None]  # fmt: skip
-    scale = _scalar(priors, "walk_reference_scale")
-    near, walk = _walk(design, "walk_reference", scale, common=True)
+    near, walk = _walk(design, "walk_reference", _scalar(priors, "walk_reference_scale"))
     log_mean = log_law + walk
-    at_end = _at_ends(log_mean, design)[:, 0]
-    run, checkpoint = _scalar(priors, "run_reference"), _scalar(priors, "checkpoint_reference")
-    with numpyro.plate("model", design.end.shape[0]):
-        latent = numpyro.sample("log_latent_reference_loss", RunEffect(at_end, run, checkpoint))
-    log_latent = log_mean + _at_points(latent - at_end, design)[:, None]
+    of_run, of_checkpoint = _split(
+        2 * jnp.log(_scalar(priors, "noise_reference")),
+        _scalar(priors, "share_checkpoint_reference"),
+    )
     seen = design.reference_loss
-    _measure("reference_loss", dist.LogNormal, log_latent, checkpoint, seen,
-             observed.reference_loss)  # fmt: skip
-    _spread("reference_loss", checkpoint**2, seen, observed.reference_loss_spread)
-    return Path(log_law + near - level, log_mean - level, log_latent - level)
+    runs = Runs(log_mean, of_run, of_checkpoint / seen.checkpoints, design, seen)
+    value = numpyro.sample("log_reference_loss", runs, obs=observed.log_reference_loss)
+    _spread("reference_loss", of_checkpoint, seen, observed.reference_loss_spread)
+    effect, left = runs.effect(value)
+    log_latent = log_mean + _at_points(effect, design)
+    variance = T_VARIANCE * of_run
+    return Path(log_law + near - level, log_mean - level, log_latent - level, left, variance)
 
 
 def _accuracy(
@@ -248,59 +328,48 @@ def _accuracy(
     plate = _tasks(design)
     with plate:
         level = numpyro.sample("accuracy_level", priors.accuracy_level)
-        gap = numpyro.sample("gap", priors.gap)
+        logit_gap = numpyro.sample("logit_gap", priors.logit_gap)
         log_lower = numpyro.sample("log_lower", priors.log_lower)
     steep = jnp.exp(_pooled(plate, priors, steepness))
-    log_run = _pooled(plate, priors, "run_accuracy")
-    log_checkpoint = _pooled(plate, priors, "checkpoint_accuracy", about=log_run)
-    upper = 1 - gap
+    of_run, of_checkpoint = _noise(plate, priors, "accuracy")
+    upper = nn.sigmoid(-logit_gap)
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
-    scale = _scalar(priors, "walk_accuracy_scale")
-    near, walk = _walk(design, "walk_accuracy", scale, common=False)
+    scale = jnp.exp(_pooled(plate, priors, "walk_accuracy"))
+    near, walk = _walk(design, "walk_accuracy", scale)
 
-    def curve(log_x: Array, shift: Array) -> Array:
-        return laws.between(level - steep * jnp.expm1(log_x) + shift, lower, upper)
+    def share(log_x: Array, shift: Array) -> Array:
+        return nn.sigmoid(level - steep * jnp.expm1(log_x) + shift)
 
-    def binomial_sd(p: Array) -> Array:
-        # One pseudo-count keeps the noise above zero where a curve ends at 0 or 1.
-        return jnp.sqrt((p * (1 - p) + 1 / design.items) / design.items)
+    def curve(share: Array) -> Array:
+        return lower + (upper - lower) * share
 
-    p = curve(path.run, walk)
-    p_end = _at_ends(p, design)
-    unit = binomial_sd(p_end)
+    of_upper = share(path.run, walk)
+    p = curve(of_upper)
+    p_end, of_upper, x_end = (_at_ends(x, design) for x in (p, of_upper, path.run))
+    # One pseudo-count keeps the noise above zero where a curve ends at 0 or 1.
+    unit = (p_end * (1 - p_end) + 1 / design.items) / design.items
+    # The fall of accuracy with the log of what stage 2 reads.
+    fall = steep * jnp.exp(x_end) * (upper - lower) * of_upper * (1 - of_upper)
     correlation = _scalar(priors, "run_accuracy_correlation")
     with numpyro.plate("model", design.end.shape[0]):
         shared = numpyro.sample("run_accuracy_shared", dist.Normal())[:, None]
-    scale, checkpoint = jnp.exp(log_run) * unit, jnp.exp(log_checkpoint)
-    with numpyro.plate("model_of_task", design.end.shape[0], dim=-2), plate:
-        run_mean = numpyro.sample(
-            "run_mean_accuracy",
-            RunEffect(
-                p_end + scale * jnp.sqrt(correlation) * shared,
-                scale * jnp.sqrt(1 - correlation),
-                checkpoint * unit,
-            ),
-        )
-    mean = p + _at_points(run_mean - p_end, design)
-    numpyro.deterministic("law", curve(path.law, near))
-    numpyro.deterministic("discrepancy", curve(path.discrepancy, walk))
-    numpyro.deterministic("run", mean)
+    of_run, of_checkpoint = of_run * unit, of_checkpoint * unit
     seen = design.accuracy
-    _measure("accuracy", dist.Normal, mean, checkpoint * binomial_sd(p), seen, observed.accuracy)
-    _spread("accuracy", (checkpoint * unit) ** 2, seen, observed.accuracy_spread)
-
-
-def _measure(
-    quantity: str,
-    kind: type[dist.Distribution],
-    loc: Array,
-    sd: Array,
-    seen: Seen,
-    value: ArrayLike | None,
-) -> None:
-    """A mean of checkpoints with this SD each, at the points where it was measured."""
-    with handlers.mask(mask=seen.at):
-        numpyro.sample(quantity, kind(loc, sd / jnp.sqrt(seen.checkpoints)), obs=value)
+    runs = Runs(
+        p + _at_points(jnp.sqrt(correlation * of_run) * shared, design),
+        (1 - correlation) * of_run + fall**2 * path.left,
+        _at_points(of_checkpoint, design) / seen.checkpoints, design, seen,
+    )  # fmt: skip
+    numpyro.sample("accuracy", runs, obs=observed.accuracy)
+    _spread("accuracy", of_checkpoint, seen, observed.accuracy_spread)
+    numpyro.deterministic("law", curve(share(path.law, near)))
+    numpyro.deterministic("discrepancy", curve(share(path.discrepancy, walk)))
+    own = of_run * (correlation + T_VARIANCE * (1 - correlation))
+    numpyro.deterministic("run_variance", own + fall**2 * path.variance)
+    numpyro.deterministic(
+        "checkpoint_variance",
+        T_VARIANCE * of_checkpoint / _at_ends(jnp.asarray(seen.checkpoints), design),
+    )
 
 
 def _spread(quantity: str, variance: Array, seen: Seen, value: ArrayLike | None) -> None:

@@ -177,17 +177,21 @@ def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str,
         items = tasks.loc[task, c.ITEMS]
         binomial = 100 * np.sqrt((accuracy * (1 - accuracy) + 1 / items) / items)
         of_task = p.sel(task=task)
+        run, checkpoint = _parts(
+            np.exp(of_task["log_noise_accuracy"]), of_task["share_checkpoint_accuracy"]
+        )
         found: dict[str, Any] = {
-            "accuracy_checkpoint": binomial * np.exp(of_task["log_checkpoint_accuracy"]),
-            "accuracy_run": binomial * np.exp(of_task["log_run_accuracy"]),
-            "accuracy_discrepancy": p["walk_accuracy_scale"],
+            "accuracy_checkpoint": binomial * checkpoint,
+            "accuracy_run": binomial * run,
+            "accuracy_discrepancy": np.exp(of_task["log_walk_accuracy"]),
         }
-        if "log_run_loss" in p:
-            checkpoint: Any = np.exp(of_task["log_checkpoint_loss"])
-            run: Any = np.exp(of_task["log_run_loss"])
-            found["loss_discrepancy"] = 100 * p["walk_loss_scale"]
-        elif "run_reference" in p:
-            checkpoint, run = p["checkpoint_reference"], p["run_reference"]
+        if "log_noise_loss" in p:
+            run, checkpoint = _parts(
+                np.exp(of_task["log_noise_loss"]), of_task["share_checkpoint_loss"]
+            )
+            found["loss_discrepancy"] = 100 * np.exp(of_task["log_walk_loss"])
+        elif "noise_reference" in p:
+            run, checkpoint = _parts(p["noise_reference"], p["share_checkpoint_reference"])
             found["loss_discrepancy"] = 100 * p["walk_reference_scale"]
         if "loss_discrepancy" in found:
             found |= {
@@ -198,3 +202,9 @@ def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str,
         for noise, value in found.items():
             draws.setdefault(noise, {})[task] = value.to_numpy()
     return draws
+
+
+def _parts(noise: Any, share: Any) -> tuple[Any, Any]:
+    """Scales of a run's effect and of one checkpoint: of all noise, a checkpoint has this share."""
+    of_checkpoint = 1 / (1 + np.exp(-share))
+    return noise * np.sqrt(1 - of_checkpoint), noise * np.sqrt(of_checkpoint)

@@ -19,10 +19,6 @@ def _log_normal(median: float, scale: float) -> Distribution:
     return field(default_factory=lambda: dist.LogNormal(log(median), scale))
 
 
-def _uniform(low: float, high: float) -> Distribution:
-    return field(default_factory=lambda: dist.Uniform(low, high))
-
-
 def _beta(a: float, b: float) -> Distribution:
     return field(default_factory=lambda: dist.Beta(a, b))
 
@@ -32,21 +28,22 @@ class Priors:
     """Priors of all routes; sites carry the names of the fields, and a route reads those it needs.
 
     `*_center` and `*_scale` are the mean and SD between tasks of what they are named after, on
-    the scale given in README's notation table; of `checkpoint_loss` and `checkpoint_accuracy`
-    relative to what lies between runs. Loss is in the ladder's unit, noise of loss in logs.
-    Scales have densities that vanish at 0, so that pooling makes no funnel.
+    the scale given in README's notation table. `noise_*` is the scale of all noise, between runs
+    and between checkpoints, `share_checkpoint_*` the logit of the latter's share of its square.
+    Loss is in the ladder's unit, noise of loss in logs. Scales have densities that vanish at 0, so
+    that pooling makes no funnel.
     """
 
     # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.
     loss_level: Distribution = _normal(0.0, 1.0)
     alpha_center: Distribution = _normal(log(0.27), 0.15)
-    alpha_scale: Distribution = _log_normal(0.2, 0.5)
+    alpha_scale: Distribution = _log_normal(0.2, 0.3)
     beta_center: Distribution = _normal(log(0.27), 0.15)
-    beta_scale: Distribution = _log_normal(0.2, 0.5)
+    beta_scale: Distribution = _log_normal(0.2, 0.3)
     share_e_center: Distribution = _normal(-0.5, 0.5)
     share_e_scale: Distribution = _log_normal(0.4, 0.3)
     share_a_center: Distribution = _normal(0.0, 0.5)
-    share_a_scale: Distribution = _log_normal(0.4, 0.5)
+    share_a_scale: Distribution = _log_normal(0.4, 0.3)
     q: Distribution = _log_normal(1.5, 0.4)
     # The same of the reference loss, which is one for all tasks.
     reference_level: Distribution = _normal(0.7, 1.0)
@@ -58,27 +55,29 @@ class Priors:
     # direct law (rise), ends of the curve.
     accuracy_level: Distribution = _normal(-1.0, 1.5)
     slope_center: Distribution = _normal(log(7.0), 0.5)
-    slope_scale: Distribution = _log_normal(0.4, 0.5)
+    slope_scale: Distribution = _log_normal(0.4, 0.3)
     log_lower: Distribution = _normal(0.0, 0.06)
-    gap: Distribution = _uniform(0.0, 0.03)
+    logit_gap: Distribution = _normal(-4.3, 0.4)
     rise_center: Distribution = _normal(log(4.5), 0.5)
-    rise_scale: Distribution = _log_normal(0.4, 0.5)
+    rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
-    run_loss_center: Distribution = _normal(log(0.006), 0.7)
-    run_loss_scale: Distribution = _log_normal(0.5, 0.4)
+    noise_loss_center: Distribution = _normal(log(0.0067), 0.7)
+    noise_loss_scale: Distribution = _log_normal(0.5, 0.3)
+    share_checkpoint_loss_center: Distribution = _normal(-1.4, 1.0)
+    share_checkpoint_loss_scale: Distribution = _log_normal(0.8, 0.3)
     run_loss_correlation: Distribution = _beta(2.0, 3.0)
-    run_reference: Distribution = _log_normal(0.002, 0.7)
-    run_accuracy_center: Distribution = _normal(log(0.5), 0.5)
-    run_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
+    noise_reference: Distribution = _log_normal(0.0022, 0.7)
+    share_checkpoint_reference: Distribution = _normal(-1.4, 1.5)
+    noise_accuracy_center: Distribution = _normal(log(0.61), 0.5)
+    noise_accuracy_scale: Distribution = _log_normal(0.3, 0.3)
+    share_checkpoint_accuracy_center: Distribution = _normal(-0.7, 0.8)
+    share_checkpoint_accuracy_scale: Distribution = _log_normal(0.6, 0.3)
     run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
-    checkpoint_loss_center: Distribution = _normal(log(0.5), 0.5)
-    checkpoint_loss_scale: Distribution = _log_normal(0.4, 0.4)
-    checkpoint_reference: Distribution = _log_normal(0.001, 1.0)
-    checkpoint_accuracy_center: Distribution = _normal(log(0.7), 0.4)
-    checkpoint_accuracy_scale: Distribution = _log_normal(0.3, 0.5)
-    walk_loss_scale: Distribution = _log_normal(0.004, 0.6)
+    walk_loss_center: Distribution = _normal(log(0.004), 0.6)
+    walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
     walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
-    walk_accuracy_scale: Distribution = _log_normal(0.07, 0.5)
+    walk_accuracy_center: Distribution = _normal(log(0.05), 0.5)
+    walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
 
     def __post_init__(self) -> None:
         wrong = [

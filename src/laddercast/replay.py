@@ -2,16 +2,13 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro.distributions as dist
-from jax.flatten_util import ravel_pytree
 
-from laddercast.model import LATENT, Route
-from laddercast.start import Data, constrained, is_latent, sampled, trace_of
+from laddercast.density import Data, constrained, is_latent, sampled_trace, sites_at, trace_of
+from laddercast.design import MEASURED
+from laddercast.model import Route
 
 
 @cache
@@ -31,73 +28,22 @@ def replay(route: Route) -> Callable[[jax.Array, Data], tuple[dict, dict, dict]]
 
 
 def _one(route: Route, position: jax.Array, data: Data) -> tuple[dict, dict, dict]:
-    design, priors, observed, pins, like = data
-    sites = ravel_pytree(like)[1](position)
-    of_sampler = trace_of(sampled(route, pins), constrained(sites), design, priors, observed)
+    of_sampler = sampled_trace(route, data, constrained(sites_at(position, data)))
     # Once more in the model's own sites, for their densities.
     plain = trace_of(
         route,
         lambda site: of_sampler[site["name"]]["value"] if is_latent(site) else None,
-        design,
-        priors,
-        observed,
+        data.design,
+        data.priors,
+        data.observed,
     )
     latent = {name: site for name, site in plain.items() if is_latent(site)}
-    prior = {
-        name: jnp.sum(site["fn"].log_prob(site["value"]))
-        for name, site in latent.items()
-        if name not in LATENT
-    }
-    likelihood = {
-        site: _marginal(plain[site], plain[name], design.run, site != "accuracy")
-        for site, name in (
-            ("reference_loss", "log_latent_reference_loss"),
-            ("loss", "log_latent_loss"),
-            ("accuracy", "run_mean_accuracy"),
-        )
-        if name in plain
-    }
+    prior = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in latent.items()}
+    likelihood = {}
+    for quantity, name in MEASURED.items():
+        if name in plain:
+            # Conditional on its effect, every run would seem to be predicted as well as its
+            # checkpoints allow, and leave-one-out comparisons would be blind to the laws.
+            found = plain[name]["fn"].by_run(plain[name]["value"])
+            likelihood[quantity] = found[:, 0] if quantity == "reference_loss" else found
     return {name: site["value"] for name, site in latent.items()}, likelihood, prior
-
-
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(12)
-
-
-def _marginal(row: dict[str, Any], latent: dict[str, Any], run: Any, logs: bool) -> jax.Array:
-    """Log likelihood per run x task, integrated over the run's own effect (quadrature).
-
-    Conditional on it, every run would seem to be predicted as well as its checkpoints allow, and
-    leave-one-out comparisons would be blind to the laws. Zero where nothing was measured.
-    """
-    masked = row["fn"]
-    fn, seen = masked.base_dist, jnp.asarray(masked._mask)
-    prior, value = latent["fn"], latent["value"]
-    if value.ndim == 1:
-        seen = seen[:, 0]
-    shape = seen.shape
-    loc, scale, measured = (
-        jnp.reshape(x, shape)
-        for x in (fn.loc, jnp.broadcast_to(fn.scale, fn.loc.shape), row["value"])
-    )
-    y = jnp.log(measured) if logs else measured
-
-    def of_runs(x: jax.Array) -> jax.Array:
-        return jax.ops.segment_sum(jnp.where(seen, x, 0.0), run, value.shape[0])
-
-    residual = y - (loc - value[run])
-    precision = of_runs(scale**-2)
-    known = precision > 0
-    precision = jnp.where(known, precision, 1.0)
-    mean = of_runs(residual * scale**-2) / precision
-    sd = precision**-0.5
-    # The rows' joint density is a constant times a normal density of the latent value.
-    constant = (
-        of_runs(dist.Normal(mean[run], scale).log_prob(residual))
-        + 0.5 * jnp.log(2 * jnp.pi)
-        + jnp.log(sd)
-    )
-    nodes = mean + sd * NODES.reshape(-1, *[1] * value.ndim)
-    weights = np.log(WEIGHTS / np.sqrt(2 * np.pi)).reshape(-1, *[1] * value.ndim)
-    total = constant + jax.nn.logsumexp(prior.log_prob(nodes) + weights, axis=0)
-    jacobian = of_runs(y) if logs else 0.0
-    return jnp.where(known, total - jacobian, 0.0)

@@ -10,9 +10,9 @@ from numpyro import handlers
 
 from laddercast import columns as c
 from laddercast import laws
-from laddercast.design import QUANTITIES, Design, ladder_design, target_design
-from laddercast.ladder import Ladder
-from laddercast.model import LATENT, RUN_DOF, Route, two_stage
+from laddercast.design import MEASURED, Design, ladder_design, target_design
+from laddercast.ladder import END_CHECKPOINTS, Ladder
+from laddercast.model import RUN_DOF, Route, two_stage
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
 
@@ -240,10 +240,11 @@ def simulate_from_prior(
     """One draw from a route of a ladder, its targets and its population parameters.
 
     Tasks take chance and items in turn from `PRIOR_CHANCE` and `PRIOR_ITEMS`. Each run has 10
-    checkpoints, white noise about what the route makes of it. Targets (`model, params, tokens`,
-    maybe `checkpoints`) come back as one row per model x task with the `loss` and `accuracy` that
-    would be measured, from the same laws, noise scales and walks. A route that draws no loss leaves
-    a `reference_loss` of 1, as a ladder must have one. The dict has every scalar site.
+    checkpoints, white noise about what the route makes of its end. Targets (`model, params,
+    tokens`, maybe `checkpoints`) come back as one row per model x task with the `loss` and
+    `accuracy` that would be measured, from the same laws, noise scales and walks. A route that
+    draws no loss leaves a `reference_loss` of 1, as a ladder must have one. The dict has every
+    scalar site.
     """
     priors = Priors() if priors is None else priors
     targets = PRIOR_TARGETS if targets is None else targets
@@ -256,9 +257,10 @@ def simulate_from_prior(
             c.ITEMS: np.resize(PRIOR_ITEMS, tasks),
         }
     )
+    rungs = _rungs(sizes, tokens_per_param).merge(known[[c.TASK]], how="cross")
     # The model needs a design before there are measurements: these are never read.
-    blank = _rungs(sizes, tokens_per_param).merge(known[[c.TASK]], how="cross")
-    blank = blank.assign(**{c.REFERENCE_LOSS: 1.0, c.ACCURACY: 0.5})
+    blank = rungs.assign(**{c.LOSS: 1.0, c.REFERENCE_LOSS: 1.0, c.ACCURACY: 0.5})
+    blank[c.CHECKPOINTS] = END_CHECKPOINTS
     empty = Ladder(blank, known, name="simulated ladder")
     design, _, labels, frame = ladder_design(empty)
     ahead, rows = target_design(targets, empty.tasks, frame)
@@ -273,18 +275,17 @@ def simulate_from_prior(
     progress = np.linspace(0.91, 1.0, PRIOR_CHECKPOINTS)
     table = pd.DataFrame(
         {c.MODEL: np.array(labels.model)[run], c.TASK: np.array(labels.task)[task]}
-    ).merge(blank.drop(columns=c.ACCURACY), on=[c.MODEL, c.TASK], how="left")
+    ).merge(rungs, on=[c.MODEL, c.TASK], how="left")
     table[c.TOKENS] = np.round(table[c.TOKENS] * progress[number]).astype(int)
-    for quantity, (middle, scale) in here.items():
-        columns = middle.shape[1]
-        value = middle[..., None] + scale[..., None] * rng.normal(
-            size=(len(labels.model), columns, PRIOR_CHECKPOINTS)
-        )
+    for quantity, (end, noise) in here.items():
+        scatter = rng.normal(size=(*end.shape, PRIOR_CHECKPOINTS))
+        # A run's end is the mean of its last ones: they are drawn given that.
+        scatter -= scatter[..., -END_CHECKPOINTS:].mean(axis=-1, keepdims=True)
+        value = end[..., None] + noise[..., None] * scatter
         value = np.clip(value, 0.0, 1.0) if quantity == c.ACCURACY else np.exp(value)
         table[quantity] = np.broadcast_to(value, shape).ravel()
-    if c.LOSS in here:
-        # The blank reference loss would offer the route `by_reference` to a fit.
-        table = table.drop(columns=c.REFERENCE_LOSS)
+    if not {c.LOSS, c.REFERENCE_LOSS} & set(here):
+        table[c.REFERENCE_LOSS] = 1.0
     measured = rows[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK]].assign(
         **{
             quantity: np.broadcast_to(value, (len(targets), tasks)).ravel()
@@ -302,12 +303,14 @@ def simulate_from_prior(
 def _draw(
     route: Route, key: jax.Array, design: Design, ahead: Design, priors: Priors
 ) -> tuple[dict, dict, dict]:
-    """Sites common to the ladder and its targets; per quantity, the middle and SD of the ladder's
-    checkpoints (losses in logs); what would be measured of the targets.
+    """Sites common to the ladder and its targets; ends of runs as measured; targets as measured.
+
+    Ends are per quantity (losses in logs), beside the SD of a checkpoint.
     """
     first, second = jax.random.split(key)
     drawn = handlers.trace(handlers.seed(route, first)).get_trace(design, priors)
-    of_runs = (*LATENT, "run_loss_shared", "run_accuracy_shared", *QUANTITIES)
+    measured = {quantity: site for quantity, site in MEASURED.items() if site in drawn}
+    of_runs = ("run_loss_shared", "run_accuracy_shared", *measured.values())
     common = {
         name: site["value"]
         for name, site in drawn.items()
@@ -315,9 +318,11 @@ def _draw(
     }
     model = handlers.substitute(handlers.seed(route, second), data=common)
     future = handlers.trace(model).get_trace(ahead, priors)
-    measured = [quantity for quantity in QUANTITIES if quantity in drawn]
-    here = {}
-    for quantity in measured:
-        fn = drawn[quantity]["fn"].base_dist
-        here[quantity] = fn.loc, jnp.broadcast_to(fn.scale, fn.loc.shape)
-    return common, here, {quantity: future[quantity]["value"] for quantity in measured}
+    here, there = {}, {}
+    for quantity, name in measured.items():
+        site, seen = drawn[name], getattr(design, quantity)
+        noise = jnp.sqrt(site["fn"].noise_variance * seen.checkpoints)
+        here[quantity] = site["value"], jnp.broadcast_to(noise, site["value"].shape)
+        value = future[name]["value"]
+        there[quantity] = value if name == quantity else jnp.exp(value)
+    return common, here, there

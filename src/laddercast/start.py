@@ -7,271 +7,133 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
-from numpyro.infer.reparam import LocScaleReparam, Reparam
 from scipy.optimize import minimize
 
-from laddercast.design import Design, Observed, cells
-from laddercast.geometry import Curvature, Geometry, Layout, geometry, refined
-from laddercast.model import LATENT, RUN_DOF, Route
+from laddercast.compiled import QUICKLY
+from laddercast.density import (
+    CENTRED,
+    LEANING,
+    Data,
+    Leaves,
+    Pivot,
+    bijection,
+    constrained,
+    is_latent,
+    leaning,
+    plain,
+    position_of,
+    potential_of,
+    sampled_trace,
+    sites_at,
+    trace_of,
+)
+from laddercast.design import MEASURED, Design, Observed, cells
+from laddercast.geometry import Curvature, Geometry, Layout, geometry, positive, refined
+from laddercast.model import RUN_DOF, Route
 from laddercast.priors import Priors
 from laddercast.sampler import Potential, value_and_gradient
 
-# What the data pin down about as well as the pooling does is centred halfway: centred, its pooling
-# scale makes a funnel; as a standard deviate, the scale is bound to every well-measured task.
-HALF_CENTRED = (
-    "log_alpha",
-    "log_beta",
-    "share_e",
-    "share_a",
-    "log_checkpoint_loss",
-    "log_checkpoint_accuracy",
-)
-# The steps of a walk, which the law can take over, are pinned less.
-QUARTER_CENTRED = ("walk_loss", "walk_reference", "walk_accuracy")
-
-PARTLY_CENTRED = {site: LocScaleReparam(0.5) for site in HALF_CENTRED} | {
-    site: LocScaleReparam(0.25) for site in QUARTER_CENTRED
-}
-
-NOISE = (
-    "run_loss", "run_reference", "run_accuracy", "checkpoint_loss", "checkpoint_reference",
-    "checkpoint_accuracy", "walk_loss_scale", "walk_reference_scale", "walk_accuracy_scale",
+FIXED = (
+    "walk_loss_center", "walk_loss_scale", "log_walk_loss", "walk_reference_scale",
+    "walk_accuracy_center", "walk_accuracy_scale", "log_walk_accuracy",
+    "run_loss_correlation", "run_accuracy_correlation", "alpha_scale", "beta_scale",
+    "share_a_scale", "share_e_scale", "slope_scale", "rise_scale", "noise_loss_scale",
+    "noise_accuracy_scale", "share_checkpoint_loss_scale", "share_checkpoint_accuracy_scale",
 )  # fmt: skip
+"""Scales of what is not integrated out: at a joint mode they are too small by far."""
 
 
-class Pin(NamedTuple):
-    """What measurements of one quantity alone say of latent values: their mean, of how many."""
+def start(route: Route, design: Design, priors: Priors, observed: Observed) -> tuple[Data, Layout]:
+    """Where to start, `like` of the data: levels as measured, prior means elsewhere; its layout."""
 
-    mean: Any  # (runs, tasks), or (runs,)
-    checkpoints: Any  # 0 where there is none
-
-
-type Pins = dict[str, Pin]
-"""By latent site, as `LATENT` names them."""
-
-type Data = tuple[Design, Priors, Observed, Pins, dict[str, Any]]
-"""What a density reads; the last is a start, for the names and shapes of sites."""
-
-type Leaves = list[Any]
-"""The arrays of `Data` alone: a compiled call spends most of its time on taking trees apart."""
-
-
-class Pinned(Reparam):  # type: ignore[misc]
-    """A latent value in units of its conditional distribution, given the law and its measurements.
-
-    Centred, it makes a funnel where run effects are smaller than noise between checkpoints; as a
-    standard deviate, the law is bound to every well-measured run. This is neither.
-    """
-
-    def __init__(self, pin: Pin) -> None:
-        self.pin = pin
-
-    def __call__(self, name: str, fn: Any, obs: None) -> tuple[None, jax.Array]:
-        """The latent value; its density replaces that of the base, which is flat."""
-        fn, _, _ = self._unwrap(fn)
-        own, measured = fn.scale**-2, self.pin.checkpoints * fn.noise**-2
-        scale = (own + measured) ** -0.5
-        middle = (own * fn.loc + measured * self.pin.mean) * scale**2
-        base = numpyro.sample(
-            f"{name}_base", dist.ImproperUniform(dist.constraints.real, jnp.shape(fn.loc), ())
-        )
-        value = middle + scale * base
-        numpyro.factor(f"{name}_density", fn.log_prob(value) + jnp.log(scale))
-        return None, value
-
-
-def sampled(route: Route, pins: Pins) -> Callable[..., None]:
-    """The route in the parameters that are sampled."""
-    return handlers.reparam(
-        route, config=PARTLY_CENTRED | {s: Pinned(pin) for s, pin in pins.items()}
-    )
-
-
-@cache
-def potential_of(route: Route, form: Any) -> Potential:
-    """Negative log density of an unconstrained position up to a constant, given leaves of `Data`.
-
-    One function per route and form (tree structure of `Data`), so that it is compiled once.
-    """
-
-    def potential(position: jax.Array, leaves: Leaves) -> jax.Array:
-        design, priors, observed, pins, like = jax.tree.unflatten(form, leaves)
-        sites = ravel_pytree(like)[1](position)
-        trace = trace_of(sampled(route, pins), constrained(sites), design, priors, observed)
-        normal = {name: fn for name in sites if (fn := _normal(trace[name]["fn"])) is not None}
-        total = _normal_log_prob(position, normal, like)
-        for name, site in trace.items():
-            if site["type"] != "sample" or name in normal:
-                continue
-            total += jnp.sum(_log_prob(site["fn"], site["value"]))
-            if is_latent(site):
-                slope = _bijection(site).log_abs_det_jacobian(sites[name], site["value"])
-                total += jnp.sum(slope)
-        return -total
-
-    return potential
-
-
-def constrained(sites: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
-    """For `trace_of`: the values of latent sites at these unconstrained ones."""
-    return lambda site: _bijection(site)(sites[site["name"]]) if is_latent(site) else None
-
-
-def _bijection(site: dict[str, Any]) -> Any:
-    return dist.biject_to(site["fn"].support)
-
-
-def _log_prob(fn: Any, value: Any) -> Any:
-    """Log density up to a constant: not its gamma functions of known numbers, slow to compile."""
-    own = _plain(fn)
-    if type(own) is dist.Beta:
-        a, b = own.concentration1, own.concentration0
-        log_prob = (a - 1) * jnp.log(value) + (b - 1) * jnp.log1p(-value)
-    elif type(own) is dist.Gamma:
-        shape, rate = own.concentration, own.rate
-        log_prob = shape * jnp.log(rate) + (shape - 1) * jnp.log(value) - rate * value
-    else:
-        return fn.log_prob(value)
-    return log_prob if own is fn else jnp.where(fn._mask, log_prob, 0.0)
-
-
-def _normal(fn: Any) -> Any:
-    """The distribution itself where it is normal as it is sampled, else None."""
-    fn = fn.base_dist if type(fn) is dist.ExpandedDistribution else fn
-    return fn if type(fn) in (dist.Normal, dist.LogNormal) else None
-
-
-def _normal_log_prob(position: jax.Array, of: dict[str, Any], like: dict[str, Any]) -> jax.Array:
-    """Log density, up to a constant, of all coordinates that are normal as they are sampled.
-
-    All at once: for one site after the other, it would take half of the model's compilation.
-    """
-
-    def each(word: str, other: float) -> jax.Array:
-        # As ravel_pytree has them.
-        parts = [
-            jnp.broadcast_to(getattr(of[name], word) if name in of else other, np.shape(like[name]))
-            for name in sorted(like)
-        ]
-        return jnp.concatenate([part.ravel() for part in parts])
-
-    is_normal = np.concatenate([np.full(np.size(like[name]), name in of) for name in sorted(like)])
-    # XLA would take the vectors apart again.
-    parts = each("loc", 0.0), each("scale", 1.0)
-    loc, scale = jax.lax.optimization_barrier(parts)  # type: ignore[no-untyped-call]
-    density = -0.5 * ((position - loc) / scale) ** 2 - jnp.log(scale)
-    return jnp.sum(jnp.where(is_normal, density, 0.0))
-
-
-def trace_of(
-    model: Callable[..., None], substitute: Callable[[dict[str, Any]], Any], *args: Any
-) -> dict[str, Any]:
-    """The sites of a model in which these values are put."""
-    seeded = handlers.seed(model, jax.random.key(0))
-    return handlers.trace(handlers.substitute(seeded, substitute_fn=substitute)).get_trace(*args)
-
-
-def is_latent(site: dict[str, Any]) -> bool:
-    """Whether a site is sampled."""
-    return site["type"] == "sample" and not site["is_observed"]
-
-
-def _plain(fn: Any) -> Any:
-    return fn.base_dist if isinstance(fn, dist.MaskedDistribution) else fn
-
-
-def pin(design: Design, observed: Observed) -> Pins:
-    """What the measurements alone say of the latent values, in logs for losses."""
-
-    def pinned(value: np.ndarray, seen: Any) -> Pin:
-        weight = np.where(seen.at, seen.checkpoints, 0.0)
-        count, total = (np.zeros((len(design.end), seen.at.shape[1])) for _ in range(2))
-        np.add.at(count, design.run, weight)
-        np.add.at(total, design.run, weight * value)
-        return Pin(total / np.where(count > 0, count, 1.0), count)
-
-    measured: Any = observed
-    reference = pinned(np.log(measured.reference_loss), design.reference_loss)
-    return {
-        "log_latent_reference_loss": Pin(*(x[:, 0] for x in reference)),
-        "log_latent_loss": pinned(np.log(measured.loss), design.loss),
-        "run_mean_accuracy": pinned(measured.accuracy, design.accuracy),
-    }
-
-
-def start(
-    route: Route, design: Design, priors: Priors, observed: Observed, pins: Pins
-) -> tuple[dict[str, jax.Array], Layout]:
-    """Unconstrained start, levels as measured and prior means elsewhere, and its layout."""
-
-    def mean(value: np.ndarray, seen: Any, default: float) -> np.ndarray:
+    def mean(value: Any, seen: Any, default: float) -> np.ndarray:
         count = seen.at.sum(axis=0)
         total = np.where(seen.at, value, 0.0).sum(axis=0)
         return np.where(count > 0, total / np.maximum(count, 1), default)
 
-    loss: Any = observed.loss
-    reference_loss: Any = observed.reference_loss
     accuracy: Any = observed.accuracy
     share = np.clip((accuracy - design.chance) / (1 - design.chance), 0.02, 0.98)
     logit = np.log(share / (1 - share))
     values = {
-        "loss_level": mean(np.log(loss), design.loss, 0.0),
-        "reference_level": mean(np.log(reference_loss), design.reference_loss, 1.0)[0],
+        "loss_level": mean(observed.log_loss, design.loss, 0.0),
+        "reference_level": mean(observed.log_reference_loss, design.reference_loss, 1.0)[0],
         "accuracy_level": mean(logit, design.accuracy, -1.0),
     }
 
-    like = _unconstrained(route)(values, design, priors, observed, pins)
-    return like, _layout(like, _plates(route, design, priors), len(design.chance))
+    plates, shapes = _plates(route, design, priors)
+    tasks = len(design.chance)
+    centred = {
+        site: np.full(shapes[site], share) for site, share in CENTRED.items() if site in shapes
+    }
+    level = 1 / (1 + np.exp(-values["accuracy_level"]))
+    middle = design.chance + (1 - design.chance) * level
+    pivot = Pivot(middle, np.full(tasks, WIDEST), np.zeros(tasks))
+    data = Data(design, priors, observed, centred, pivot, {}, {})
+    data = data._replace(like=_unconstrained(route)(values, data))
+    data = data._replace(lean=_upright(data.like, design))
+    return data, _layout(data.like, plates, tasks)
+
+
+def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
+    """As `Data` has it where nothing leans."""
+    counts = {name: [len(x) for x in leaning(name, like)] for name in LEANING}
+    intervals, tasks = design.walk.shape[1], len(design.chance)
+    return {
+        name: np.zeros((sites, steps * intervals, tasks)[: 3 if name == "tasks" else 2])
+        for name, (sites, steps) in counts.items()
+        if steps
+    }
 
 
 def _layout(like: dict[str, Any], plates: dict[str, set[str]], tasks: int) -> Layout:
     """The layout of a position, from the sites that lie in the plate of tasks."""
     every_task = np.zeros(tasks, int)
-    shared, blocks, alone, color = [], [np.zeros((tasks, 0), int)], [], []
+    nothing = np.zeros(0, int)
+    shared, blocks, alone, color = [nothing], [np.zeros((tasks, 0), int)], [nothing], [nothing]
+    at_tasks, at_shared = {}, {}
     first = colors = 0
     for name in sorted(like):  # as ravel_pytree has them
         shape = np.shape(like[name])
         index = first + np.arange(int(np.prod(shape)))
-        site = name.removesuffix("_base").removesuffix("_decentered")
-        # Given the laws, latent values are independent standard normals but for their tails, and
-        # those of one task do not bear on another's.
-        if site in LATENT:
+        site = name.removesuffix("_decentered")
+        if "model" in plates[site]:
+            # Given the laws, what runs share in all tasks is independent between runs.
             alone.append(index)
             own = np.zeros(len(index), int)
         elif "task" in plates[site]:
+            at_tasks[name] = sum(x.shape[1] for x in blocks) + np.arange(len(index) // tasks)
             blocks.append(index.reshape(-1, tasks).T)
             own = np.add.outer(np.arange(len(index) // tasks), every_task).ravel()
         else:
+            at_shared[name] = sum(map(len, shared)) + np.arange(len(index))
             shared.append(index)
             own = np.arange(len(index))
         color.append(colors + own)
         first, colors = first + len(index), colors + own.max(initial=-1) + 1
-    joined = [np.concatenate([np.zeros(0, int), *parts]) for parts in (shared, alone, color)]
-    return Layout(joined[0], np.concatenate(blocks, axis=1), joined[1], joined[2])
+    of_tasks = np.concatenate(blocks, axis=1)
+    return Layout(
+        np.concatenate(shared), of_tasks, np.concatenate(alone), np.concatenate(color),
+        at_tasks, at_shared,
+    )  # fmt: skip
 
 
 @cache
 def _unconstrained(route: Route) -> Callable[..., dict[str, jax.Array]]:
     """Compiled: the unconstrained values of all latent sites, those given and prior means."""
 
-    def unconstrained(
-        values: dict, design: Design, priors: Priors, observed: Observed, pins: Pins
-    ) -> dict[str, jax.Array]:
+    def unconstrained(values: dict, data: Data) -> dict[str, jax.Array]:
         def substitute(site: dict[str, Any]) -> Any:
             if not is_latent(site):
                 return None
             name = site["name"]
-            if name.removesuffix("_base") in LATENT:
-                return jnp.zeros(site["fn"].shape())
             return values[name] if name in values else _middle(site["fn"])
 
-        trace = trace_of(sampled(route, pins), substitute, design, priors, observed)
+        trace = sampled_trace(route, data, substitute)
         return {
-            name: _bijection(site).inv(jnp.asarray(site["value"]))
+            name: bijection(site).inv(jnp.asarray(site["value"]))
             for name, site in trace.items()
             if is_latent(site)
         }
@@ -279,18 +141,21 @@ def _unconstrained(route: Route) -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(unconstrained)
 
 
-def _plates(route: Route, design: Design, priors: Priors) -> dict[str, set[str]]:
-    """The plates that each site of a route lies in."""
-    found = {}
+def _plates(
+    route: Route, design: Design, priors: Priors
+) -> tuple[dict[str, set[str]], dict[str, tuple[int, ...]]]:
+    """The plates that each site of a route lies in, and its shape."""
+    found, shapes = {}, {}
 
     def look(design: Design, priors: Priors) -> None:
         trace = handlers.trace(handlers.seed(route, jax.random.key(0))).get_trace(design, priors)
         for name, site in trace.items():
             if site["type"] == "sample":
                 found[name] = {frame.name for frame in site["cond_indep_stack"]}
+                shapes[name] = np.shape(site["value"])
 
     jax.eval_shape(look, design, priors)
-    return found
+    return found, shapes
 
 
 def _middle(fn: dist.Distribution) -> Any:
@@ -300,63 +165,52 @@ def _middle(fn: dist.Distribution) -> Any:
 
 
 @cache
-def _at_rest(route: Route) -> Callable[[jax.Array, Data], tuple[jax.Array, Data]]:
-    """The position and data had every run and checkpoint obeyed the laws exactly.
+def _at_rest(route: Route) -> Callable[[jax.Array, Data], Data]:
+    """The data had every run and checkpoint obeyed the laws exactly.
 
     There, curvature is the information about the laws, without the noise that the residuals of one
     data set lend it in directions that they leave nearly flat.
     """
 
-    def at_rest(position: jax.Array, data: Data) -> tuple[jax.Array, Data]:
-        design, priors, observed, pins, like = data
-        sites = ravel_pytree(like)[1](position)
-        expected: dict[str, Any] = {}
+    def at_rest(position: jax.Array, data: Data) -> Data:
+        parameters = constrained(sites_at(position, data))
 
-        def substitute(site: dict[str, Any]) -> Any:
-            name = site["name"]
-            if site["type"] != "sample":
-                return None
-            fn = _plain(site["fn"])
-            if name in LATENT:
-                return fn.loc
-            if name in Observed._fields:
-                lognormal = isinstance(fn, dist.LogNormal)
-                # In the middle of what is observed: the median of a loss, the mean of the others.
-                expected[name] = jnp.exp(fn.loc) if lognormal else fn.mean
-                return None
-            return dist.biject_to(fn.support)(sites[name])
+        def rest(site: dict[str, Any]) -> Any:
+            return plain(site["fn"]).loc if site["name"] in measured else parameters(site)
 
-        trace = trace_of(
-            handlers.reparam(route, config=PARTLY_CENTRED), substitute, design, priors, observed
-        )
-        rest = {
-            name: jnp.zeros_like(value) if name.removesuffix("_base") in LATENT else value
-            for name, value in sites.items()
-        }
-        pinned = {
-            name: pin._replace(mean=trace[name]["value"]) if name in trace else pin
-            for name, pin in pins.items()
+        measured = tuple(MEASURED.values())
+        # As a forecast, in which each site that is measured reads those before it.
+        ahead = sampled_trace(route, data._replace(observed=Observed()), rest)
+        here = sampled_trace(route, data, parameters)
+        expected = {name: ahead[name]["value"] for name in measured if name in ahead}
+        expected |= {
+            name: plain(here[name]["fn"]).mean
+            for name in Observed._fields
+            if name in here and name not in measured
         }
         expected = {
-            name: jnp.broadcast_to(x, getattr(observed, name).shape) for name, x in expected.items()
+            name: jnp.broadcast_to(x, getattr(data.observed, name).shape)
+            for name, x in expected.items()
         }
-        moved = design, priors, observed._replace(**expected), pinned, like
-        return ravel_pytree(rest)[0], moved
+        return data._replace(observed=data.observed._replace(**expected))
 
     return jax.jit(at_rest)
 
 
-def information(like: dict[str, Any], design: Design) -> np.ndarray:
+def information(data: Data) -> np.ndarray:
     """Expected information about the scales of run effects, which residuals of zero cannot show."""
+    like, design = data.like, data.design
     per_cell = 2 * RUN_DOF / (RUN_DOF + 3)  # of a Student-t about its log scale
     found = {name: np.zeros(np.shape(value)) for name, value in like.items()}
+    sites = {name.removesuffix("_decentered"): name for name in like}
     for site, correlation, quantity in (
-        ("log_run_loss", "run_loss_correlation", "loss"),
-        ("log_run_accuracy", "run_accuracy_correlation", "accuracy"),
-        ("run_reference", None, "reference_loss"),
+        ("log_noise_loss", "run_loss_correlation", "loss"),
+        ("log_noise_accuracy", "run_accuracy_correlation", "accuracy"),
+        ("noise_reference", None, "reference_loss"),
     ):
-        if site not in found:
+        if site not in sites:
             continue
+        site = sites[site]
         known = cells(design, quantity)
         count = known.sum(axis=0)
         found[site] += per_cell * (count if np.ndim(found[site]) else count[0])
@@ -389,94 +243,301 @@ class Gradient:
         value, gradient = self.compiled(self.zero, placed)
         return float(value), np.asarray(gradient)[self.order]
 
-    def change(self, position: np.ndarray, step: np.ndarray, data: Any) -> np.ndarray:
-        """Of the gradient by a step, by central differences extrapolated to a step of zero."""
 
-        def central(step: np.ndarray) -> np.ndarray:
-            difference: np.ndarray = self(position + step, data)[1] - self(position - step, data)[1]
-            return difference / 2
+@cache
+def _slopes(potential: Potential) -> Callable[[jax.Array, Leaves], jax.Array]:
+    """Compiled: gradients (points, dim) at points (points, dim)."""
+    gradient = jax.grad(potential)
 
-        return (8 * central(step / 2) - central(step)) / 3
+    def slopes(points: jax.Array, leaves: Leaves) -> jax.Array:
+        return jax.lax.map(lambda point: gradient(point, leaves), points)
 
-    def curvature(self, position: np.ndarray, step: np.ndarray, data: Any) -> Curvature:
-        """Second derivatives, all coordinates of one color at once; `step` is one for each."""
-        shared, blocks, alone, color = self.layout
-        changes = np.array(
-            [
-                self.change(position, np.where(color == one, step, 0.0), data)
-                for one in range(color.max() + 1)
-            ]
-        )
-        within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
-        between = changes[color[shared]] / step[shared][:, None]
-        square = between[:, shared]
-        of_tasks = np.moveaxis(within, 0, -1)
-        return Curvature(
-            (square + square.T) / 2,
-            np.moveaxis(between[:, blocks], 0, -1),
-            (of_tasks + np.swapaxes(of_tasks, 1, 2)) / 2,
-            changes[color[alone], alone] / step[alone],
-        )
+    return jax.jit(slopes, compiler_options=QUICKLY)
+
+
+def curvature(
+    potential: Potential, position: np.ndarray, step: np.ndarray, leaves: Leaves, layout: Layout
+) -> Curvature:
+    """Second derivatives, all coordinates of one color at once; `step` (dim,) is one for each.
+
+    From differences of gradients, extrapolated to a step of zero.
+    """
+    shared, blocks, alone, color = layout[:4]
+    steps = np.where(color == np.arange(color.max() + 1)[:, None], step, 0.0)
+    points = position + np.array([1.0, -1.0, 0.5, -0.5])[:, None, None] * steps
+    slopes = _slopes(potential)(points.reshape(-1, len(position)), leaves)
+    whole, whole_back, half, half_back = np.asarray(slopes).reshape(points.shape)
+    changes = (8 * (half - half_back) - (whole - whole_back)) / 6
+    within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
+    between = changes[color[shared]] / step[shared][:, None]
+    square = between[:, shared]
+    of_tasks = np.moveaxis(within, 0, -1)
+    return Curvature(
+        (square + square.T) / 2,
+        np.moveaxis(between[:, blocks], 0, -1),
+        (of_tasks + np.swapaxes(of_tasks, 1, 2)) / 2,
+        changes[color[alone], alone] / step[alone],
+    )
 
 
 def conditional_mode(
-    potential: Potential, like: dict[str, Any], leaves: Leaves, layout: Layout
+    potential: Potential, data: Data, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mode given the prior medians of noise scales, and the scale of each coordinate there.
+    """Best mode given the prior medians of pooling scales, and the scale of each coordinate there.
 
-    The joint mode is of no use: it lies where noise scales are too small by far.
+    Searched from the start, and from curves that end where accuracies do; of each task the better.
     """
+    leaves = jax.tree.leaves(data)
     gradient = Gradient(potential, layout)
-    position = np.asarray(ravel_pytree(like)[0])
-    curved = gradient.curvature(position, np.full_like(position, 1e-6), leaves)
+    position = np.asarray(ravel_pytree(data.like)[0])
+    curved = curvature(potential, position, np.full_like(position, 1e-6), leaves, layout)
     diagonal = np.empty_like(position)
     diagonal[layout.shared] = np.diag(curved.shared)
     diagonal[layout.blocks] = np.diagonal(curved.blocks, axis1=1, axis2=2)
     diagonal[layout.alone] = curved.alone
     scale = 1 / np.sqrt(np.maximum(np.abs(diagonal), 0.5))
     fixed = {
-        name: np.full(np.shape(value), any(word in name for word in NOISE) and "shared" not in name)
-        for name, value in like.items()
+        name: np.full(np.shape(value), name.removesuffix("_decentered") in FIXED)
+        for name, value in data.like.items()
     }
     step = np.where(np.asarray(ravel_pytree(fixed)[0]), 0.0, scale)
 
-    def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = gradient(position + step * x, leaves)
-        return value, slope * step
+    def search(begin: np.ndarray) -> tuple[np.ndarray, float]:
+        def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
+            value, slope = gradient(begin + step * x, leaves)
+            return value, slope * step
 
-    best = minimize(
-        scaled, np.zeros_like(position), jac=True, method="L-BFGS-B",
-        options={"maxiter": 1000, "maxcor": 30},
-    )  # fmt: skip
-    return position + step * best.x, scale
+        best = minimize(
+            scaled, np.zeros_like(begin), jac=True, method="L-BFGS-B",
+            options={"maxiter": 1000, "maxcor": 30},
+        )  # fmt: skip
+        return begin + step * best.x, float(best.fun)
+
+    mode, lowest = search(position)
+    ends = np.asarray(ravel_pytree(data.like | _ending(data))[0])
+    other, _ = search(ends)
+    mixed = mode.copy()
+    for block in layout.blocks:
+        trial = mixed.copy()
+        trial[block] = other[block]
+        value = gradient(trial, leaves)[0]
+        if value < lowest:
+            mixed, lowest = trial, value
+    return (search(mixed)[0] if np.any(mixed != mode) else mode), scale
 
 
-def from_draws(
-    route: Route, draws: np.ndarray, data: Any, layout: Layout, extra: np.ndarray
-) -> Geometry:
-    """Standard coordinates around the middle of draws (chains, draws, dim)."""
-    flat = draws.reshape(-1, draws.shape[-1])
-    # Draws of chains that stood still have no scale, and differences need a step.
-    scale = np.maximum(flat.std(axis=0), 1e-9)
-    curved = standardised(route, flat.mean(axis=0), scale, data, layout, extra)
-    return refined(curved, flat)
+def _ending(data: Data) -> dict[str, Any]:
+    """Sites of curves that end a little above the best accuracy measured of each task."""
+    design, accuracy = data.design, np.asarray(data.observed.accuracy)
+    chance, known = np.asarray(design.chance), np.asarray(design.accuracy.at)
+    end = np.clip(np.where(known, accuracy, 0.0).max(axis=0) + 0.02, 0.05, 0.98)
+    share = np.clip((accuracy - chance) / np.maximum(end - chance, 0.02), 0.02, 0.98)
+    logit = np.where(known, np.log(share / (1 - share)), 0.0).sum(axis=0)
+    return {
+        "logit_gap": np.log((1 - end) / end),
+        "accuracy_level": logit / np.maximum(known.sum(axis=0), 1),
+    }
+
+
+NARROWEST, WIDEST = 0.005, 0.05
+"""Widths of a pivot: at least, and before there are draws that tell."""
+
+
+class Found(NamedTuple):
+    """What a trace at each position tells: unconstrained sites, pooled ones, the curves."""
+
+    sites: dict[str, Any]
+    pooled: dict[str, tuple[Any, Any, Any]]  # value, mean, scale
+    curve: tuple[Any, ...]  # accuracy at each point, ends, level, steepness and walk of the logit
+
+
+@cache
+def _traced(route: Route) -> Callable[[jax.Array, Data], Found]:
+    """Compiled: what is found at positions (draws, dim)."""
+
+    def traced(positions: jax.Array, data: Data) -> Found:
+        def one(position: jax.Array) -> Found:
+            sites = sites_at(position, data)
+            own = sampled_trace(route, data, constrained(sites))
+            values = {name: site["value"] for name, site in own.items()}
+            trace = trace_of(
+                route, lambda site: values.get(site["name"]), data.design, data.priors,
+                data.observed,
+            )  # fmt: skip
+            pooled = {name: (values[name], plain(trace[name]["fn"])) for name in data.centred}
+            steep = next(values[name] for name in ("log_slope", "log_rise") if name in values)
+            curve = (
+                values["law"], data.design.chance * jnp.exp(values["log_lower"]),
+                jax.nn.sigmoid(-values["logit_gap"]), values["accuracy_level"], jnp.exp(steep),
+                jnp.asarray(data.design.walk) @ values["walk_accuracy"],
+            )  # fmt: skip
+            return Found(
+                sites, {name: (x, *_location(fn, x)) for name, (x, fn) in pooled.items()}, curve
+            )
+
+        return jax.lax.map(one, positions)
+
+    return jax.jit(traced, compiler_options=QUICKLY)
+
+
+@cache
+def _positions(route: Route) -> Callable[[dict[str, Any], Data], jax.Array]:
+    """Compiled: the positions of unconstrained sites, each with a first dimension of draws."""
+
+    def positions(sites: dict[str, Any], data: Data) -> jax.Array:
+        return jax.lax.map(lambda own: position_of(own, data), sites)
+
+    return jax.jit(positions, compiler_options=QUICKLY)
+
+
+def _location(fn: Any, value: Any) -> tuple[Any, Any]:
+    own = fn.base_dist if isinstance(fn, dist.ExpandedDistribution) else fn
+    return jnp.broadcast_to(own.loc, value.shape), jnp.broadcast_to(own.scale, value.shape)
+
+
+def _pivot(found: Found) -> Pivot:
+    """Of each task, the middle of its points, weighted by what they tell of the logit."""
+    accuracy, lower, upper, level, steep, walk = found.curve
+    lower, upper, level, steep = (x[:, None] for x in (lower, upper, level, steep))
+    share = np.clip((accuracy - lower) / (upper - lower), 1e-9, 1 - 1e-9)
+    away = np.median((level + walk - np.log(share / (1 - share))) / steep, axis=0)
+    rise = np.median((upper - lower) * share * (1 - share), axis=0)
+    middle = np.median(accuracy, axis=0)
+    weight = rise**2 / (middle * (1 - middle) + NARROWEST)
+    weight /= weight.sum(axis=0)
+    spread = accuracy.std(axis=0) if len(accuracy) > 1 else np.full_like(middle, WIDEST)
+    width = np.maximum(2 * (weight * spread).sum(axis=0), NARROWEST)
+    return Pivot((weight * middle).sum(axis=0), width, (weight * away).sum(axis=0))
+
+
+def repositioned(
+    route: Route, draws: np.ndarray, data: Data, layout: Layout
+) -> tuple[np.ndarray, Data]:
+    """The draws (chains, draws, dim) at positions that hang together less, and data for those.
+
+    Curves turn about a pivot found from the draws. What the curvature in their middle says settles
+    the rest: by how much sites lean, and by which share pooled ones are centred. That is the share
+    of their prior variance which the data take away, as for a normal mean of which prior and data
+    know something (arXiv 1906.03028 finds it by optimisation).
+    """
+    flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
+    found: Found = jax.tree.map(np.asarray, _traced(route)(flat, data))
+    upright = data._replace(
+        pivot=jax.tree.map(jnp.asarray, _pivot(found)),
+        lean=jax.tree.map(jnp.zeros_like, data.lean),
+    )
+    positions = np.asarray(_positions(route)(found.sites, upright))
+    scale = np.maximum(positions.std(axis=0), 1e-6)
+    curved = _curvature(route, positions.mean(axis=0), scale, upright, layout)
+    scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
+    centred = _shares(curved, upright, layout, scales)
+    lean = _lean(curved, upright, layout, scales, centred)
+    new = upright._replace(
+        centred=jax.tree.map(jnp.asarray, centred), lean=jax.tree.map(jnp.asarray, lean)
+    )
+    based = {
+        f"{name}_decentered": centred[name] * loc + (value - loc) * scale ** (centred[name] - 1)
+        for name, (value, loc, scale) in found.pooled.items()
+    }
+    moved = _positions(route)(found.sites | based, new)
+    return np.asarray(moved).reshape(draws.shape), new
+
+
+def _shares(
+    curved: Curvature, data: Data, layout: Layout, scales: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """By how much to centre each pooled site."""
+    of_tasks = np.diagonal(np.linalg.inv(positive(curved.blocks)), axis1=1, axis2=2)
+    of_all = np.diagonal(np.linalg.inv(positive(curved.shared)))
+    shares = {}
+    for name, share in data.centred.items():
+        base, own = f"{name}_decentered", np.shape(share)
+        if base in layout.at_tasks:
+            left = of_tasks[:, layout.at_tasks[base]].T
+        else:
+            left = of_all[layout.at_shared[base]]
+        # In units of the prior: the base is the value over its scale to the power of 1 - share.
+        left = left.reshape(own) / scales[name] ** (2 * np.asarray(share))
+        shares[name] = np.clip(1 - left, 0.0, 1.0)
+    return shares
+
+
+def _lean(
+    curved: Curvature,
+    data: Data,
+    layout: Layout,
+    scales: dict[str, np.ndarray],
+    centred: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """How sites, centred anew, follow the steps of walks where all else stands still."""
+    lean = {}
+    for name in data.lean:
+        of_tasks = name == "tasks"
+        at = layout.at_tasks if of_tasks else layout.at_shared
+        square = curved.blocks if of_tasks else curved.shared[None]
+        sites, steps = leaning(name, data.like)
+
+        def per_base(
+            base: str, share: dict[str, Any], at: Any = at, of_tasks: Any = of_tasks
+        ) -> Any:
+            """A value over its base: (rows, tasks) or (rows,)."""
+            site = base.removesuffix("_decentered")
+            shape = len(at[base]), *((layout.blocks.shape[0],) if of_tasks else ())
+            if site not in data.centred:
+                return np.ones(shape)
+            return np.broadcast_to(scales[site] ** (1 - np.asarray(share[site])), shape)
+
+        own, walk = (np.concatenate([at[base] for base in bases]) for bases in (sites, steps))
+        cross = np.take(np.take(square, own, axis=1), walk, axis=2)
+        inner = positive(np.take(np.take(square, own, axis=1), own, axis=2))
+        found = -np.moveaxis(np.linalg.solve(inner, cross), 0, -1)
+        found = found if of_tasks else found[..., 0]
+        before, after = (
+            np.concatenate([per_base(base, share) for base in sites])
+            for share in (data.centred, centred)
+        )
+        of_steps = np.concatenate([per_base(base, data.centred) for base in steps])
+        lean[name] = found * (before / after)[:, None] / of_steps[None]
+    return lean
 
 
 def standardised(
     route: Route,
-    position: np.ndarray,
+    draws: np.ndarray,
     scale: np.ndarray,
-    data: Any,
+    data: Data,
     layout: Layout,
     extra: np.ndarray,
 ) -> Geometry:
-    """Standard coordinates from the curvature at rest around this position, plus `extra`."""
-    moved, at_rest = _at_rest(route)(jnp.asarray(position), data)
-    rest = np.asarray(moved)
-    leaves, form = jax.tree.flatten(at_rest)
-    gradient = Gradient(potential_of(route, form), layout)
-    found = gradient.curvature(rest, 1e-3 * scale, leaves)
+    """Standard coordinates from the curvature at rest, in the mean over some draws (draws, dim).
+
+    `scale` (dim,) is that of each coordinate, `extra` (dim,) curvature to be added.
+    """
+    some = draws[np.linspace(0, len(draws) - 1, min(len(draws), PLACES)).astype(int)]
+    places = [_curvature(route, one, scale, data, layout) for one in some]
+    found = jax.tree.map(lambda *parts: np.mean(parts, axis=0), *places)
     size = np.arange(layout.blocks.shape[1])
     found.shared[np.diag_indices_from(found.shared)] += extra[layout.shared]
     found.blocks[:, size, size] += extra[layout.blocks]
     return jax.tree.map(jnp.asarray, geometry(found, layout))
+
+
+PLACES = 8
+"""Draws over which curvature is averaged: where it varies, one place misleads."""
+
+
+def from_draws(
+    route: Route, draws: np.ndarray, data: Data, layout: Layout, extra: np.ndarray
+) -> Geometry:
+    """Standard coordinates for draws (chains, draws, dim)."""
+    flat = draws.reshape(-1, draws.shape[-1])
+    # Draws of chains that stood still have no scale, and differences need a step.
+    scale = np.maximum(flat.std(axis=0), 1e-9)
+    return refined(standardised(route, flat, scale, data, layout, extra), flat)
+
+
+def _curvature(
+    route: Route, position: np.ndarray, scale: np.ndarray, data: Data, layout: Layout
+) -> Curvature:
+    leaves, form = jax.tree.flatten(_at_rest(route)(jnp.asarray(position), data))
+    return curvature(potential_of(route, form), position, 1e-3 * scale, leaves, layout)
