@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import xarray as xr
+from results import keep
 
 import laddercast as lc
 from laddercast.fitted import routes_of
@@ -212,9 +213,7 @@ def main() -> None:
                 [done, own.assign(set=cells.name, method=method).reindex(columns=list(WORDS))],
                 ignore_index=True,
             )
-        passing = path.with_suffix(".partial")
-        done.to_csv(passing, index=False)
-        passing.replace(path)
+        keep(done, path)
         print(f"{cells.name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
     text = tables(done)
     passing = given.tables.with_suffix(".partial")

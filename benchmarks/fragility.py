@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import pandas as pd
+from results import keep
 
 import laddercast as lc
 
@@ -52,10 +53,7 @@ def main() -> None:
         )
         print(f"without {name}: {inside.mean():.2f} inside", file=sys.stderr, flush=True)
     cells = pd.concat(rows, ignore_index=True)
-    if given.out:
-        passing = given.out.with_suffix(".partial")
-        cells.to_csv(passing, index=False)
-        passing.replace(given.out)
+    keep(cells, given.out)
     cells["moved"] = cells["moved"].abs()
     print(
         cells.groupby("dropped")

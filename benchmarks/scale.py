@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from results import keep
 
 ROOT = Path(__file__).parents[1]
 SIZES = {
@@ -167,9 +168,7 @@ def main() -> None:
             print(row, file=sys.stderr, flush=True)
             rows.append(row)
             alike.append(row)
-            passing = given.out.with_suffix(".partial")
-            pd.DataFrame(rows).to_csv(passing, index=False)
-            passing.replace(given.out)
+            keep(pd.DataFrame(rows), given.out)
     if alike:
         table = with_cost(pd.DataFrame(alike))
         print(table.drop(columns=["complaints", *steps]).round(3).to_string(index=False))

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from results import keep
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 OURS = "laddercast"
@@ -298,14 +299,6 @@ def bare() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
 
 
-def written(table: pd.DataFrame, out: Path | None) -> None:
-    """Write what was found so far, so that nothing is lost where a run breaks off."""
-    if out:
-        passing = out.with_suffix(".partial")
-        table.to_csv(passing, index=False)
-        passing.replace(out)
-
-
 def samplers(given: argparse.Namespace) -> pd.DataFrame:
     """All methods in turn; seconds, quality and ratios of ours over each."""
     kinds = ("fold",) if given.fold else ("cold", "warm")
@@ -322,7 +315,7 @@ def samplers(given: argparse.Namespace) -> pd.DataFrame:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=alone)
             rows.append({"repeat": number} | json.loads(done.stdout.splitlines()[-1]))
             print(rows[-1], file=sys.stderr, flush=True)
-            written(pd.DataFrame(rows), given.out)
+            keep(pd.DataFrame(rows), given.out)
     table = pd.DataFrame(rows)
 
     def own(column: str) -> pd.Series:
@@ -376,7 +369,7 @@ def processes(given: argparse.Namespace) -> pd.DataFrame:
                 took = seconds(command, f"empty{number}" if cold else "kept")
                 rows.append({"repeat": number, "process": what, "s": took})
                 print(rows[-1], file=sys.stderr, flush=True)
-                written(pd.DataFrame(rows), given.out)
+                keep(pd.DataFrame(rows), given.out)
     table = pd.DataFrame(rows)
     each = table.pivot_table(index="repeat", columns="process", values="s", sort=False)
     each["laddercast over what it imports"] = (

@@ -8,7 +8,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
-from laddercast.density import bijection, is_latent, potential_of, sampled_trace, sites_at
+from laddercast.density import constrained, potential_of, sampled_trace, sites_at
 from laddercast.design import ladder_design
 from laddercast.geometry import Curvature, Layout, geometry
 from laddercast.ladder import read_ladder
@@ -27,10 +27,6 @@ def some_way_off(route, table, priors):
     draws = position + np.random.default_rng(0).normal(0, 0.1, (2, 8, len(position)))
     moved, data = repositioned(route, draws, data, layout)
     return jax.tree.map(jnp.asarray, data), layout, moved, (draws, begun)
-
-
-def put_in(sites):
-    return lambda site: bijection(site)(sites[site["name"]]) if is_latent(site) else None
 
 
 @pytest.fixture(params=ROUTES)
@@ -59,7 +55,7 @@ def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
         def own(position):
             """Unconstrained values of the route's own sites, in the order of `like`."""
             sites = sites_at(position, data)
-            trace = sampled_trace(route, data, put_in(sites))
+            trace = sampled_trace(route, data, constrained(sites))
             plain = {}
             for name, value in sites.items():
                 site = name.removesuffix("_decentered")
@@ -91,7 +87,7 @@ def test_draws_put_at_other_positions_are_the_same_draws(wide_table, name):
         data, _, moved, (draws, begun) = some_way_off(route, wide_table, Priors())
         for before, after in zip(draws[0, :3], moved[0, :3], strict=True):
             one, other = (
-                sampled_trace(route, own, put_in(sites_at(jnp.asarray(position), own)))
+                sampled_trace(route, own, constrained(sites_at(jnp.asarray(position), own)))
                 for own, position in ((begun, before), (data, after))
             )
             for site in one:

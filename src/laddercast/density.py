@@ -235,9 +235,6 @@ def _log_prob(fn: Any, value: Any) -> Any:
     elif type(own) is dist.Gamma:
         shape, rate = own.concentration, own.rate
         log_prob = shape * jnp.log(rate) + (shape - 1) * jnp.log(value) - rate * value
-    elif type(own) is dist.StudentT:
-        z = (value - own.loc) / own.scale
-        log_prob = -(own.df + 1) / 2 * jnp.log1p(z**2 / own.df) - jnp.log(own.scale)
     else:
         return fn.log_prob(value)
     return log_prob if own is fn else jnp.where(fn._mask, log_prob, 0.0)

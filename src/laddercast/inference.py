@@ -206,9 +206,7 @@ def _sample(
         return tree, complaints(tree)
 
     mode, scale = conditional_mode(potential, data, layout)
-    ((mode,),), moved = repositioned(route, mode[None, None], data, layout)
-    # Where data lie is part of what was compiled.
-    data = jax.device_put(moved, place)
+    ((mode,),), data = repositioned(route, mode[None, None], data, layout)
     leaves = jax.tree.leaves(data)
     coordinates = standardised(route, mode[None], scale, data, layout, extra)
     centers = np.tile(mode, (chains, 1))
@@ -219,15 +217,13 @@ def _sample(
         if not left or steps.mean() < FEW_STEPS:
             lengthen(bar, -left * one_warmup)
             break
-        early, moved = repositioned(route, early, data, layout)
-        data = jax.device_put(moved, place)
+        early, data = repositioned(route, early, data, layout)
         leaves, centers = jax.tree.leaves(data), early[:, -1]
         coordinates = from_draws(route, early, data, layout, extra)
     for key, length, chosen in zip(
         keys[WARMUPS:], (draws, 2 * draws), (settings, careful), strict=True
     ):
-        early, moved = repositioned(route, early, data, layout)
-        data = jax.device_put(moved, place)
+        early, data = repositioned(route, early, data, layout)
         leaves = jax.tree.leaves(data)
         coordinates = from_draws(route, early, data, layout, extra)
         given_chains = potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place

@@ -232,7 +232,6 @@ class Gradient:
             np.tile(np.eye(size), (tasks, 1, 1)),
             np.ones(alone),
         )
-        self.layout = layout
         self.identity = jax.tree.map(jnp.asarray, geometry(plain, layout))
         self.zero = jnp.zeros(len(layout.color))
         self.compiled = value_and_gradient(potential)
@@ -420,11 +419,12 @@ def repositioned(
     of their prior variance which the data take away, as for a normal mean of which prior and data
     know something (arXiv 1906.03028 finds it by optimisation).
     """
+    # Where data lie is part of what was compiled: what is new lies where the rest does.
+    place = jax.tree.leaves(data)[0].sharding
     flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
     found: Found = jax.tree.map(np.asarray, _traced(route)(flat, data))
     upright = data._replace(
-        pivot=jax.tree.map(jnp.asarray, _pivot(found)),
-        lean=jax.tree.map(jnp.zeros_like, data.lean),
+        pivot=jax.device_put(_pivot(found), place), lean=jax.tree.map(jnp.zeros_like, data.lean)
     )
     positions = np.asarray(_positions(route)(found.sites, upright))
     scale = np.maximum(positions.std(axis=0), 1e-6)
@@ -432,9 +432,7 @@ def repositioned(
     scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
     centred = _shares(curved, upright, layout, scales)
     lean = _lean(curved, upright, layout, scales, centred)
-    new = upright._replace(
-        centred=jax.tree.map(jnp.asarray, centred), lean=jax.tree.map(jnp.asarray, lean)
-    )
+    new = upright._replace(centred=jax.device_put(centred, place), lean=jax.device_put(lean, place))
     based = {
         f"{name}_decentered": centred[name] * loc + (value - loc) * scale ** (centred[name] - 1)
         for name, (value, loc, scale) in found.pooled.items()
