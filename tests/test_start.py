@@ -137,7 +137,7 @@ def test_in_standard_coordinates_the_curvature_of_the_parts_is_one():
         dense[np.ix_(block, shared)] = found.cross[task]
         dense[np.ix_(shared, block)] = found.cross[task].T
     with on_device(jax.devices("cpu")[0]):
-        made = geometry(found, Layout(shared, blocks, alone, np.zeros(dim, int), {}, {}))
+        made = geometry(found, Layout(shared, blocks, alone, np.zeros(dim, int), {}, {}, {}))
         made = jax.tree.map(jnp.asarray, made)
         to_position = np.asarray(jax.jacobian(made.position)(jnp.zeros(dim)))
         back = np.asarray(jax.grad(lambda u: made.position(u) @ places)(jnp.zeros(dim)))

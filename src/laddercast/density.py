@@ -22,7 +22,8 @@ CENTRED = {
     "log_alpha": 0.5, "log_beta": 0.5, "share_e": 0.5, "share_a": 0.5, "log_slope": 1.0,
     "log_rise": 1.0, "log_noise_loss": 1.0, "share_checkpoint_loss": 0.5, "log_noise_accuracy": 1.0,
     "share_checkpoint_accuracy": 0.5, "log_walk_loss": 0.0, "log_walk_accuracy": 0.0,
-    "walk_loss": 0.0, "walk_reference": 0.25, "walk_accuracy": 0.25,
+    "walk_loss": 0.0, "walk_reference": 0.25, "walk_accuracy": 0.25, "run_loss_shared": 0.0,
+    "run_accuracy_shared": 0.0,
 }  # fmt: skip
 """How far each pooled site is centred before anything is known of it: 0 is a standard deviate.
 

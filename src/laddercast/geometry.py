@@ -17,6 +17,7 @@ class Layout(NamedTuple):
     color: np.ndarray  # (dim,) equal for coordinates of which none bears on another
     at_tasks: dict[str, np.ndarray]  # columns of `blocks` by site
     at_shared: dict[str, np.ndarray]  # places in `shared` by site
+    at_alone: dict[str, np.ndarray]  # places in `alone`
 
 
 class Curvature(NamedTuple):
@@ -81,8 +82,13 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
     blocks, size, shared = curvature.cross.shape
     block_factor, coupling = np.empty((blocks, size, size)), np.empty((blocks, size, shared))
     remaining = curvature.shared.copy()
+    most = np.sqrt(np.maximum(np.diag(remaining), FLATTEST))
     for number, (block, cross) in enumerate(zip(curvature.blocks, curvature.cross, strict=True)):
-        lower = cholesky(positive(block), lower=True)
+        values, vectors = np.linalg.eigh(block)
+        lower = cholesky(_raised(values, vectors), lower=True)
+        # No more than a matrix may have that is positive with these on its diagonal.
+        bound = np.sqrt(np.maximum(values, 0))[:, None] * most
+        cross = vectors @ np.clip(vectors.T @ cross, -bound, bound)
         solved = solve_triangular(lower, cross, lower=True)
         remaining -= solved.T @ solved
         block_factor[number] = solve_triangular(lower, np.eye(size), lower=True).T
@@ -100,7 +106,10 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
 
 def positive(matrix: np.ndarray) -> np.ndarray:
     """The nearest matrix (..., n, n) with no direction flatter than `FLATTEST`."""
-    values, vectors = np.linalg.eigh(matrix)
+    return _raised(*np.linalg.eigh(matrix))
+
+
+def _raised(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     raised = vectors * np.maximum(values, FLATTEST)[..., None, :]
     return np.asarray(raised @ np.swapaxes(vectors, -1, -2))
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from laddercast import columns as c
 from laddercast.compiled import make_room
@@ -33,6 +34,7 @@ from laddercast.progress import lengthen, progress_bar
 from laddercast.replay import replay
 from laddercast.sampler import Draws, Settings, on_device, run_chains, steps_taken
 from laddercast.start import (
+    STEP,
     conditional_mode,
     from_draws,
     information,
@@ -118,7 +120,9 @@ def fit(
         design=design, observed=observed, labels=labels, frame=frame, tasks=ladder.tasks, runs=runs,
     )  # fmt: skip
     trees, doubts = {}, []
-    with on_device(place), progress_bar(len(names) * each, progress) as bar:
+    # Matrices are so small that several threads would hinder one another.
+    one_thread = threadpool_limits(1, user_api="blas")
+    with one_thread, on_device(place), progress_bar(len(names) * each, progress) as bar:
         for name in names:
             make_room()
             bar.set_description(name)
@@ -205,7 +209,8 @@ def _sample(
         tree = as_kept(*replayed, stats)
         return tree, complaints(tree)
 
-    mode, scale = conditional_mode(potential, data, layout)
+    mode = conditional_mode(route, data, layout, extra)
+    scale = np.full_like(mode, STEP)
     ((mode,),), data = repositioned(route, mode[None, None], data, layout)
     leaves = jax.tree.leaves(data)
     coordinates = standardised(route, mode[None], scale, data, layout, extra)

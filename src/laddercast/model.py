@@ -190,20 +190,53 @@ def _pooled(plate: numpyro.plate, priors: Priors, name: str, site: str | None = 
         return numpyro.sample(site or f"log_{name}", dist.Normal(center, scale))
 
 
-def _noise(plate: numpyro.plate, priors: Priors, quantity: str) -> tuple[Array, Array]:
-    """Squared scales (tasks,) of a run's effect, and of one checkpoint about that.
+class Noise(NamedTuple):
+    """Squares of scales (tasks,) of a run's effect, of one checkpoint about that; effects shared.
 
-    Sampled are their sum, and how much of it is a checkpoint's: where each run was measured once,
-    only the sum shows.
+    `correlation` is the share of the first that all tasks have in common, `shared` (runs, tasks)
+    that part of the effect itself.
     """
-    log_noise = _pooled(plate, priors, f"noise_{quantity}")
-    name = f"share_checkpoint_{quantity}"
-    return _split(2 * log_noise, _pooled(plate, priors, name, name))
+
+    run: Array
+    checkpoint: Array
+    correlation: Array
+    shared: Array
 
 
-def _split(log_variance: Array, share: Array) -> tuple[Array, Array]:
-    variance, of_checkpoint = jnp.exp(log_variance), nn.sigmoid(share)
+def _noise(plate: numpyro.plate, priors: Priors, quantity: str, runs: int) -> Noise:
+    """Noise of a quantity that each task has.
+
+    Sampled are the sum of both squares, and how much of it is a checkpoint's: where each run was
+    measured once, only the sum shows. The shared effects are those of a task with typical noise:
+    many tasks pin them, and not what they are in units of a scale.
+    """
+    centers, of_tasks = {}, {}
+    for name, site in (
+        (f"noise_{quantity}", f"log_noise_{quantity}"),
+        (f"share_checkpoint_{quantity}", f"share_checkpoint_{quantity}"),
+    ):
+        center, scale = (_scalar(priors, f"{name}_{word}") for word in ("center", "scale"))
+        with plate:
+            of_tasks[name] = numpyro.sample(site, dist.Normal(center, scale))
+        centers[name] = center
+    run, checkpoint = _split(*of_tasks.values())
+    typical, _ = _split(*centers.values())
+    correlation = _scalar(priors, f"run_{quantity}_correlation")
+    with numpyro.plate("model", runs):
+        shared = numpyro.sample(
+            f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(correlation * typical))
+        )[:, None]
+    return Noise(run, checkpoint, correlation, jnp.sqrt(run / typical) * shared)
+
+
+def _split(log_noise: Array, share: Array) -> tuple[Array, Array]:
+    variance, of_checkpoint = jnp.exp(2 * log_noise), nn.sigmoid(share)
     return variance * (1 - of_checkpoint), variance * of_checkpoint
+
+
+def _variance(noise: Noise) -> Array:
+    """All of the variance (tasks,) of a run's effect."""
+    return noise.run * (noise.correlation + T_VARIANCE * (1 - noise.correlation))
 
 
 def _terms(plate: numpyro.plate, priors: Priors) -> tuple[Array, Array, Array, Array]:
@@ -264,7 +297,7 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         level = numpyro.sample("loss_level", priors.loss_level)
     alpha, beta, log_a, log_b = _terms(plate, priors)
     share_e = _pooled(plate, priors, "share_e", "share_e")
-    of_run, of_checkpoint = _noise(plate, priors, "loss")
+    noise = _noise(plate, priors, "loss", design.end.shape[0])
     q = _scalar(priors, "q")
     log_law = level + laws.log_loss(
         design.log_params[:, None], design.log_tokens[:, None],
@@ -274,23 +307,19 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     near, walk = _walk(design, "walk_loss", jnp.exp(_pooled(plate, priors, "walk_loss")))
     log_mean = log_law + walk
 
-    correlation = _scalar(priors, "run_loss_correlation")
-    with numpyro.plate("model", design.end.shape[0]):
-        shared = numpyro.sample("run_loss_shared", dist.Normal())[:, None]
-    common = _at_points(jnp.sqrt(correlation * of_run) * shared, design)
-    seen = design.loss
+    common, seen = _at_points(noise.shared, design), design.loss
     runs = Runs(
         log_mean + common,
-        (1 - correlation) * of_run,
-        of_checkpoint / seen.checkpoints,
+        (1 - noise.correlation) * noise.run,
+        noise.checkpoint / seen.checkpoints,
         design,
         seen,
     )
     value = numpyro.sample("log_loss", runs, obs=observed.log_loss)
-    _spread("loss", of_checkpoint, seen, observed.loss_spread)
+    _spread("loss", noise.checkpoint, seen, observed.loss_spread)
     effect, left = runs.effect(value)
     log_latent = log_mean + common + _at_points(effect, design)
-    variance = of_run * (correlation + T_VARIANCE * (1 - correlation))
+    variance = _variance(noise)
     return Path(log_law + near - level, log_mean - level, log_latent - level, left, variance)
 
 
@@ -308,7 +337,7 @@ def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     near, walk = _walk(design, "walk_reference", _scalar(priors, "walk_reference_scale"))
     log_mean = log_law + walk
     of_run, of_checkpoint = _split(
-        2 * jnp.log(_scalar(priors, "noise_reference")),
+        jnp.log(_scalar(priors, "noise_reference")),
         _scalar(priors, "share_checkpoint_reference"),
     )
     seen = design.reference_loss
@@ -331,7 +360,7 @@ def _accuracy(
         logit_gap = numpyro.sample("logit_gap", priors.logit_gap)
         log_lower = numpyro.sample("log_lower", priors.log_lower)
     steep = jnp.exp(_pooled(plate, priors, steepness))
-    of_run, of_checkpoint = _noise(plate, priors, "accuracy")
+    noise = _noise(plate, priors, "accuracy", design.end.shape[0])
     upper = nn.sigmoid(-logit_gap)
     lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
     scale = jnp.exp(_pooled(plate, priors, "walk_accuracy"))
@@ -350,21 +379,17 @@ def _accuracy(
     unit = (p_end * (1 - p_end) + 1 / design.items) / design.items
     # The fall of accuracy with the log of what stage 2 reads.
     fall = steep * jnp.exp(x_end) * (upper - lower) * of_upper * (1 - of_upper)
-    correlation = _scalar(priors, "run_accuracy_correlation")
-    with numpyro.plate("model", design.end.shape[0]):
-        shared = numpyro.sample("run_accuracy_shared", dist.Normal())[:, None]
-    of_run, of_checkpoint = of_run * unit, of_checkpoint * unit
-    seen = design.accuracy
+    of_checkpoint, seen = noise.checkpoint * unit, design.accuracy
     runs = Runs(
-        p + _at_points(jnp.sqrt(correlation * of_run) * shared, design),
-        (1 - correlation) * of_run + fall**2 * path.left,
+        p + _at_points(noise.shared * jnp.sqrt(unit), design),
+        (1 - noise.correlation) * noise.run * unit + fall**2 * path.left,
         _at_points(of_checkpoint, design) / seen.checkpoints, design, seen,
     )  # fmt: skip
     numpyro.sample("accuracy", runs, obs=observed.accuracy)
     _spread("accuracy", of_checkpoint, seen, observed.accuracy_spread)
     numpyro.deterministic("law", curve(share(path.law, near)))
     numpyro.deterministic("discrepancy", curve(share(path.discrepancy, walk)))
-    own = of_run * (correlation + T_VARIANCE * (1 - correlation))
+    own = _variance(noise) * unit
     numpyro.deterministic("run_variance", own + fall**2 * path.variance)
     numpyro.deterministic(
         "checkpoint_variance",

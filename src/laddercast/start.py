@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +32,7 @@ from laddercast.density import (
     trace_of,
 )
 from laddercast.design import MEASURED, Design, Observed, cells
-from laddercast.geometry import Curvature, Geometry, Layout, geometry, positive, refined
+from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
 from laddercast.model import RUN_DOF, Route
 from laddercast.priors import Priors
 from laddercast.sampler import Potential, value_and_gradient
@@ -62,6 +63,30 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
         "reference_level": mean(observed.log_reference_loss, design.reference_loss, 1.0)[0],
         "accuracy_level": mean(logit, design.accuracy, -1.0),
     }
+    # As if laws explained little of how rungs differ: where noise is far too small, the rungs that
+    # lie furthest off rule the search.
+    unit = np.sqrt((mean(accuracy, design.accuracy, 0.25) * 0.5 + 1 / design.items) / design.items)
+
+    def noise(value: Any, seen: Any, prior: Any, unit: Any = 1.0) -> np.ndarray:
+        off = np.where(seen.at, value - mean(value, seen, 0.0), 0.0) ** 2
+        spread = np.sqrt(off.sum(axis=0) / np.maximum(seen.at.sum(axis=0), 1)) / unit
+        return np.maximum(np.log(np.maximum(spread, 1e-300) / 3), prior)
+
+    # Pooled sites are their own base, centred in full.
+    values |= {
+        "log_noise_loss_decentered": noise(
+            observed.log_loss, design.loss, priors.noise_loss_center.mean
+        ),
+        "log_noise_accuracy_decentered": noise(
+            accuracy, design.accuracy, priors.noise_accuracy_center.mean, unit
+        ),
+        "noise_reference": np.exp(
+            noise(
+                observed.log_reference_loss, design.reference_loss,
+                np.log(priors.noise_reference.mean),
+            )[0]
+        ),
+    }  # fmt: skip
 
     plates, shapes = _plates(route, design, priors)
     tasks = len(design.chance)
@@ -88,19 +113,25 @@ def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
     }
 
 
+BOUND = 64
+"""Runs whose shared effects are held together with the laws of all tasks, which many tasks bind to
+them; with more runs the laws say little of any one of them, and all together would take long."""
+
+
 def _layout(like: dict[str, Any], plates: dict[str, set[str]], tasks: int) -> Layout:
     """The layout of a position, from the sites that lie in the plate of tasks."""
     every_task = np.zeros(tasks, int)
     nothing = np.zeros(0, int)
     shared, blocks, alone, color = [nothing], [np.zeros((tasks, 0), int)], [nothing], [nothing]
-    at_tasks, at_shared = {}, {}
+    at_tasks, at_shared, at_alone = {}, {}, {}
     first = colors = 0
     for name in sorted(like):  # as ravel_pytree has them
         shape = np.shape(like[name])
         index = first + np.arange(int(np.prod(shape)))
         site = name.removesuffix("_decentered")
-        if "model" in plates[site]:
+        if "model" in plates[site] and len(index) > BOUND:
             # Given the laws, what runs share in all tasks is independent between runs.
+            at_alone[name] = sum(map(len, alone)) + np.arange(len(index))
             alone.append(index)
             own = np.zeros(len(index), int)
         elif "task" in plates[site]:
@@ -116,7 +147,7 @@ def _layout(like: dict[str, Any], plates: dict[str, set[str]], tasks: int) -> La
     of_tasks = np.concatenate(blocks, axis=1)
     return Layout(
         np.concatenate(shared), of_tasks, np.concatenate(alone), np.concatenate(color),
-        at_tasks, at_shared,
+        at_tasks, at_shared, at_alone,
     )  # fmt: skip
 
 
@@ -164,15 +195,28 @@ def _middle(fn: dist.Distribution) -> Any:
     return jnp.where(jnp.isfinite(mean), mean, getattr(fn, "loc", 1.0))
 
 
+def _turns(design: Design) -> jax.Array:
+    """Residuals (points, 1) of checkpoints about their run, in SDs: up and down in turn.
+
+    Their squares are as large as expected, while they hardly bear on anything smooth.
+    """
+    number = jnp.arange(len(design.run)) - jnp.searchsorted(design.run, design.run)
+    count = jnp.bincount(design.run, length=len(design.end))[design.run]
+    odd = count % 2
+    off = 1.0 - 2.0 * (number % 2) - odd / count
+    return (off * jnp.sqrt((count - 1) / jnp.where(count > 1, count - odd / count, 1)))[:, None]
+
+
 @cache
 def _at_rest(route: Route) -> Callable[[jax.Array, Data], Data]:
-    """The data had every run and checkpoint obeyed the laws exactly.
+    """The data had every run obeyed the laws exactly, and checkpoints lain about it as expected.
 
     There, curvature is the information about the laws, without the noise that the residuals of one
     data set lend it in directions that they leave nearly flat.
     """
 
     def at_rest(position: jax.Array, data: Data) -> Data:
+        turns = _turns(data.design)
         parameters = constrained(sites_at(position, data))
 
         def rest(site: dict[str, Any]) -> Any:
@@ -182,7 +226,11 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data], Data]:
         # As a forecast, in which each site that is measured reads those before it.
         ahead = sampled_trace(route, data._replace(observed=Observed()), rest)
         here = sampled_trace(route, data, parameters)
-        expected = {name: ahead[name]["value"] for name in measured if name in ahead}
+        expected = {
+            name: ahead[name]["value"] + turns * jnp.sqrt(plain(ahead[name]["fn"]).noise_variance)
+            for name in measured
+            if name in ahead
+        }
         expected |= {
             name: plain(here[name]["fn"]).mean
             for name in Observed._fields
@@ -218,29 +266,6 @@ def information(data: Data) -> np.ndarray:
             # Roughly, for the logits of the correlations: a quarter of the same, over all cells.
             found[correlation] += per_cell * known.sum() / 8
     return np.concatenate([found[name].ravel() for name in sorted(found)])
-
-
-class Gradient:
-    """Value and gradient in the order of positions, from the function compiled for the chains."""
-
-    def __init__(self, potential: Potential, layout: Layout) -> None:
-        tasks, size = layout.blocks.shape
-        shared, alone = len(layout.shared), len(layout.alone)
-        plain = Curvature(
-            np.eye(shared),
-            np.zeros((tasks, size, shared)),
-            np.tile(np.eye(size), (tasks, 1, 1)),
-            np.ones(alone),
-        )
-        self.identity = jax.tree.map(jnp.asarray, geometry(plain, layout))
-        self.zero = jnp.zeros(len(layout.color))
-        self.compiled = value_and_gradient(potential)
-        self.order = np.asarray(self.identity.order)
-
-    def __call__(self, position: np.ndarray, data: Any) -> tuple[float, np.ndarray]:
-        placed = self.identity._replace(center=position), data
-        value, gradient = self.compiled(self.zero, placed)
-        return float(value), np.asarray(gradient)[self.order]
 
 
 @cache
@@ -279,50 +304,65 @@ def curvature(
     )
 
 
-def conditional_mode(
-    potential: Potential, data: Data, layout: Layout
-) -> tuple[np.ndarray, np.ndarray]:
-    """Best mode given the prior medians of pooling scales, and the scale of each coordinate there.
+HELD = 1e12
+"""Curvature by which a coordinate stands still."""
+
+LENGTH = {"maxiter": 50, "maxcor": 20}
+SLIGHT = 0.1
+"""A search of that length that has gained no more than this has come close enough."""
+
+STEP = 0.01
+"""Scale of all coordinates, before there is another: small beside any of them."""
+
+
+def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray) -> np.ndarray:
+    """Best mode (dim,) given the prior medians of pooling scales.
 
     Searched from the start, and from curves that end where accuracies do; of each task the better.
     """
-    leaves = jax.tree.leaves(data)
-    gradient = Gradient(potential, layout)
-    position = np.asarray(ravel_pytree(data.like)[0])
-    curved = curvature(potential, position, np.full_like(position, 1e-6), leaves, layout)
-    diagonal = np.empty_like(position)
-    diagonal[layout.shared] = np.diag(curved.shared)
-    diagonal[layout.blocks] = np.diagonal(curved.blocks, axis1=1, axis2=2)
-    diagonal[layout.alone] = curved.alone
-    scale = 1 / np.sqrt(np.maximum(np.abs(diagonal), 0.5))
+    leaves, form = jax.tree.flatten(data)
+    gradient = value_and_gradient(potential_of(route, form))
     fixed = {
         name: np.full(np.shape(value), name.removesuffix("_decentered") in FIXED)
         for name, value in data.like.items()
     }
-    step = np.where(np.asarray(ravel_pytree(fixed)[0]), 0.0, scale)
+    held = extra + HELD * np.asarray(ravel_pytree(fixed)[0])
+    begin = np.asarray(ravel_pytree(data.like)[0])
+    scale = np.full_like(begin, STEP)
 
-    def search(begin: np.ndarray) -> tuple[np.ndarray, float]:
-        def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
-            value, slope = gradient(begin + step * x, leaves)
-            return value, slope * step
+    def search(position: np.ndarray) -> tuple[float, np.ndarray]:
+        lowest, gain = np.inf, np.inf
+        while gain > SLIGHT:
+            coordinates = standardised(route, position[None], scale, data, layout, held)
+            placed = coordinates._replace(center=jnp.asarray(position)), leaves
+            best = lowest, np.zeros_like(position)
 
-        best = minimize(
-            scaled, np.zeros_like(begin), jac=True, method="L-BFGS-B",
-            options={"maxiter": 1000, "maxcor": 30},
-        )  # fmt: skip
-        return begin + step * best.x, float(best.fun)
+            def at(u: np.ndarray, placed: Any = placed) -> tuple[float, np.ndarray]:
+                nonlocal best
+                value, slope = map(np.asarray, gradient(u, placed))
+                # A search that strays where nothing is defined ends there.
+                best = (float(value), u.copy()) if value < best[0] else best
+                return float(value), slope
 
-    mode, lowest = search(position)
+            minimize(at, best[1], jac=True, method="L-BFGS-B", options=LENGTH)
+            gain = lowest - best[0] if best[0] < lowest else 0.0
+            lowest = best[0]
+            position = np.asarray(placed[0].position(jnp.asarray(best[1])))
+        return lowest, position
+
     ends = np.asarray(ravel_pytree(data.like | _ending(data))[0])
-    other, _ = search(ends)
+    found = sorted((search(one) for one in (begin, ends)), key=itemgetter(0))
+    (lowest, mode), (_, other) = found
     mixed = mode.copy()
+    coordinates = standardised(route, mode[None], scale, data, layout, held)
     for block in layout.blocks:
         trial = mixed.copy()
         trial[block] = other[block]
-        value = gradient(trial, leaves)[0]
+        placed = coordinates._replace(center=jnp.asarray(trial)), leaves
+        value = float(gradient(np.zeros_like(mode), placed)[0])
         if value < lowest:
             mixed, lowest = trial, value
-    return (search(mixed)[0] if np.any(mixed != mode) else mode), scale
+    return search(mixed)[1] if np.any(mixed != mode) else mode
 
 
 def _ending(data: Data) -> dict[str, Any]:
@@ -452,6 +492,8 @@ def _shares(
         base, own = f"{name}_decentered", np.shape(share)
         if base in layout.at_tasks:
             left = of_tasks[:, layout.at_tasks[base]].T
+        elif base in layout.at_alone:
+            left = 1 / np.maximum(curved.alone[layout.at_alone[base]], FLATTEST)
         else:
             left = of_all[layout.at_shared[base]]
         # In units of the prior: the base is the value over its scale to the power of 1 - share.
