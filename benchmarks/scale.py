@@ -1,12 +1,13 @@
 """How seconds and memory of a fit grow with tasks, rungs and checkpoints.
 
 `python benchmarks/scale.py --out FILE.csv [--growth tasks rungs checkpoints] [--sizes 8 ...]`, on
-simulated ladders, one grown in each of three ways: tasks (of 16 rungs), rungs (of 8 tasks), and
-checkpoints of each run (16 rungs, 8 tasks), all of which are read. Each has a process of its own,
-which fits twice, the second time with another seed and all compiled: seconds are of that one.
+simulated ladders, one grown in each of four ways: tasks (of 16 rungs), rungs (of 8 tasks),
+checkpoints of each run (16 rungs, 8 tasks), of which the fit reads means and spreads, and the same
+with `rungs="every"`, which reads each. Each has a process of its own, which fits twice, the second
+time with another seed and all compiled: seconds are of that one.
 
 Printed is the least bulk effective sample size of any site, and the cost: seconds per effective
-draw and measured cell, relative to the smallest size. It stays 1 where work grows as the data do.
+draw and measurement, relative to the smallest size. It stays 1 where work grows as the data do.
 Rows go to FILE.csv as they are found, and a size that is there is not fitted again.
 """
 
@@ -29,7 +30,9 @@ SIZES = {
     "tasks": (8, 32, 128, 512),
     "rungs": (16, 50, 100, 200, 400),
     "checkpoints": (1, 10, 50, 200),
+    "every": (1, 10, 50, 200),
 }
+LABELS = {"checkpoints": "checkpoints per run", "every": "checkpoints per run, each read"}
 TASKS, RUNGS, CHECKPOINTS = 8, 16, 20
 """Where they do not grow."""
 
@@ -44,6 +47,7 @@ def ladder_of(growth: str, size: int) -> Any:
     from laddercast.simulate import demo_truth
 
     given = {"tasks": TASKS, "rungs": RUNGS, "checkpoints": CHECKPOINTS} | {growth: size}
+    given["checkpoints"] = given.get("every", given["checkpoints"])
     demo = demo_truth()
     which = np.arange(given["tasks"])
     truth = demo.iloc[which % len(demo)].copy()
@@ -57,20 +61,19 @@ def ladder_of(growth: str, size: int) -> Any:
     ladder, _ = lc.simulate(
         truth, sizes=sizes, tokens_per_param=lengths, checkpoints=given["checkpoints"]
     )
-    return lc.Ladder(ladder.table, ladder.tasks, "every") if growth == "checkpoints" else ladder
+    return lc.Ladder(ladder.table, ladder.tasks, "every") if growth == "every" else ladder
 
 
 def worker(growth: str, size: int, warmup: int, draws: int) -> dict[str, Any]:
     """What one process finds."""
     import laddercast as lc
     from laddercast.convergence import quality
-    from laddercast.design import ladder_design
     from laddercast.model import two_stage
 
     warnings.simplefilter("ignore")
     ladder = ladder_of(growth, size)
     found: dict[str, Any] = {"growth": growth, "size": size, "warmup": warmup, "draws": draws}
-    found["cells"] = int(ladder_design(ladder)[0].accuracy.at.sum())
+    found["measurements"] = len(ladder.table)
     for seed, kind in enumerate(("first_s", "s")):
         begin = time.perf_counter()
         fitted = lc.fit(
@@ -93,9 +96,9 @@ def worker(growth: str, size: int, warmup: int, draws: int) -> dict[str, Any]:
 
 
 def with_cost(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows in order, with seconds per effective draw and cell relative to the smallest size."""
+    """The rows in order, with seconds per effective draw and row relative to the smallest size."""
     table = table.sort_values(["growth", "size"], ignore_index=True)
-    each = table["s"] / table["ess"] / table["cells"]
+    each = table["s"] / table["ess"] / table["measurements"]
     table["cost"] = each / each.groupby(table["growth"]).transform("first")
     return table
 
@@ -108,7 +111,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     shown = [name for name in SIZES if name in set(table["growth"])]
-    words = {"s": "seconds", "cost": "relative cost per effective\ndraw and measured cell",
+    words = {"s": "seconds", "cost": "relative cost per effective\ndraw and measurement",
              "peak_mib": "peak memory, MiB"}  # fmt: skip
     figure, axes = plt.subplots(
         len(words), len(shown), figsize=(3 * len(shown) + 1, 7), sharex="col", sharey="row",
@@ -126,7 +129,7 @@ def plot(table: pd.DataFrame, path: Path) -> None:
             axis.set_xticks(own["size"], [f"{size}" for size in own["size"]])
             axis.set_xticks([], minor=True)
         column[1].axhline(1, color="0.7", zorder=0)
-        column[-1].set_xlabel({"checkpoints": "checkpoints per run"}.get(growth, growth))
+        column[-1].set_xlabel(LABELS.get(growth, growth))
     for axis, label in zip(axes[:, 0], words.values(), strict=True):
         axis.set_ylabel(label)
     figure.savefig(path, dpi=150)

@@ -223,7 +223,7 @@ def data_of(route: Route, design: Design, observed: Observed) -> Data:
 
 def of_own(name: str, value: np.ndarray, own: Size) -> np.ndarray:
     """The part of a padded site's value that the site has without padding."""
-    if name.endswith("_shared"):
+    if "_shared" in name:
         return value[: own.runs]
     if name.startswith("walk_") and name.endswith("_decentered"):
         return value[: own.intervals]
@@ -236,8 +236,8 @@ def evaluated(route: Route, data: Data, sites: dict) -> tuple[dict, dict]:
     leaves, form = jax.tree.flatten(data)
     potential = potential_of(route, form)
     gradient = jax.grad(lambda sites: potential(position_of(sites, data), leaves))(sites)
-    likelihood = replay(route)(position_of(sites, data)[None, None], data)[1]
-    return gradient, {name: np.asarray(value)[0, 0] for name, value in likelihood.items()}
+    likelihood = replay(route)(position_of(sites, data)[None], data)[1]
+    return gradient, {name: np.asarray(value)[0] for name, value in likelihood.items()}
 
 
 @pytest.mark.slow

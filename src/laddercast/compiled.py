@@ -4,6 +4,7 @@ import gc
 import os
 import platform
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pooch
 
 SWITCH = "LADDERCAST_COMPILED"
@@ -22,6 +24,9 @@ AT_LEAST_SECONDS = 0.2
 
 QUICKLY: Any = {"xla_backend_optimization_level": 0}
 """Compiler options for what runs so briefly that its compilation takes longer."""
+
+BATCH = 250
+"""Rows that `in_batches` gives a compiled function at a time."""
 
 FULLEST = 0.5
 """Share of the memory maps allowed beyond which compiled programs are dropped."""
@@ -58,6 +63,20 @@ def keep() -> Path | None:
             settings.update("jax_persistent_cache_min_compile_time_secs", AT_LEAST_SECONDS)
             return place
     return None
+
+
+def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
+    """What a compiled function makes of arrays (rows, ...) and the rest, in NumPy.
+
+    It sees as many rows at a time, the last filled up: it is compiled once for all numbers of rows.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    parts = []
+    for first in range(0, count, BATCH):
+        index = np.minimum(np.arange(first, first + BATCH), count - 1)
+        part = function(jax.tree.map(lambda x, index=index: x[index], rows), *rest)
+        parts.append(jax.tree.map(np.asarray, part))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
 
 
 def make_room() -> None:

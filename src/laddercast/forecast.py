@@ -13,7 +13,7 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast import columns as c
-from laddercast.compiled import QUICKLY
+from laddercast.compiled import QUICKLY, in_batches
 from laddercast.convergence import mark
 from laddercast.design import MEASURED, target_design
 from laddercast.fitted import frame_of, routes_of, rungs_of, tasks_of
@@ -80,7 +80,7 @@ def _forecast(
     with on_device(cpu):
         keys = jax.random.split(jax.random.key(seed), chains * length)
         placed = jax.tree.map(jnp.asarray, design)
-        sites = jax.tree.map(np.asarray, _predict(name, keys, flat, placed, Priors()))
+        sites = in_batches(partial(_predict, name), (keys, flat), placed, Priors())
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
@@ -113,7 +113,7 @@ def _forecast(
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
-def _predict(route: str, keys: jax.Array, draws: dict, design: object, priors: Priors) -> dict:
+def _predict(route: str, draws: tuple, design: object, priors: Priors) -> dict:
     def one(pair: tuple) -> dict:
         key, draw = pair
         model = handlers.substitute(handlers.seed(ROUTES[route], key), data=draw)
@@ -122,7 +122,7 @@ def _predict(route: str, keys: jax.Array, draws: dict, design: object, priors: P
         return {name: trace[name]["value"] for name in wanted if name in trace}
 
     # Draw by draw: a batch takes far longer to compile than it saves.
-    return jax.lax.map(one, (keys, draws))
+    return jax.lax.map(one, draws)
 
 
 def _models(table: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from laddercast import columns as c
-from laddercast.compiled import make_room
+from laddercast.compiled import in_batches, make_room
 from laddercast.convergence import ESS_PARAMETERS, complaints, mark
 from laddercast.density import Data, potential_of
 from laddercast.design import (
@@ -199,7 +199,10 @@ def _sample(
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
         kept = Draws(*(field[:, warmup : warmup + length] for field in found))
-        replayed = jax.tree.map(np.asarray, replay(route)(jnp.asarray(kept.position), data))
+        flat = kept.position.reshape(-1, kept.position.shape[-1])
+        replayed = in_batches(replay(route), flat, data)
+        own = kept.position.shape[:2]
+        replayed = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), replayed)
         stats = {
             "diverging": kept.diverging,
             "n_steps": kept.num_steps,

@@ -6,6 +6,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
+from laddercast.compiled import QUICKLY
 from laddercast.density import Data, constrained, is_latent, sampled_trace, sites_at, trace_of
 from laddercast.design import MEASURED
 from laddercast.model import Route
@@ -15,16 +16,14 @@ from laddercast.model import Route
 def replay(route: Route) -> Callable[[jax.Array, Data], tuple[dict, dict, dict]]:
     """Compiled: constrained sites, log likelihood per run x task and log prior per site.
 
-    Of positions (chains, draws, dim), with the same two leading dimensions in every result.
+    Of positions (draws, dim), with the same first dimension in every result.
     """
 
     def all_draws(positions: jax.Array, data: Data) -> tuple[dict, dict, dict]:
-        chains, draws, dim = positions.shape
         # Draw by draw: a batch takes far longer to compile than it saves.
-        flat = jax.lax.map(lambda position: _one(route, position, data), positions.reshape(-1, dim))
-        return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), flat)
+        return jax.lax.map(lambda position: _one(route, position, data), positions)
 
-    return jax.jit(all_draws)
+    return jax.jit(all_draws, compiler_options=QUICKLY)
 
 
 def _one(route: Route, position: jax.Array, data: Data) -> tuple[dict, dict, dict]:

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from scipy.optimize import minimize
 
-from laddercast.compiled import QUICKLY
+from laddercast.compiled import QUICKLY, in_batches
 from laddercast.density import (
     CENTRED,
     LEANING,
@@ -461,12 +461,12 @@ def repositioned(
     """
     # Where data lie is part of what was compiled: what is new lies where the rest does.
     place = jax.tree.leaves(data)[0].sharding
-    flat = jnp.asarray(draws.reshape(-1, draws.shape[-1]))
-    found: Found = jax.tree.map(np.asarray, _traced(route)(flat, data))
+    flat = draws.reshape(-1, draws.shape[-1])
+    found: Found = in_batches(_traced(route), flat, data)
     upright = data._replace(
         pivot=jax.device_put(_pivot(found), place), lean=jax.tree.map(jnp.zeros_like, data.lean)
     )
-    positions = np.asarray(_positions(route)(found.sites, upright))
+    positions = in_batches(_positions(route), found.sites, upright)
     scale = np.maximum(positions.std(axis=0), 1e-6)
     curved = _curvature(route, positions.mean(axis=0), scale, upright, layout)
     scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
@@ -477,7 +477,7 @@ def repositioned(
         f"{name}_decentered": centred[name] * loc + (value - loc) * scale ** (centred[name] - 1)
         for name, (value, loc, scale) in found.pooled.items()
     }
-    moved = _positions(route)(found.sites | based, new)
+    moved = in_batches(_positions(route), found.sites | based, new)
     return np.asarray(moved).reshape(draws.shape), new
 
 
