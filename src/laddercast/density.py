@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.infer.reparam import Reparam
 
-from laddercast.design import Design, Observed
+from laddercast.design import Design, Observed, Seen
 from laddercast.model import Route
 from laddercast.priors import Priors
 from laddercast.sampler import Potential
@@ -197,7 +197,21 @@ def _turned(sites: dict[str, Any], data: Data, sign: float) -> dict[str, Any]:
             part = jax.nn.log_sigmoid(side * sites["reference_share_a"])
             part += jax.nn.log_sigmoid(-sites["reference_share_e"])
             turned[f"reference_{word}"] -= sign * part
+    for quantity in ("loss", "accuracy"):
+        # Many checkpoints tell their own noise, and a sum only with what runs add.
+        name, base = f"share_checkpoint_{quantity}", f"log_noise_{quantity}_decentered"
+        if base in sites:
+            log_share = jax.nn.log_sigmoid(_of_base(sites, name, data))
+            known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
+            turned[base] = sites[base] - sign * known * log_share / 2
     return turned
+
+
+def _share_of_checkpoints(seen: Seen, design: Design) -> Any:
+    """Of what is known of noise (tasks,), how much is known of that between checkpoints."""
+    runs = design.end.shape[0]
+    within = jnp.maximum(jnp.sum(seen.at, axis=0) - runs, 0) + jnp.sum(seen.spread_dof, axis=0)
+    return within / (within + runs)
 
 
 def _of_base(sites: dict[str, Any], site: str, data: Data) -> Any:
