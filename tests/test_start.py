@@ -11,11 +11,19 @@ from numpyro.infer.util import potential_energy
 from laddercast.density import constrained, potential_of, sampled_trace, sites_at
 from laddercast.design import ladder_design
 from laddercast.geometry import Curvature, Layout, geometry
-from laddercast.ladder import read_ladder
+from laddercast.ladder import Ladder, read_ladder
 from laddercast.model import ROUTES
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
-from laddercast.start import curvature, repositioned, start
+from laddercast.simulate import demo_ladder
+from laddercast.start import (
+    _turns,
+    conditional_mode,
+    curvature,
+    information,
+    repositioned,
+    start,
+)
 
 
 def some_way_off(route, table, priors):
@@ -143,3 +151,39 @@ def test_in_standard_coordinates_the_curvature_of_the_parts_is_one():
         back = np.asarray(jax.grad(lambda u: made.position(u) @ places)(jnp.zeros(dim)))
     np.testing.assert_allclose(to_position.T @ dense @ to_position, np.eye(dim), atol=1e-9)
     np.testing.assert_allclose(back, to_position.T @ places)
+
+
+def test_a_start_is_finite_whatever_the_priors_of_noise(wide_table):
+    design, observed, *_ = ladder_design(read_ladder(wide_table))
+    priors = Priors(noise_loss_center=dist.Cauchy(-5.0), noise_reference=dist.Uniform(0.0, 0.001))
+    with on_device(jax.devices("cpu")[0]):
+        for route in ROUTES.values():
+            data, _ = start(route, design, priors, observed)
+            assert all(np.isfinite(x).all() for x in data.like.values())
+
+
+def test_residuals_of_checkpoints_are_as_large_as_expected_and_have_no_mean(wide_table):
+    design, *_ = ladder_design(read_ladder(wide_table, rungs="every"))
+    with on_device(jax.devices("cpu")[0]):
+        turns = np.asarray(_turns(jax.tree.map(jnp.asarray, design)))[:, 0]
+    for run in range(len(design.end)):
+        own = turns[design.run == run]
+        assert own.mean() == pytest.approx(0, abs=1e-12)
+        assert np.sum(own**2) == pytest.approx(len(own) - 1)
+
+
+@pytest.mark.slow
+def test_a_mode_is_found_where_thousands_of_checkpoints_speak():
+    demo = demo_ladder()[0]
+    design, observed, *_ = ladder_design(Ladder(demo.table, demo.tasks, "every"))
+    route = ROUTES["two_stage"]
+    with on_device(jax.devices("cpu")[0]):
+        begun, layout = start(route, design, Priors(), observed)
+        data = jax.tree.map(jnp.asarray, begun)
+        extra = information(begun)
+        mode = conditional_mode(route, data, layout, extra)
+        leaves, form = jax.tree.flatten(data)
+        potential = potential_of(route, form)
+        begin = np.asarray(ravel_pytree(data.like)[0])
+        assert np.isfinite(mode).all()
+        assert potential(mode, leaves) < potential(begin, leaves) - 1000

@@ -70,23 +70,22 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
     def noise(value: Any, seen: Any, prior: Any, unit: Any = 1.0) -> np.ndarray:
         off = np.where(seen.at, value - mean(value, seen, 0.0), 0.0) ** 2
         spread = np.sqrt(off.sum(axis=0) / np.maximum(seen.at.sum(axis=0), 1)) / unit
-        return np.maximum(np.log(np.maximum(spread, 1e-300) / 3), prior)
+        return np.maximum(spread / 3, prior)
 
     # Pooled sites are their own base, centred in full.
+    of_loss, of_accuracy = (
+        np.exp(_middle(getattr(priors, f"noise_{word}_center"))) for word in ("loss", "accuracy")
+    )
     values |= {
-        "log_noise_loss_decentered": noise(
-            observed.log_loss, design.loss, priors.noise_loss_center.mean
+        "log_noise_loss_decentered": np.log(noise(observed.log_loss, design.loss, of_loss)),
+        "log_noise_accuracy_decentered": np.log(
+            noise(accuracy, design.accuracy, of_accuracy, unit)
         ),
-        "log_noise_accuracy_decentered": noise(
-            accuracy, design.accuracy, priors.noise_accuracy_center.mean, unit
-        ),
-        "noise_reference": np.exp(
-            noise(
-                observed.log_reference_loss, design.reference_loss,
-                np.log(priors.noise_reference.mean),
-            )[0]
-        ),
-    }  # fmt: skip
+    }
+    prior = priors.noise_reference
+    of_reference = noise(observed.log_reference_loss, design.reference_loss, _middle(prior))[0]
+    if prior.support(of_reference):
+        values["noise_reference"] = of_reference
 
     plates, shapes = _plates(route, design, priors)
     tasks = len(design.chance)
@@ -113,7 +112,7 @@ def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
     }
 
 
-BOUND = 64
+RUNS_TOGETHER = 64
 """Runs whose shared effects are held together with the laws of all tasks, which many tasks bind to
 them; with more runs the laws say little of any one of them, and all together would take long."""
 
@@ -129,7 +128,7 @@ def _layout(like: dict[str, Any], plates: dict[str, set[str]], tasks: int) -> La
         shape = np.shape(like[name])
         index = first + np.arange(int(np.prod(shape)))
         site = name.removesuffix("_decentered")
-        if "model" in plates[site] and len(index) > BOUND:
+        if "model" in plates[site] and len(index) > RUNS_TOGETHER:
             # Given the laws, what runs share in all tasks is independent between runs.
             at_alone[name] = sum(map(len, alone)) + np.arange(len(index))
             alone.append(index)
