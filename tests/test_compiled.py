@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from laddercast import compiled
@@ -111,3 +112,25 @@ def test_a_program_is_the_same_whatever_the_order_of_sets():
         )  # fmt: skip
         found.add(done.stdout)
     assert len(found) == 1
+
+
+def test_batches_of_one_size_serve_any_number_of_rows():
+    calls = []
+
+    def double(rows, factor):
+        calls.append(len(rows["x"]))
+        return {"y": factor * rows["x"]}
+
+    for count in (1, compiled.BATCH, 2 * compiled.BATCH + 3):
+        x = np.arange(2.0 * count).reshape(count, 2)
+        np.testing.assert_array_equal(compiled.in_batches(double, {"x": x}, 2.0)["y"], 2 * x)
+    assert set(calls) == {compiled.BATCH}
+    assert len(calls) == 1 + 1 + 3
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("4", "4")])
+def test_the_users_own_number_of_threads_stands(given, found, monkeypatch):
+    # A copy, as what the function sets is to go with the test.
+    monkeypatch.setattr(os, "environ", {} if given is None else {"NPROC": given})
+    compiled.in_one_thread()
+    assert os.environ["NPROC"] == found
