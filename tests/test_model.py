@@ -413,7 +413,7 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
     posteriors = [tree["posterior"].to_dataset() for tree in (one, other)]
     means = [posterior.mean(("chain", "draw")) for posterior in posteriors]
     errors = [az.mcse(posterior) for posterior in posteriors]
-    # A second round, which one may need, has twice the draws.
+    # Where draws are too few, as many are added.
     assert {posterior.sizes["draw"] for posterior in posteriors} <= {600, 1200}
     assert {**posteriors[0].sizes, "draw": 0} == {**posteriors[1].sizes, "draw": 0}
     assert set(posteriors[0]) == set(posteriors[1])

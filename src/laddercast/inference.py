@@ -85,10 +85,10 @@ def fit(
     `route`: one or some of `two_stage`, `by_reference`, `direct`; by default all of these that the
     ladder has the measurements for (`loss`, `reference_loss`, neither). Per route, warm-ups of
     `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain. Where
-    these have not converged though none diverged, as many again; where that does not help, once
-    more from where they ended, in coordinates found from them, with shorter steps and twice the
-    draws. With `within`, a larger ladder of the same tasks, the fit shares what was compiled for
-    that one's shape.
+    these have not converged though none diverged, as many again; where that does not help, all that
+    once more from where they ended, in coordinates found from them, with shorter steps. With
+    `within`, a larger ladder of the same tasks, the fit shares what was compiled for that one's
+    shape.
 
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
@@ -228,30 +228,28 @@ def _sample(
         early, data = repositioned(route, early, data, layout)
         leaves, centers = jax.tree.leaves(data), early[:, -1]
         coordinates = from_draws(route, early, data, layout, extra)
-    for key, length, chosen in zip(
-        keys[WARMUPS:], (draws, 2 * draws), (settings, careful), strict=True
-    ):
+    for key, chosen in zip(keys[WARMUPS:], (settings, careful), strict=True):
         early, data = repositioned(route, early, data, layout)
         leaves = jax.tree.leaves(data)
         coordinates = from_draws(route, early, data, layout, extra)
-        given_chains = potential, chosen, early[:, -1], coordinates, leaves, key, length, bar, place
+        given_chains = potential, chosen, early[:, -1], coordinates, leaves, key, draws, bar, place
         found, going = run_chains(*given_chains)
-        tree, doubts = kept_of(found, length)
+        tree, doubts = kept_of(found, draws)
         # One chain cannot show it, and draws fewer than the limit on effective ones, or twice of
         # them, cannot reach it.
         if not doubts or chains < 2 or chains * draws < ESS_PARAMETERS:
             break
-        if chosen is settings and not found.diverging[:, warmup:].any():
+        if not found.diverging[:, warmup:].any():
             # What moves slowly needs more draws, not other steps.
-            lengthen(bar, chains * steps_taken(length))
+            lengthen(bar, chains * steps_taken(draws))
             bar.set_description("not converged, sampling on")
             more, _ = run_chains(*given_chains, going)
             found = Draws(*map(_joined, found, more))
-            tree, doubts = kept_of(found, 2 * length)
+            tree, doubts = kept_of(found, 2 * draws)
             if not doubts:
                 break
         if chosen is settings:
-            lengthen(bar, chains * steps_taken(warmup + 2 * draws))
+            lengthen(bar, chains * steps_taken(warmup + draws))
             bar.set_description("not converged, with shorter steps")
         early = found.position[:, warmup:]
     used = {
