@@ -13,7 +13,6 @@ Rows go to FILE.csv as they are found, and a size that is there is not fitted ag
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -163,10 +162,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--worker", "--out", str(given.out)]
             command += ["--growth", growth, "--sizes", str(size)]
             command += [x for word, count in steps.items() for x in (f"--{word}", str(count))]
-            # As the command line has it, see `laddercast.compiled.in_one_thread`.
-            ended = subprocess.run(
-                command, stdout=subprocess.PIPE, text=True, env=os.environ | {"NPROC": "1"}
-            )
+            ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if ended.returncode:
                 failed.append(f"{growth} {size}: exit status {ended.returncode}")
                 print(failed[-1], file=sys.stderr, flush=True)

@@ -126,11 +126,3 @@ def test_batches_of_one_size_serve_any_number_of_rows():
         np.testing.assert_array_equal(compiled.in_batches(double, {"x": x}, 2.0)["y"], 2 * x)
     assert set(calls) == {compiled.BATCH}
     assert len(calls) == 1 + 1 + 3
-
-
-@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("4", "4")])
-def test_the_users_own_number_of_threads_stands(given, found, monkeypatch):
-    # A copy, as what the function sets is to go with the test.
-    monkeypatch.setattr(os, "environ", {} if given is None else {"NPROC": given})
-    compiled.in_one_thread()
-    assert os.environ["NPROC"] == found

@@ -195,13 +195,12 @@ def _fit_and_forecast(
     """`truth` names a column of the targets that is shown beside the forecast."""
     from laddercast.backtest import PUBLISHED
     from laddercast.baseline import baseline
-    from laddercast.compiled import in_one_thread, keep
+    from laddercast.compiled import keep
     from laddercast.design import loss_column
     from laddercast.forecast import forecast, forecast_table
     from laddercast.inference import fit
 
     keep()
-    in_one_thread()
     fitted = fit(ladder, **_settings(args))
     fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
     result = forecast(fitted, targets, seed=args.seed)
@@ -261,11 +260,10 @@ def _baseline(args: argparse.Namespace) -> int:
 
 def _backtest(args: argparse.Namespace) -> int:
     from laddercast.backtest import METHODS, backtest, how_much_ladder, score_backtest
-    from laddercast.compiled import in_one_thread, keep
+    from laddercast.compiled import keep
     from laddercast.score import ALL, UNITS
 
     keep()
-    in_one_thread()
     ladder, targets = _read(args, args.how_much)
     with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]

@@ -65,15 +65,6 @@ def keep() -> Path | None:
     return None
 
 
-def in_one_thread() -> None:
-    """Have JAX work at each operation in one thread, in a process where it has not begun yet.
-
-    Chains keep the cores busy; threads of larger operations would take turns with them.
-    """
-    # XLA takes it for the number of processors. Small ladders never have more than one thread.
-    os.environ.setdefault("NPROC", "1")
-
-
 def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
     """What a compiled function makes of arrays (rows, ...) and the rest, in NumPy.
 
