@@ -1,7 +1,7 @@
 """How seconds and memory of a fit grow with tasks, rungs and checkpoints.
 
-`python benchmarks/scale.py --out FILE.csv [--growth tasks rungs checkpoints] [--sizes 8 ...]`, on
-simulated ladders, one grown in each of four ways: tasks (of 16 rungs), rungs (of 8 tasks),
+`python benchmarks/scale.py --out FILE.csv [--growth tasks rungs checkpoints every] [--sizes 8 ...]`
+fits simulated ladders, one grown in each of four ways: tasks (of 16 rungs), rungs (of 8 tasks),
 checkpoints of each run (16 rungs, 8 tasks), of which the fit reads means and spreads, and the same
 with `rungs="every"`, which reads each. Each has a process of its own, which fits twice, the second
 time with another seed and all compiled: seconds are of that one.

@@ -213,10 +213,9 @@ def _sample(
         return tree, complaints(tree)
 
     mode = conditional_mode(route, data, layout, extra)
-    scale = np.full_like(mode, STEP)
     ((mode,),), data = repositioned(route, mode[None, None], data, layout)
     leaves = jax.tree.leaves(data)
-    coordinates = standardised(route, mode[None], scale, data, layout, extra)
+    coordinates = standardised(route, mode[None], STEP, data, layout, extra)
     centers = np.tile(mode, (chains, 1))
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
         found, _ = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)

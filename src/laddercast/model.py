@@ -185,9 +185,16 @@ def _scalar(priors: Priors, name: str) -> Array:
 
 
 def _pooled(plate: numpyro.plate, priors: Priors, name: str, site: str | None = None) -> Array:
+    return _with_center(plate, priors, name, site)[1]
+
+
+def _with_center(
+    plate: numpyro.plate, priors: Priors, name: str, site: str | None = None
+) -> tuple[Array, Array]:
+    """A pooled site's mean between tasks, and its values (tasks,)."""
     center, scale = _scalar(priors, f"{name}_center"), _scalar(priors, f"{name}_scale")
     with plate:
-        return numpyro.sample(site or f"log_{name}", dist.Normal(center, scale))
+        return center, numpyro.sample(site or f"log_{name}", dist.Normal(center, scale))
 
 
 class Noise(NamedTuple):
@@ -210,17 +217,11 @@ def _noise(plate: numpyro.plate, priors: Priors, quantity: str, runs: int) -> No
     measured once, only the sum shows. The shared effects are those of a task with typical noise:
     many tasks pin them, and not what they are in units of a scale.
     """
-    centers, of_tasks = {}, {}
-    for name, site in (
-        (f"noise_{quantity}", f"log_noise_{quantity}"),
-        (f"share_checkpoint_{quantity}", f"share_checkpoint_{quantity}"),
-    ):
-        center, scale = (_scalar(priors, f"{name}_{word}") for word in ("center", "scale"))
-        with plate:
-            of_tasks[name] = numpyro.sample(site, dist.Normal(center, scale))
-        centers[name] = center
-    run, checkpoint = _split(*of_tasks.values())
-    typical, _ = _split(*centers.values())
+    name = f"share_checkpoint_{quantity}"
+    typical_noise, log_noise = _with_center(plate, priors, f"noise_{quantity}")
+    typical_share, share = _with_center(plate, priors, name, name)
+    run, checkpoint = _split(log_noise, share)
+    typical, _ = _split(typical_noise, typical_share)
     correlation = _scalar(priors, f"run_{quantity}_correlation")
     with numpyro.plate("model", runs):
         shared = numpyro.sample(

@@ -326,13 +326,11 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
         for name, value in data.like.items()
     }
     held = extra + HELD * np.asarray(ravel_pytree(fixed)[0])
-    begin = np.asarray(ravel_pytree(data.like)[0])
-    scale = np.full_like(begin, STEP)
 
-    def search(position: np.ndarray) -> tuple[float, np.ndarray]:
+    def search(position: np.ndarray) -> tuple[float, np.ndarray, Geometry]:
         lowest, gain = np.inf, np.inf
         while gain > SLIGHT:
-            coordinates = standardised(route, position[None], scale, data, layout, held)
+            coordinates = standardised(route, position[None], STEP, data, layout, held)
             placed = coordinates._replace(center=jnp.asarray(position)), leaves
             best = lowest, np.zeros_like(position)
 
@@ -347,13 +345,14 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
             gain = lowest - best[0] if best[0] < lowest else 0.0
             lowest = best[0]
             position = np.asarray(placed[0].position(jnp.asarray(best[1])))
-        return lowest, position
+        return lowest, position, coordinates
 
+    begin = np.asarray(ravel_pytree(data.like)[0])
     ends = np.asarray(ravel_pytree(data.like | _ending(data))[0])
     found = sorted((search(one) for one in (begin, ends)), key=itemgetter(0))
-    (lowest, mode), (_, other) = found
+    # A value has nothing to do with the coordinates about it.
+    (lowest, mode, coordinates), (_, other, _) = found
     mixed = mode.copy()
-    coordinates = standardised(route, mode[None], scale, data, layout, held)
     for block in layout.blocks:
         trial = mixed.copy()
         trial[block] = other[block]
@@ -543,14 +542,14 @@ def _lean(
 def standardised(
     route: Route,
     draws: np.ndarray,
-    scale: np.ndarray,
+    scale: np.ndarray | float,
     data: Data,
     layout: Layout,
     extra: np.ndarray,
 ) -> Geometry:
     """Standard coordinates from the curvature at rest, in the mean over some draws (draws, dim).
 
-    `scale` (dim,) is that of each coordinate, `extra` (dim,) curvature to be added.
+    `scale` (dim,) is that of each coordinate, or one of all; `extra` (dim,) curvature to be added.
     """
     some = draws[np.linspace(0, len(draws) - 1, min(len(draws), PLACES)).astype(int)]
     places = [_curvature(route, one, scale, data, layout) for one in some]
@@ -576,7 +575,8 @@ def from_draws(
 
 
 def _curvature(
-    route: Route, position: np.ndarray, scale: np.ndarray, data: Data, layout: Layout
+    route: Route, position: np.ndarray, scale: np.ndarray | float, data: Data, layout: Layout
 ) -> Curvature:
     leaves, form = jax.tree.flatten(_at_rest(route)(jnp.asarray(position), data))
-    return curvature(potential_of(route, form), position, 1e-3 * scale, leaves, layout)
+    step = np.full_like(position, 1e-3 * scale)
+    return curvature(potential_of(route, form), position, step, leaves, layout)
