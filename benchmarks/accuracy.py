@@ -20,12 +20,13 @@ from results import keep
 
 import laddercast as lc
 from laddercast.fitted import routes_of
+from laddercast.model import POOLED, ROUTES
 from laddercast.pool import pool
 from laddercast.score import score_cells
 
 ROOT = Path(__file__).parents[1]
 SIZES = ("190M", "370M", "760M", "1.3B")
-ROUTES = {"two_stage": "task loss", "by_reference": "reference loss", "direct": "direct"}
+NAMES = {"two_stage": "task loss", "by_reference": "reference loss"}
 SOLVED = 0.10
 """Above chance by this much, a task of the second family is solved by a small model."""
 
@@ -93,11 +94,12 @@ def gadre(data: Path) -> Iterator[Cells]:
 
 
 def forecasts(cells: Cells, fitted: xr.DataTree) -> dict[str, pd.DataFrame]:
-    """Scored cells of the default, of each route alone, of the pool of two, of rivals."""
+    """Scored cells of the default, of each route alone, of other pools, of rivals."""
     alone = {name: lc.forecast(tree, cells.targets) for name, tree in routes_of(fitted).items()}
-    # As `lc.forecast` of the whole fit pools them.
-    found = {"laddercast": pool(list(alone.values()))} | alone
-    if len(alone) == 3:
+    # As `lc.forecast` of a fit pools them by default.
+    found = {"laddercast": pool([alone[name] for name in POOLED if name in alone])} | alone
+    if "chain" in alone:
+        found["with the chain"] = pool(list(alone.values()))
         found["no reference loss"] = pool([alone["two_stage"], alone["direct"]])
     scored = {name: score_cells(tree) for name, tree in found.items()}
     for name, tree in found.items():
@@ -122,7 +124,7 @@ WORDS = (
     "inside80", "inside95", "width80", "converged",
 )  # fmt: skip
 
-POOLED = {
+GROUPS = {
     "targets": ("targets",),
     "3.2B": ("3.2B",),
     "1.3B": ("1.3B",),
@@ -135,15 +137,15 @@ POOLED = {
     "gadre": ("gadre c4_original", "gadre rpj", "gadre rw_original"),
 }
 METHODS = (
-    "laddercast", *ROUTES, "no reference loss", "bootstrap", "published", "best rung",
-    "lowest-loss rung",
+    "laddercast", *ROUTES, "with the chain", "no reference loss", "bootstrap", "published",
+    "best rung", "lowest-loss rung",
 )  # fmt: skip
 
 
 def tables(cells: pd.DataFrame) -> str:
     """Markdown: one table a set, a row per method."""
     parts = []
-    for name, sets in POOLED.items():
+    for name, sets in GROUPS.items():
         here = cells[cells["set"].isin(sets)]
         if set(here["set"]) != set(sets) and not name.startswith("gadre"):
             continue
@@ -155,7 +157,7 @@ def tables(cells: pd.DataFrame) -> str:
             if own.empty:
                 continue
             bias = (own["median"] - own["measured"]).mean()
-            row = [ROUTES.get(method, method), f"{len(own)}", f"{own['error'].mean():.2f}",
+            row = [NAMES.get(method, method), f"{len(own)}", f"{own['error'].mean():.2f}",
                    f"{bias:+.2f}", f"{own['crps'].mean():.2f}"]  # fmt: skip
             if own["inside80"].notna().all():
                 inside = [
@@ -176,7 +178,7 @@ def tables(cells: pd.DataFrame) -> str:
 
 def draw(cells: pd.DataFrame, path: Path) -> None:
     """Coverage and PIT of the default forecast, near (the set `pooled`) and far."""
-    distance = dict.fromkeys(POOLED["pooled"], "near") | dict.fromkeys(POOLED["far"], "far")
+    distance = dict.fromkeys(GROUPS["pooled"], "near") | dict.fromkeys(GROUPS["far"], "far")
     own = cells[(cells["method"] == "laddercast") & cells["set"].isin(set(distance))]
     if own.empty:
         return
@@ -206,7 +208,11 @@ def main() -> None:
         begin = time.perf_counter()
         key = cells.rungs.fingerprint
         if key not in fits:
-            fits[key] = lc.fit(cells.rungs, seed=given.seed, within=cells.within, progress=False)
+            # Ladders with a task loss have a reference loss, too.
+            route = list(ROUTES.values()) if "loss" in cells.rungs.table else None
+            fits[key] = lc.fit(
+                cells.rungs, route=route, seed=given.seed, within=cells.within, progress=False
+            )
         for method, table in forecasts(cells, fits[key]).items():
             own = table[table["quantity"] == "accuracy"]
             done = pd.concat(

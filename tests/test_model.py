@@ -22,7 +22,7 @@ from laddercast.fitted import DIMS, frame_of, routes_of
 from laddercast.forecast import forecast, forecast_table
 from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_ladder, run_ends
-from laddercast.model import ROUTES, Runs, by_reference, direct, two_stage
+from laddercast.model import POOLED, READS, ROUTES, Runs, by_reference, chain, direct, two_stage
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
 
@@ -85,8 +85,7 @@ def test_prior_predictive_is_what_real_models_could_have(small_table, name):
     for quantity in {"log_loss", "log_reference_loss"} & set(sites):
         loss = np.exp(sites[quantity])
         assert np.mean((loss > 0.05) & (loss < 30)) > 0.99
-    assert ("log_loss" in sites) == (name == "two_stage")
-    assert ("log_reference_loss" in sites) == (name == "by_reference")
+    assert {quantity for quantity, site in MEASURED.items() if site in sites} == set(READS[name])
     law = sites["law"]
     assert law.min() >= 0
     assert law.max() <= 1
@@ -209,7 +208,7 @@ def test_absent_device_is_an_error(small_table):
 @pytest.mark.parametrize(
     ("route", "message"),
     [
-        ([two_stage, two_stage], "one or several of two_stage, by_reference, direct, each once"),
+        ([two_stage, two_stage], "one or several of two_stage, by_reference, direct, chain, each"),
         ([], "each once"),
         (lambda *_: None, "each once"),
         ([direct, draw_from_prior], "each once"),
@@ -323,7 +322,7 @@ def test_forecast_of_several_routes_is_their_pool(pooled, tmp_path):
     found = forecast_quietly(pooled, TARGETS)
     predictions = found["predictions"].to_dataset()
     route = predictions["route"].to_numpy()
-    assert [(route == name).sum() for name in ROUTES] == [60, 60, 60]
+    assert [(route == name).sum() for name in POOLED] == [60, 60, 60]
     assert predictions["accuracy"].min() >= 0
     assert predictions["accuracy"].max() <= 1
     assert set(found["variance"].to_dataset()) == {*STEPS, "route", "total"}
@@ -489,7 +488,7 @@ def test_unconverged_fit_says_so(ladder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", ["reference loss", "every", "ragged", "one task", "accuracy alone"]
+    "kind", ["reference loss", "every", "ragged", "one task", "accuracy alone", "a chain"]
 )
 def test_other_kinds_of_ladder_are_fitted(small_table, kind):
     rungs, route, tasks = "last", two_stage, 2
@@ -502,6 +501,8 @@ def test_other_kinds_of_ladder_are_fitted(small_table, kind):
         small_table, route, tasks = small_table[small_table["task"] == "hard"], by_reference, 1
     elif kind == "accuracy alone":
         route = direct
+    elif kind == "a chain":
+        route = chain
     else:
         hard = small_table["task"] == "hard"
         small_table = small_table[~(hard & (small_table["model"] == "200M-20"))]

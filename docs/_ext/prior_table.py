@@ -41,6 +41,14 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "reference_alpha": Meaning("alpha", "exponent of N"),
         "reference_beta": Meaning("beta", "exponent of D"),
     },
+    "Task loss from reference loss, in a chain": {
+        "power": Meaning(
+            "", "power with which the task loss of `chain` follows reference loss", "", "log"
+        ),
+        "share_rest": Meaning(
+            "", "share of that loss that a reference loss of zero would leave", "fraction", "logit"
+        ),
+    },
     "Stage 2": {
         "accuracy_level": Meaning("L0", "stage 2 at the reference sizes", "fraction", "logit"),
         "slope": Meaning("k", "fall of the logit with the relative loss", "logit", "log"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from laddercast.loaders.olmes import read_olmes
     from laddercast.loaders.presets import Keys, Preset, Size
     from laddercast.loaders.wandb import read_wandb
-    from laddercast.model import by_reference, direct, two_stage
+    from laddercast.model import by_reference, chain, direct, two_stage
     from laddercast.noise import metric_noise, noise_by_task, rerun_noise
     from laddercast.plots import (
         plot_calibration,
@@ -50,6 +50,7 @@ __all__ = [
     "best_rung",
     "bootstrap",
     "by_reference",
+    "chain",
     "datasets",
     "demo_ladder",
     "direct",
@@ -92,6 +93,7 @@ _MODULE = {
     "best_rung": "rivals",
     "bootstrap": "rivals",
     "by_reference": "model",
+    "chain": "model",
     "demo_ladder": "simulate",
     "direct": "model",
     "fit": "inference",

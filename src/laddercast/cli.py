@@ -28,7 +28,7 @@ TABLES = ("forecast.csv", "scores.csv")
 FITTED = ("fit.nc", "predictions.nc", "forecast.png", "report.html", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
-ROUTES = ("two_stage", "by_reference", "direct")
+ROUTES = ("two_stage", "by_reference", "direct", "chain")
 """As the functions of `model` are called, which is slow to import."""
 
 PATHS = ("LADDER", "TARGETS", "TASKS")

@@ -19,11 +19,11 @@ from laddercast.priors import Priors
 from laddercast.sampler import Potential
 
 CENTRED = {
-    "log_alpha": 0.5, "log_beta": 0.5, "share_e": 0.5, "share_a": 0.5, "log_slope": 1.0,
-    "log_rise": 1.0, "log_noise_loss": 1.0, "share_checkpoint_loss": 0.5, "log_noise_accuracy": 1.0,
-    "share_checkpoint_accuracy": 0.5, "log_walk_loss": 0.0, "log_walk_accuracy": 0.0,
-    "walk_loss": 0.0, "walk_reference": 0.25, "walk_accuracy": 0.25, "run_loss_shared": 0.0,
-    "run_accuracy_shared": 0.0,
+    "log_alpha": 0.5, "log_beta": 0.5, "share_e": 0.5, "share_a": 0.5, "log_power": 1.0,
+    "share_rest": 0.5, "log_slope": 1.0, "log_rise": 1.0, "log_noise_loss": 1.0,
+    "share_checkpoint_loss": 0.5, "log_noise_accuracy": 1.0, "share_checkpoint_accuracy": 0.5,
+    "log_walk_loss": 0.0, "log_walk_accuracy": 0.0, "walk_loss": 0.0, "walk_reference": 0.25,
+    "walk_accuracy": 0.25, "run_loss_shared": 0.0, "run_accuracy_shared": 0.0,
 }  # fmt: skip
 """How far each pooled site is centred before anything is known of it: 0 is a standard deviate.
 
@@ -50,8 +50,8 @@ class Pivot(NamedTuple):
 
 LEANING = {
     "tasks": (
-        ("accuracy_level", "log_alpha", "log_beta", "log_rise", "log_slope", "loss_level",
-         "share_a", "share_e"),
+        ("accuracy_level", "log_alpha", "log_beta", "log_power", "log_rise", "log_slope",
+         "loss_level", "share_a", "share_e", "share_rest"),
         ("walk_accuracy", "walk_loss"),
     ),
     "all": (
@@ -197,6 +197,9 @@ def _turned(sites: dict[str, Any], data: Data, sign: float) -> dict[str, Any]:
             part = jax.nn.log_sigmoid(side * sites["reference_share_a"])
             part += jax.nn.log_sigmoid(-sites["reference_share_e"])
             turned[f"reference_{word}"] -= sign * part
+    if "log_power_decentered" in sites:
+        part = jax.nn.log_sigmoid(-_of_base(sites, "share_rest", data))
+        turned["log_power_decentered"] -= sign * part
     for quantity in ("loss", "accuracy"):
         # Many checkpoints tell their own noise, and a sum only with what runs add.
         name, base = f"share_checkpoint_{quantity}", f"log_noise_{quantity}_decentered"

@@ -22,8 +22,8 @@ DIMS: dict[str, list[str]] = {
     for name in (
         "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_noise_loss",
         "share_checkpoint_loss", "accuracy_level", "logit_gap", "log_lower", "log_slope",
-        "log_rise", "log_noise_accuracy", "share_checkpoint_accuracy", "log_walk_loss",
-        "log_walk_accuracy",
+        "log_rise", "log_power", "share_rest", "log_noise_accuracy", "share_checkpoint_accuracy",
+        "log_walk_loss", "log_walk_accuracy",
     )
 }  # fmt: skip
 """Dimensions of sites beside chain and draw; those not named have none."""
@@ -148,17 +148,18 @@ def letters(
     if "log_rise" in p:
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
         return found | {"alpha": alpha, "beta": beta, "rise": np.exp(p["log_rise"])}
-    if "loss_level" in p:
+    if "log_alpha" in p:
         level, share_e, share_a = np.exp(p["loss_level"]), p["share_e"], p["share_a"]
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
-        reference, q = level, p["q"][..., None]
+        q = p["q"][..., None]
     else:
         level = np.exp(p["reference_level"])
         share_e, share_a = p["reference_share_e"], p["reference_share_a"]
         alpha, beta = p["reference_alpha"], p["reference_beta"]
-        reference, q = level[..., None], p["q"]
+        q = p["q"]
+    read = np.exp(p["loss_level"]) if "loss_level" in p else level[..., None]
     share_e, share_a = 1 / (1 + np.exp(-share_e)), 1 / (1 + np.exp(-share_a))
-    k = np.exp(p["log_slope"]) / reference
+    k = np.exp(p["log_slope"]) / read
     return found | {
         "alpha": alpha,
         "beta": beta,
@@ -166,7 +167,7 @@ def letters(
         "B": level * (1 - share_e) * (1 - share_a) ** (1 / q) * frame.tokens**beta,
         "E": level * share_e,
         "k": k,
-        "L0": reference + p["accuracy_level"] / k,
+        "L0": read + p["accuracy_level"] / k,
     }
 
 

@@ -28,7 +28,7 @@ from laddercast.design import (
 )
 from laddercast.fitted import as_tree
 from laddercast.ladder import Ladder
-from laddercast.model import READS, ROUTES, Route
+from laddercast.model import POOLED, READS, ROUTES, Route
 from laddercast.priors import Priors
 from laddercast.progress import lengthen, progress_bar
 from laddercast.replay import replay
@@ -82,13 +82,13 @@ def fit(
 ) -> xr.DataTree:
     """Fit the routes from params and tokens to accuracy to a ladder with NUTS, each for itself.
 
-    `route`: one or some of `two_stage`, `by_reference`, `direct`; by default all of these that the
-    ladder has the measurements for (`loss`, `reference_loss`, neither). Per route, warm-ups of
-    `warmup` steps, each of which finds the coordinates for the next, then `draws` per chain. Where
-    these have not converged though none diverged, as many again; where that does not help, all that
-    once more from where they ended, in coordinates found from them, with shorter steps. With
-    `within`, a larger ladder of the same tasks, the fit shares what was compiled for that one's
-    shape.
+    `route`: one or some of `two_stage`, `by_reference`, `direct`, `chain`; by default those of the
+    first three that the ladder has the measurements for (`loss`, `reference_loss`, neither; `chain`
+    reads both). Per route, warm-ups of `warmup` steps, each of which finds the coordinates for the
+    next, then `draws` per chain. Where these have not converged though none diverged, as many
+    again; where that does not help, all that once more from where they ended, in coordinates found
+    from them, with shorter steps. With `within`, a larger ladder of the same tasks, the fit shares
+    what was compiled for that one's shape.
 
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
@@ -156,7 +156,7 @@ def _chosen(ladder: Ladder, route: Route | Sequence[Route] | None) -> list[str]:
         for name, words in READS.items()
     }
     if route is None:
-        return [name for name in ROUTES if not lacking[name]]
+        return [name for name in POOLED if not lacking[name]]
     given = [route] if callable(route) else list(route)
     of = {function: name for name, function in ROUTES.items()}
     names = [of.get(function, "") for function in given]

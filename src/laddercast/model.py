@@ -142,7 +142,41 @@ class Path(NamedTuple):
 
 def two_stage(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
     """Task loss from params and tokens, accuracy from what is known of the run's task loss."""
-    _accuracy(design, priors, observed, _task_loss(design, priors, observed), "slope")
+    plate = _tasks(design)
+    alpha, beta, log_a, log_b = _terms(plate, priors)
+    share_e, q = _pooled(plate, priors, "share_e", "share_e"), _scalar(priors, "q")
+    log_reducible = nn.log_sigmoid(-share_e)
+    log_law = laws.log_loss(
+        design.log_params[:, None], design.log_tokens[:, None],
+        log_a / q + log_reducible, log_b / q + log_reducible,
+        nn.log_sigmoid(share_e), alpha, beta, q,
+    )  # fmt: skip
+    path = _task_loss(design, priors, observed, Path(log_law, log_law, log_law))
+    _accuracy(design, priors, observed, path, "slope")
+
+
+def chain(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
+    """Reference loss from params and tokens, task loss from that, accuracy from task loss.
+
+    The task loss is a shifted power of the reference loss (as in arXiv 2411.12925). What is left
+    unknown of a run's reference loss counts in the noise of each task loss by itself.
+    """
+    reference = _reference_loss(design, priors, observed)
+    plate = _tasks(design)
+    rest = _pooled(plate, priors, "share_rest", "share_rest")
+    power = jnp.exp(_pooled(plate, priors, "power"))
+
+    def law(log_x: Array) -> Array:
+        return jnp.logaddexp(nn.log_sigmoid(-rest) + power * log_x, nn.log_sigmoid(rest))
+
+    log_law = law(reference.run)
+    # By how much the log of a task's loss falls with that of the reference loss.
+    fall = power * (1 - jnp.exp(nn.log_sigmoid(rest) - _at_ends(log_law, design)))
+    path = Path(
+        law(reference.law), law(reference.discrepancy), log_law,
+        fall**2 * reference.left, fall**2 * reference.variance,
+    )  # fmt: skip
+    _accuracy(design, priors, observed, _task_loss(design, priors, observed, path), "slope")
 
 
 def by_reference(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
@@ -166,12 +200,17 @@ ROUTES: dict[str, Route] = {
     "two_stage": two_stage,
     "by_reference": by_reference,
     "direct": direct,
+    "chain": chain,
 }
+
+POOLED = ("two_stage", "by_reference", "direct")
+"""Routes that a forecast pools by default: backtests said that a chain adds nothing to these."""
 
 READS = {
     "two_stage": (c.LOSS, c.ACCURACY),
     "by_reference": (c.REFERENCE_LOSS, c.ACCURACY),
     "direct": (c.ACCURACY,),
+    "chain": (c.REFERENCE_LOSS, c.LOSS, c.ACCURACY),
 }
 """What was measured that a route conditions on."""
 
@@ -292,26 +331,19 @@ def _once(x: Array) -> Array:
     return jnp.asarray(jax.lax.optimization_barrier(x))  # type: ignore[no-untyped-call]
 
 
-def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
+def _task_loss(design: Design, priors: Priors, observed: Observed, law: Path) -> Path:
+    """What is known of each run's task loss, of which `law` has the logs less the level."""
     plate = _tasks(design)
     with plate:
         level = numpyro.sample("loss_level", priors.loss_level)
-    alpha, beta, log_a, log_b = _terms(plate, priors)
-    share_e = _pooled(plate, priors, "share_e", "share_e")
     noise = _noise(plate, priors, "loss", design.end.shape[0])
-    q = _scalar(priors, "q")
-    log_law = level + laws.log_loss(
-        design.log_params[:, None], design.log_tokens[:, None],
-        log_a / q + nn.log_sigmoid(-share_e), log_b / q + nn.log_sigmoid(-share_e),
-        nn.log_sigmoid(share_e), alpha, beta, q,
-    )  # fmt: skip
     near, walk = _walk(design, "walk_loss", jnp.exp(_pooled(plate, priors, "walk_loss")))
-    log_mean = log_law + walk
+    known = law.run + walk + _at_points(noise.shared, design)
 
-    common, seen = _at_points(noise.shared, design), design.loss
+    seen = design.loss
     runs = Runs(
-        log_mean + common,
-        (1 - noise.correlation) * noise.run,
+        level + known,
+        (1 - noise.correlation) * noise.run + law.left,
         noise.checkpoint / seen.checkpoints,
         design,
         seen,
@@ -319,9 +351,10 @@ def _task_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     value = numpyro.sample("log_loss", runs, obs=observed.log_loss)
     _spread("loss", noise.checkpoint, seen, observed.loss_spread)
     effect, left = runs.effect(value)
-    log_latent = log_mean + common + _at_points(effect, design)
-    variance = _variance(noise)
-    return Path(log_law + near - level, log_mean - level, log_latent - level, left, variance)
+    return Path(
+        law.law + near, law.discrepancy + walk, known + _at_points(effect, design),
+        left, _variance(noise) + law.variance,
+    )  # fmt: skip
 
 
 def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:

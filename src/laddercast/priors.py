@@ -51,6 +51,12 @@ class Priors:
     reference_beta: Distribution = _log_normal(0.27, 0.2)
     reference_share_e: Distribution = _normal(0.0, 0.7)
     reference_share_a: Distribution = _normal(0.0, 0.7)
+    # A chain: the power of the reference loss with which a task's loss falls, and the share of it
+    # that would be left at a reference loss of zero.
+    power_center: Distribution = _normal(log(3.0), 0.4)
+    power_scale: Distribution = _log_normal(0.3, 0.3)
+    share_rest_center: Distribution = _normal(-1.5, 0.7)
+    share_rest_scale: Distribution = _log_normal(0.4, 0.3)
     # Stage 2: logit at the reference sizes, its fall with the relative loss (slope) or with the
     # direct law (rise), ends of the curve.
     accuracy_level: Distribution = _normal(-1.0, 1.5)

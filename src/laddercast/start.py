@@ -39,9 +39,9 @@ from laddercast.sampler import Potential, value_and_gradient
 
 FIXED = (
     "walk_loss_center", "walk_loss_scale", "log_walk_loss", "walk_reference_scale",
-    "walk_accuracy_center", "walk_accuracy_scale", "log_walk_accuracy",
-    "run_loss_correlation", "run_accuracy_correlation", "alpha_scale", "beta_scale",
-    "share_a_scale", "share_e_scale", "slope_scale", "rise_scale", "noise_loss_scale",
+    "walk_accuracy_center", "walk_accuracy_scale", "log_walk_accuracy", "run_loss_correlation",
+    "run_accuracy_correlation", "alpha_scale", "beta_scale", "share_a_scale", "share_e_scale",
+    "slope_scale", "rise_scale", "power_scale", "share_rest_scale", "noise_loss_scale",
     "noise_accuracy_scale", "share_checkpoint_loss_scale", "share_checkpoint_accuracy_scale",
 )  # fmt: skip
 """Scales of what is not integrated out: at a joint mode they are too small by far."""
