@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from laddercast.averages import mean_over_tasks
     from laddercast.backtest import backtest, how_much_ladder, score_backtest
     from laddercast.baseline import baseline
+    from laddercast.fit_each import fit_each
     from laddercast.forecast import forecast, forecast_table
     from laddercast.inference import fit
     from laddercast.ladder import Ladder, read_ladder, read_targets
@@ -55,6 +56,7 @@ __all__ = [
     "demo_ladder",
     "direct",
     "fit",
+    "fit_each",
     "forecast",
     "forecast_table",
     "how_much_ladder",

@@ -12,9 +12,9 @@ import xarray as xr
 from laddercast import columns as c
 from laddercast.baseline import baseline
 from laddercast.design import loss_column
+from laddercast.fit_each import fit_each
 from laddercast.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
 from laddercast.forecast import forecast
-from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_targets
 from laddercast.noise import SAME_LENGTH
 from laddercast.progress import with_progress
@@ -164,10 +164,11 @@ def how_much_ladder(
 def _fits(
     ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
 ) -> Iterator[xr.DataTree]:
-    """A fit of each ladder, all of them parts of a whole, when it is asked for."""
+    """A fit of each ladder, all of them parts of a whole."""
     shown = settings.get("progress", True)
-    for ladder in with_progress(ladders, shown, what, "fit"):
-        yield fit(ladder, seed=seed, within=whole, **settings)
+    found = fit_each(ladders, seeds=[seed] * len(ladders), within=whole, **settings)
+    for _, fitted in zip(with_progress(ladders, shown, what, "fit"), found, strict=True):
+        yield fitted
 
 
 def _folds(

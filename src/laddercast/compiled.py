@@ -4,6 +4,7 @@ import gc
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
@@ -24,6 +25,9 @@ AT_LEAST_SECONDS = 0.2
 
 QUICKLY: Any = {"xla_backend_optimization_level": 0}
 """Compiler options for what runs so briefly that its compilation takes longer."""
+
+WELL: Any = {"xla_backend_optimization_level": 1}
+"""Compiler options for what runs for long: beyond this level nothing runs faster here."""
 
 BATCH = 250
 """Rows that `in_batches` gives a compiled function at a time."""
@@ -83,8 +87,11 @@ def make_room() -> None:
     """Drop compiled programs from memory where the system soon allows no more of them.
 
     Linux limits the memory maps of a process, of which a fit of a new shape takes some thousands;
-    at the limit the compiler crashes.
+    at the limit the compiler crashes. A thread beside the main one drops nothing: others may be at
+    work with it.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return
     with suppress(OSError, ValueError):
         with open("/proc/self/maps") as maps:
             used = sum(1 for _ in maps)

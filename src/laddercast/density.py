@@ -1,12 +1,11 @@
 """The density that is sampled: a route, at positions where parameters hang together little."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
@@ -32,7 +31,7 @@ the scale is bound to all that the data pin down.
 """
 
 
-STEEPNESS = ("log_slope_decentered", "log_rise_decentered")
+STEEPNESS = ("log_slope", "log_rise")
 
 
 class Pivot(NamedTuple):
@@ -117,12 +116,23 @@ def potential_of(route: Route, form: Any) -> Potential:
 
     def potential(position: jax.Array, leaves: Leaves) -> jax.Array:
         data: Data = jax.tree.unflatten(form, leaves)
-        sites = sites_at(position, data)
-        trace = sampled_trace(route, data, constrained(sites))
-        normal = {name: fn for name in sites if (fn := _normal(trace[name]["fn"])) is not None}
-        total = _normal_log_prob(ravel_pytree(sites)[0], normal, data.like)
-        for name, site in trace.items():
-            if site["type"] != "sample" or name in normal:
+        sites, pooled = _placed(ravel_pytree(data.like)[1](position), data)
+        value = dict(zip(pooled.names, pooled.value, strict=True))
+        put = constrained(sites)
+        # What is pooled is given as it is: its density is that of all such sites together.
+        model = sampled(route, {k: x for k, x in data.centred.items() if k not in value})
+        trace = trace_of(
+            model,
+            lambda site: value[site["name"]] if site["name"] in value else put(site),
+            data.design, data.priors, data.observed,
+        )  # fmt: skip
+        others = {name: site for name, site in trace.items()
+                  if site["type"] == "sample" and name not in value}  # fmt: skip
+        normal = {name: fn for name, site in others.items()
+                  if is_latent(site) and (fn := _normal(site["fn"])) is not None}  # fmt: skip
+        total = pooled.log_prob + _normal_log_prob(sites, normal)
+        for name, site in others.items():
+            if name in normal:
                 continue
             total += jnp.sum(_log_prob(site["fn"], site["value"]))
             if is_latent(site):
@@ -133,14 +143,90 @@ def potential_of(route: Route, form: Any) -> Potential:
     return potential
 
 
+class Pooled(NamedTuple):
+    """All sites of which each task has a value of its own about a mean, together.
+
+    One operation for all of them: each by itself would take as long.
+    """
+
+    names: tuple[str, ...]
+    base: jax.Array  # (sites, tasks)
+    share: jax.Array  # (sites, tasks) by which they are centred
+    center: jax.Array  # (sites, 1)
+    log_scale: jax.Array  # (sites, 1)
+    factor: jax.Array  # (sites, tasks) a step of the value over one of the base
+
+    @property
+    def value(self) -> jax.Array:
+        """The values (sites, tasks), as `Centred` has them."""
+        return self.center + self.factor * (self.base - self.share * self.center)
+
+    @property
+    def log_prob(self) -> jax.Array:
+        """Log density of the bases, up to a constant."""
+        z = (self.value - self.center) * jnp.exp(-self.log_scale)
+        return -jnp.sum(z**2 / 2 + self.share * self.log_scale)
+
+    def of(self, name: str) -> jax.Array:
+        """The values (tasks,) of one site."""
+        return self.value[self.names.index(name)]
+
+    def moved(self, by: dict[str, Any]) -> "Pooled":
+        """With bases further on by this, by the names of bases."""
+        still = jnp.zeros(self.base.shape[1])
+        steps = [by.get(f"{name}_decentered", still) for name in self.names]
+        return self._replace(base=self.base + jnp.stack(steps))
+
+
+def _pooled(sites: dict[str, Any], data: Data) -> Pooled:
+    """The pooled sites at unconstrained ones."""
+    field = {name: name.removeprefix("log_") for name in data.centred}
+    # Of a walk, it is the scale that is pooled, not the steps.
+    names = tuple(
+        name for name in field if f"{field[name]}_center" in sites and f"log_{name}" not in field
+    )
+    center, log_scale = (
+        jnp.stack([value(f"{field[name]}_{word}", sites, data) for name in names])[:, None]
+        for word, value in (("center", _hyper), ("scale", _log_hyper))
+    )
+    base = jnp.stack([sites[f"{name}_decentered"] for name in names])
+    share = jnp.stack([jnp.asarray(data.centred[name]) for name in names])
+    factor = jnp.exp((1 - share) * log_scale)
+    return Pooled(names, base, share, center, log_scale, factor)
+
+
+def _hyper(name: str, sites: dict[str, Any], data: Data) -> Any:
+    return dist.biject_to(getattr(data.priors, name).support)(sites[name])
+
+
+def _log_hyper(name: str, sites: dict[str, Any], data: Data) -> Any:
+    to_scale = dist.biject_to(getattr(data.priors, name).support)
+    if isinstance(to_scale, dist.transforms.ExpTransform):
+        return sites[name]
+    return jnp.log(to_scale(sites[name]))
+
+
 def sites_at(position: jax.Array, data: Data) -> dict[str, Any]:
     """Unconstrained sites at a position (dim,)."""
-    return _turned(_leaned(ravel_pytree(data.like)[1](position), data, 1.0), data, 1.0)
+    return _placed(ravel_pytree(data.like)[1](position), data)[0]
+
+
+def _placed(sites: dict[str, Any], data: Data) -> tuple[dict[str, Any], Pooled]:
+    """Sites from what a position has of them, and those that are pooled."""
+    pooled = _pooled(sites, data)
+    for shifts in (_lean, partial(_turn, ahead=True)):
+        by = shifts(sites, pooled, data)
+        sites = sites | {name: sites[name] + shift for name, shift in by.items()}
+        pooled = pooled.moved(by)
+    return sites, pooled
 
 
 def position_of(sites: dict[str, Any], data: Data) -> jax.Array:
     """The position of unconstrained sites, in the order of their names: undoes `sites_at`."""
-    position: jax.Array = ravel_pytree(_leaned(_turned(sites, data, -1.0), data, -1.0))[0]
+    for shifts in (partial(_turn, ahead=False), _lean):
+        by = shifts(sites, _pooled(sites, data), data)
+        sites = sites | {name: sites[name] - shift for name, shift in by.items()}
+    position: jax.Array = ravel_pytree(sites)[0]
     return position
 
 
@@ -152,62 +238,67 @@ def leaning(name: str, like: dict[str, Any]) -> tuple[list[str], list[str]]:
     )
 
 
-def _leaned(sites: dict[str, Any], data: Data, sign: float) -> dict[str, Any]:
-    """Sites with what they make up for; volumes stay as they are, as in `_turned`."""
-    moved = {}
+def _lean(sites: dict[str, Any], pooled: Pooled, data: Data) -> dict[str, Any]:
+    """By how much sites make up for steps; volumes stay as they are, as in `_turn`."""
+    shifts: dict[str, Any] = {}
     for name, lean in data.lean.items():
         leaners, steps = leaning(name, data.like)
-        walk = jnp.concatenate([_steps(sites, step.removesuffix("_decentered"), data)
+        walk = jnp.concatenate([_steps(sites, pooled, step.removesuffix("_decentered"), data)
                                 for step in steps])  # fmt: skip
         by = jnp.sum(lean * walk, axis=1)
-        for i, site in enumerate(leaners):
-            # Logs follow a walk no further than they are straight.
-            own = by[i] if "level" in site else FURTHEST * jnp.tanh(by[i] / FURTHEST)
-            moved[site] = sites[site] + sign * own
-    return sites | moved
+        # Logs follow a walk no further than they are straight.
+        short = FURTHEST * jnp.tanh(by / FURTHEST)
+        shifts |= {site: by[i] if "level" in site else short[i] for i, site in enumerate(leaners)}
+    return shifts
 
 
-def _steps(sites: dict[str, Any], site: str, data: Data) -> Any:
+def _steps(sites: dict[str, Any], pooled: Pooled, site: str, data: Data) -> Any:
     """The steps of a walk, as `Centred` has them."""
     log_scale = (
-        _of_base(sites, f"log_{site}", data) if f"log_{site}" in data.centred
-        else sites[f"{site}_scale"]
+        pooled.of(f"log_{site}") if f"log_{site}" in pooled.names
+        else _log_hyper(f"{site}_scale", sites, data)
     )  # fmt: skip
     return jnp.exp((1 - data.centred[site]) * log_scale) * sites[f"{site}_decentered"]
 
 
-def _turned(sites: dict[str, Any], data: Data, sign: float) -> dict[str, Any]:
-    """Sites with level and steepness of accuracy turned about the pivot."""
-    name = next(name for name in STEEPNESS if name in sites)
-    lower = data.design.chance * jnp.exp(sites["log_lower"])
+def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dict[str, Any]:
+    """By how much sites turn about the pivot, and with what else tells them.
+
+    Seen from before it (`ahead`), or from sites that have turned.
+    """
+    steep = next(name for name in STEEPNESS if name in pooled.names)
     accuracy, width, away = data.pivot
-    shift = sign * jnp.log(jax.nn.softplus((accuracy - lower) / width) * width)
-    turned = sites | {name: sites[name] - shift}
-    steep = _of_base(turned if sign > 0 else sites, name.removesuffix("_decentered"), data)
-    swing = sign * jnp.exp(steep) * away
-    turned |= {"accuracy_level": sites["accuracy_level"] + shift + swing}
-    for word, side in (("alpha", 1.0), ("beta", -1.0)):
+    lower = data.design.chance * jnp.exp(sites["log_lower"])
+    rise = jnp.log(jax.nn.softplus((accuracy - lower) / width) * width)
+    turned = pooled.moved({f"{steep}_decentered": -rise}) if ahead else pooled
+    shifts = {
+        f"{steep}_decentered": -rise,
+        "accuracy_level": rise + jnp.exp(turned.of(steep)) * away,
+    }
+    if "log_alpha" in pooled.names:
         # What is known of an exponent is the slope of the loss at the reference sizes.
-        if f"log_{word}_decentered" in sites:
-            part = jax.nn.log_sigmoid(side * _of_base(sites, "share_a", data))
-            if "share_e" in data.centred:
-                part += jax.nn.log_sigmoid(-_of_base(sites, "share_e", data))
-            turned[f"log_{word}_decentered"] -= sign * part
-        if f"reference_{word}" in sites:
-            part = jax.nn.log_sigmoid(side * sites["reference_share_a"])
-            part += jax.nn.log_sigmoid(-sites["reference_share_e"])
-            turned[f"reference_{word}"] -= sign * part
-    if "log_power_decentered" in sites:
-        part = jax.nn.log_sigmoid(-_of_base(sites, "share_rest", data))
-        turned["log_power_decentered"] -= sign * part
+        share = pooled.of("share_a")
+        left = jax.nn.log_sigmoid(-pooled.of("share_e")) if "share_e" in pooled.names else 0.0
+        shifts |= {
+            "log_alpha_decentered": -left - jax.nn.log_sigmoid(share),
+            "log_beta_decentered": -left - jax.nn.log_sigmoid(-share),
+        }
+    if "reference_alpha" in sites:
+        share = sites["reference_share_a"]
+        left = jax.nn.log_sigmoid(-sites["reference_share_e"])
+        shifts |= {
+            "reference_alpha": -left - jax.nn.log_sigmoid(share),
+            "reference_beta": -left - jax.nn.log_sigmoid(-share),
+        }
+    if "log_power" in pooled.names:
+        shifts["log_power_decentered"] = -jax.nn.log_sigmoid(-pooled.of("share_rest"))
     for quantity in ("loss", "accuracy"):
         # Many checkpoints tell their own noise, and a sum only with what runs add.
-        name, base = f"share_checkpoint_{quantity}", f"log_noise_{quantity}_decentered"
-        if base in sites:
-            log_share = jax.nn.log_sigmoid(_of_base(sites, name, data))
+        if f"log_noise_{quantity}" in pooled.names:
+            log_share = jax.nn.log_sigmoid(pooled.of(f"share_checkpoint_{quantity}"))
             known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
-            turned[base] = sites[base] - sign * known * log_share / 2
-    return turned
+            shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
+    return shifts
 
 
 def _share_of_checkpoints(seen: Seen, design: Design) -> Any:
@@ -215,15 +306,6 @@ def _share_of_checkpoints(seen: Seen, design: Design) -> Any:
     runs = design.end.shape[0]
     within = jnp.maximum(jnp.sum(seen.at, axis=0) - runs, 0) + jnp.sum(seen.spread_dof, axis=0)
     return within / (within + runs)
-
-
-def _of_base(sites: dict[str, Any], site: str, data: Data) -> Any:
-    """The value of a pooled site as `Centred` has it."""
-    pooled, share = site.removeprefix("log_"), data.centred[site]
-    center, log_scale = sites[f"{pooled}_center"], sites[f"{pooled}_scale"]
-    return center + jnp.exp((1 - share) * log_scale) * (
-        sites[f"{site}_decentered"] - share * center
-    )
 
 
 def sampled_trace(
@@ -264,26 +346,22 @@ def _normal(fn: Any) -> Any:
     return fn if type(fn) in (dist.Normal, dist.LogNormal) else None
 
 
-def _normal_log_prob(flat: jax.Array, of: dict[str, Any], like: dict[str, Any]) -> jax.Array:
+def _normal_log_prob(sites: dict[str, Any], of: dict[str, Any]) -> jax.Array:
     """Log density, up to a constant, of all coordinates that are normal as they are sampled.
 
     All at once: for one site after the other, it would take half of the model's compilation.
     """
 
-    def each(word: str, other: float) -> jax.Array:
-        # As ravel_pytree has them.
-        parts = [
-            jnp.broadcast_to(getattr(of[name], word) if name in of else other, np.shape(like[name]))
-            for name in sorted(like)
-        ]
+    def each(word: str) -> jax.Array:
+        parts = [jnp.broadcast_to(getattr(fn, word), jnp.shape(sites[name]))
+                 for name, fn in of.items()]  # fmt: skip
         return jnp.concatenate([part.ravel() for part in parts])
 
-    is_normal = np.concatenate([np.full(np.size(like[name]), name in of) for name in sorted(like)])
+    flat = jnp.concatenate([jnp.ravel(sites[name]) for name in of])
     # XLA would take the vectors apart again.
-    parts = each("loc", 0.0), each("scale", 1.0)
+    parts = each("loc"), each("scale")
     loc, scale = jax.lax.optimization_barrier(parts)  # type: ignore[no-untyped-call]
-    density = -0.5 * ((flat - loc) / scale) ** 2 - jnp.log(scale)
-    return jnp.sum(jnp.where(is_normal, density, 0.0))
+    return -jnp.sum(((flat - loc) / scale) ** 2 / 2 + jnp.log(scale))
 
 
 def trace_of(

@@ -26,7 +26,7 @@ def log_reducible(
     """
     of_params = jnp.asarray(log_a) - jnp.asarray(alpha) * log_params
     of_tokens = jnp.asarray(log_b) - jnp.asarray(beta) * log_tokens
-    return jnp.logaddexp(q * of_params, q * of_tokens) / q
+    return log_sum(q * of_params, q * of_tokens) / q
 
 
 def log_loss(
@@ -43,7 +43,15 @@ def log_loss(
 
     `log_a`, `log_b`, `log_e` are the logs of the three terms at the reference sizes.
     """
-    return jnp.logaddexp(log_reducible(log_params, log_tokens, log_a, log_b, alpha, beta, q), log_e)
+    return log_sum(log_reducible(log_params, log_tokens, log_a, log_b, alpha, beta, q), log_e)
+
+
+def log_sum(a: ArrayLike, b: ArrayLike) -> jax.Array:
+    """Log of `exp(a) + exp(b)`, both finite and broadcast together.
+
+    Where `jnp.logaddexp` takes two more exponentials for its derivative, this takes none.
+    """
+    return jnp.maximum(a, b) + jnp.log(1 + jnp.exp(-jnp.abs(jnp.asarray(a) - b)))
 
 
 def accuracy(

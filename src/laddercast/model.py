@@ -73,7 +73,8 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         """Log density of each run's measurements (runs, tasks), zero where there are none."""
         mean, noise, known = self._mean(value)
         total = self.run_variance + noise
-        density = -(RUN_DOF + 1) / 2 * jnp.log1p(mean**2 / (RUN_DOF * total)) - jnp.log(total) / 2
+        # As 5 / 2 log(1 + mean^2 / (4 total)) + log(total) / 2, which takes longer.
+        density = 2 * jnp.log(total) - 2.5 * jnp.log(RUN_DOF * total + mean**2)
         if self.run is not None:
             rest = (value - self.loc - mean[self.run]) ** 2 / self.noise_variance
             density += (jnp.log(noise) - self._of_runs(rest + jnp.log(self.noise_variance))) / 2
@@ -111,7 +112,7 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         return self.loc + noise + (run - mean)[self.run]
 
 
-LOG_T = float(np.log(3 / 8))
+LOG_T = float(np.log(3 / 8 * RUN_DOF**2.5))
 LOG_ROOT_2PI = float(np.log(2 * np.pi) / 2)
 """Constants of the density of a Student-t with 4 degrees of freedom, and of a normal one."""
 
@@ -145,11 +146,10 @@ def two_stage(design: Design, priors: Priors, observed: Observed = NOTHING) -> N
     plate = _tasks(design)
     alpha, beta, log_a, log_b = _terms(plate, priors)
     share_e, q = _pooled(plate, priors, "share_e", "share_e"), _scalar(priors, "q")
-    log_reducible = nn.log_sigmoid(-share_e)
+    log_e, log_reducible = _log_parts(share_e)
     log_law = laws.log_loss(
         design.log_params[:, None], design.log_tokens[:, None],
-        log_a / q + log_reducible, log_b / q + log_reducible,
-        nn.log_sigmoid(share_e), alpha, beta, q,
+        log_a / q + log_reducible, log_b / q + log_reducible, log_e, alpha, beta, q,
     )  # fmt: skip
     path = _task_loss(design, priors, observed, Path(log_law, log_law, log_law))
     _accuracy(design, priors, observed, path, "slope")
@@ -165,13 +165,14 @@ def chain(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
     plate = _tasks(design)
     rest = _pooled(plate, priors, "share_rest", "share_rest")
     power = jnp.exp(_pooled(plate, priors, "power"))
+    log_rest, log_power = _log_parts(rest)
 
     def law(log_x: Array) -> Array:
-        return jnp.logaddexp(nn.log_sigmoid(-rest) + power * log_x, nn.log_sigmoid(rest))
+        return laws.log_sum(log_power + power * log_x, log_rest)
 
     log_law = law(reference.run)
     # By how much the log of a task's loss falls with that of the reference loss.
-    fall = power * (1 - jnp.exp(nn.log_sigmoid(rest) - _at_ends(log_law, design)))
+    fall = power * (1 - jnp.exp(log_rest - _at_ends(log_law, design)))
     path = Path(
         law(reference.law), law(reference.discrepancy), log_law,
         fall**2 * reference.left, fall**2 * reference.variance,
@@ -284,7 +285,13 @@ def _terms(plate: numpyro.plate, priors: Priors) -> tuple[Array, Array, Array, A
     alpha = jnp.exp(_pooled(plate, priors, "alpha"))
     beta = jnp.exp(_pooled(plate, priors, "beta"))
     share_a = _pooled(plate, priors, "share_a", "share_a")
-    return alpha, beta, nn.log_sigmoid(share_a), nn.log_sigmoid(-share_a)
+    return alpha, beta, *_log_parts(share_a)
+
+
+def _log_parts(logit: Array) -> tuple[Array, Array]:
+    """Logs of a share, given as a logit, and of the rest."""
+    log_share = nn.log_sigmoid(logit)
+    return log_share, log_share - logit
 
 
 def _walk(design: Design, name: str, scale: Array) -> tuple[Array, Array]:
@@ -361,11 +368,10 @@ def _reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     level = _scalar(priors, "reference_level")
     share_e, share_a = _scalar(priors, "reference_share_e"), _scalar(priors, "reference_share_a")
     q = _scalar(priors, "q")
-    log_reducible = nn.log_sigmoid(-share_e)
+    (log_e, log_reducible), (log_a, log_b) = _log_parts(share_e), _log_parts(share_a)
     log_law = level + laws.log_loss(
         design.log_params, design.log_tokens,
-        log_reducible + nn.log_sigmoid(share_a) / q, log_reducible + nn.log_sigmoid(-share_a) / q,
-        nn.log_sigmoid(share_e),
+        log_a / q + log_reducible, log_b / q + log_reducible, log_e,
         _scalar(priors, "reference_alpha"), _scalar(priors, "reference_beta"), q,
     )[:, None]  # fmt: skip
     near, walk = _walk(design, "walk_reference", _scalar(priors, "walk_reference_scale"))
@@ -400,19 +406,20 @@ def _accuracy(
     scale = jnp.exp(_pooled(plate, priors, "walk_accuracy"))
     near, walk = _walk(design, "walk_accuracy", scale)
 
-    def share(log_x: Array, shift: Array) -> Array:
-        return nn.sigmoid(level - steep * jnp.expm1(log_x) + shift)
+    def share(x: Array, shift: Array) -> Array:
+        return nn.sigmoid(level - steep * (x - 1) + shift)
 
     def curve(share: Array) -> Array:
         return lower + (upper - lower) * share
 
-    of_upper = share(path.run, walk)
+    x = jnp.exp(path.run)
+    of_upper = share(x, walk)
     p = curve(of_upper)
-    p_end, of_upper, x_end = (_at_ends(x, design) for x in (p, of_upper, path.run))
+    p_end, of_upper, x_end = (_at_ends(x, design) for x in (p, of_upper, x))
     # One pseudo-count keeps the noise above zero where a curve ends at 0 or 1.
     unit = (p_end * (1 - p_end) + 1 / design.items) / design.items
     # The fall of accuracy with the log of what stage 2 reads.
-    fall = steep * jnp.exp(x_end) * (upper - lower) * of_upper * (1 - of_upper)
+    fall = steep * x_end * (upper - lower) * of_upper * (1 - of_upper)
     of_checkpoint, seen = noise.checkpoint * unit, design.accuracy
     runs = Runs(
         p + _at_points(noise.shared * jnp.sqrt(unit), design),
@@ -421,8 +428,8 @@ def _accuracy(
     )  # fmt: skip
     numpyro.sample("accuracy", runs, obs=observed.accuracy)
     _spread("accuracy", of_checkpoint, seen, observed.accuracy_spread)
-    numpyro.deterministic("law", curve(share(path.law, near)))
-    numpyro.deterministic("discrepancy", curve(share(path.discrepancy, walk)))
+    numpyro.deterministic("law", curve(share(jnp.exp(path.law), near)))
+    numpyro.deterministic("discrepancy", curve(share(jnp.exp(path.discrepancy), walk)))
     own = _variance(noise) * unit
     numpyro.deterministic("run_variance", own + fall**2 * path.variance)
     numpyro.deterministic(

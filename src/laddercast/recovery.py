@@ -12,8 +12,8 @@ import pandas as pd
 from scipy.stats import binom
 
 from laddercast import columns as c
+from laddercast.fit_each import fit_each
 from laddercast.forecast import forecast
-from laddercast.inference import fit
 from laddercast.model import ROUTES, Route, two_stage
 from laddercast.priors import Priors
 from laddercast.simulate import simulate_from_prior
@@ -46,49 +46,50 @@ def recovery(
     rows = []
     begin = time.perf_counter()
     rng = np.random.default_rng(seed)
-    for number in range(seed, seed + ladders):
-        ladder, targets, population = simulate_from_prior(number, priors, route=route, tasks=tasks)
-        with warnings.catch_warnings():
-            # Doubts about a fit are kept in `converged`.
-            warnings.filterwarnings("ignore", ".*has not converged", UserWarning)
-            fitted = fit(
-                ladder, priors, route=route, seed=number, chains=chains, warmup=warmup, draws=draws,
-                progress=False,
-            )  # fmt: skip
+    numbers = range(seed, seed + ladders)
+    drawn = [simulate_from_prior(n, priors, route=route, tasks=tasks) for n in numbers]
+    fits = fit_each(
+        [ladder for ladder, _, _ in drawn], seeds=numbers, priors=priors, route=route,
+        chains=chains, warmup=warmup, draws=draws, progress=False,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        # Doubts about a fit are kept in `converged`.
+        warnings.filterwarnings("ignore", ".*has not converged", UserWarning)
+        for number, (_, targets, population), fitted in zip(numbers, drawn, fits, strict=True):
             predicted = forecast(fitted, targets, seed=number)
-        posterior = fitted["posterior"]
-        found = [
-            ("parameter", name, truth, posterior[name].to_numpy().ravel())
-            for name, truth in population.items()
-        ]
-        predictions = predicted["predictions"]
-        accuracies = predictions[c.ACCURACY].to_numpy().reshape(-1, predictions.sizes["row"])
-        names = zip(
-            predictions[c.MODEL].to_numpy(),
-            predictions[c.TASK].to_numpy(),
-            accuracies.T,
-            strict=True,
-        )
-        truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY]
-        found += [
-            ("accuracy", f"{model} {task}", truths.loc[(model, task)], values)
-            for model, task, values in names
-        ]
-        converged = bool(predicted.attrs["converged"])
-        for kind, quantity, truth, values in found:
-            low, high = np.quantile(values, LEVELS)
-            inside = bool(low <= truth <= high)
-            some = values[np.linspace(0, len(values) - 1, RANKED).round().astype(int)]
-            pit = (np.sum(some < truth) + rng.uniform()) / (RANKED + 1)
-            rows.append((number, kind, quantity, truth, low, high, inside, pit, converged))
-        doubts = len(predicted.attrs["complaints"].split("; "))
-        done, seconds = number - seed + 1, time.perf_counter() - begin
-        print(
-            f"ladder {done} of {ladders}, {seconds:.0f} s, "
-            f"about {seconds / done * (ladders - done):.0f} s left"
-            + ("" if converged else f": not converged ({doubts} complaints)"),
-            file=sys.stderr,
-        )
+            posterior = fitted["posterior"]
+            found = [
+                ("parameter", name, truth, posterior[name].to_numpy().ravel())
+                for name, truth in population.items()
+            ]
+            predictions = predicted["predictions"]
+            accuracies = predictions[c.ACCURACY].to_numpy().reshape(-1, predictions.sizes["row"])
+            names = zip(
+                predictions[c.MODEL].to_numpy(),
+                predictions[c.TASK].to_numpy(),
+                accuracies.T,
+                strict=True,
+            )
+            truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY]
+            found += [
+                ("accuracy", f"{model} {task}", truths.loc[(model, task)], values)
+                for model, task, values in names
+            ]
+            converged = bool(predicted.attrs["converged"])
+            for kind, quantity, truth, values in found:
+                low, high = np.quantile(values, LEVELS)
+                inside = bool(low <= truth <= high)
+                some = values[np.linspace(0, len(values) - 1, RANKED).round().astype(int)]
+                pit = (np.sum(some < truth) + rng.uniform()) / (RANKED + 1)
+                rows.append((number, kind, quantity, truth, low, high, inside, pit, converged))
+            doubts = len(predicted.attrs["complaints"].split("; "))
+            done, seconds = number - seed + 1, time.perf_counter() - begin
+            print(
+                f"ladder {done} of {ladders}, {seconds:.0f} s, "
+                f"about {seconds / done * (ladders - done):.0f} s left"
+                + ("" if converged else f": not converged ({doubts} complaints)"),
+                file=sys.stderr,
+            )
     words = ["ladder", "kind", "quantity", "truth", "q05", "q95", "inside", "pit", "converged"]
     return pd.DataFrame(rows, columns=words)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
-from laddercast.compiled import QUICKLY
+from laddercast.compiled import QUICKLY, WELL
 from laddercast.geometry import Geometry
 
 CHUNK = 50
@@ -94,7 +94,11 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
 
     per_chain = Geometry(0, None, None, None, None, None, None)
     batch = jax.vmap(advance, in_axes=(0, (per_chain, None)))
-    return jax.jit(begin), jax.jit(advance), jax.jit(batch)
+    return (
+        jax.jit(begin, compiler_options=QUICKLY),
+        jax.jit(advance, compiler_options=WELL),
+        jax.jit(batch, compiler_options=WELL),
+    )
 
 
 def _chunks(steps: int) -> int:

@@ -241,7 +241,7 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data], Data]:
         }
         return data._replace(observed=data.observed._replace(**expected))
 
-    return jax.jit(at_rest)
+    return jax.jit(at_rest, compiler_options=QUICKLY)
 
 
 def information(data: Data) -> np.ndarray:
