@@ -107,6 +107,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list:
 
     # The package's attribute of this name is the function.
     module = import_module("laddercast.backtest")
+    fits_of = import_module("laddercast.fit_each")
     given = []
 
     def fit(ladder, **settings):
@@ -132,7 +133,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list:
         tree.attrs["converged"] = int(len(ladder.models) > 4)
         return tree
 
-    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(fits_of, "fit", fit)
     monkeypatch.setattr(module, "forecast", forecast)
     monkeypatch.setattr(module, "bootstrap", forecast)
     return given

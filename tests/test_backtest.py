@@ -297,7 +297,8 @@ def test_targets_among_the_rungs_are_refused(small_table, fits):
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_held_out_numbers_change_nothing_but_the_score(small_table, monkeypatch):
     posteriors, predictions, tables = [], [], []
-    fit, forecast = module.fit, module.forecast
+    fits_of = import_module("laddercast.fit_each")
+    fit, forecast = fits_of.fit, module.forecast
 
     def recorded_fit(*args, **settings):
         posteriors.append(fit(*args, **settings))
@@ -307,7 +308,7 @@ def test_held_out_numbers_change_nothing_but_the_score(small_table, monkeypatch)
         predictions.append(forecast(*args, **settings))
         return predictions[-1]
 
-    monkeypatch.setattr(module, "fit", recorded_fit)
+    monkeypatch.setattr(fits_of, "fit", recorded_fit)
     monkeypatch.setattr(module, "forecast", recorded_forecast)
     names = ["800M-100"]
     for table in (small_table, changed(small_table, names)):

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,3 +88,13 @@ def test_more_parameters_and_tokens_lower_the_law_whatever_q(q):
 def test_the_law_with_a_large_q_has_finite_gradients_far_out():
     gradient = jax.grad(lambda n: laws.log_reducible(n, 0.0, **TERMS, q=20.0))
     assert all(np.isfinite(gradient(n)) for n in (-50.0, 0.0, 50.0))
+
+
+def test_log_sum_and_its_slopes_are_those_of_a_sum():
+    with jax.enable_x64(True):
+        a = jnp.linspace(-40.0, 40.0, 17)
+        for b in (-3.0, 0.0, 20.0):
+            expected = np.logaddexp(np.asarray(a), b)
+            np.testing.assert_allclose(laws.log_sum(a, b), expected, rtol=1e-14)
+            slope = jax.vmap(jax.grad(laws.log_sum), in_axes=(0, None))(a, b)
+            np.testing.assert_allclose(slope, np.exp(np.asarray(a) - expected), rtol=1e-12)

@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -76,17 +77,25 @@ def backtest(
     flops = _flops(ladder.table, _all_have_flops(ladder.table))
     fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
-    for fold, fitted in zip(cuts, fits, strict=True):
-        forecasted = forecast(fitted, fold.held_out, seed=seed)
-        cells = score_cells(forecasted)
-        cells.insert(0, "kind", fold.kind)
-        cells.insert(1, "fold", fold.name)
-        cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
-        cells = _with_rivals(cells, fold, seed)
-        cells["ladder_flops"] = flops[fold.rungs.models].sum()
-        cells["target_flops"] = cells[c.MODEL].map(flops)
-        cells["converged"] = int(forecasted.attrs["converged"])
-        parts.append(cells)
+    aside = ThreadPoolExecutor(1)
+    try:
+        others = [aside.submit(_rivals, fold, seed) for fold in cuts]
+        for fold, fitted, rivals in zip(cuts, fits, others, strict=True):
+            forecasted = forecast(fitted, fold.held_out, seed=seed)
+            cells = score_cells(forecasted)
+            cells.insert(0, "kind", fold.kind)
+            cells.insert(1, "fold", fold.name)
+            cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
+            cells = _with_rivals(cells, fold, rivals.result())
+            cells["ladder_flops"] = flops[fold.rungs.models].sum()
+            cells["target_flops"] = cells[c.MODEL].map(flops)
+            cells["converged"] = int(forecasted.attrs["converged"])
+            parts.append(cells)
+    finally:
+        aside.shutdown(cancel_futures=True)
+    # Not while rivals are at work: what they warn of is collected, from whatever thread.
+    for fold, other in zip(cuts, others, strict=True):
+        _warn_once(fold, other.result().messages)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -217,8 +226,15 @@ def _extents(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
 
 
-def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
-    """The cells with what others forecast of them from the same rungs."""
+class Rivals(NamedTuple):
+    """What others forecast of a fold: points by method, the bootstrap, what they warned of."""
+
+    points: dict[str, pd.DataFrame]
+    resampled: xr.DataTree
+    messages: list[str]
+
+
+def _rivals(fold: Fold, seed: int) -> Rivals:
     rungs, held_out = fold.rungs, fold.held_out
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -229,16 +245,22 @@ def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
             points["lowest_loss_rung"] = lowest_loss_rung(rungs, held_out)
         except ValueError as reason:
             warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", stacklevel=2)
-    _warn_once(fold, [str(warning.message) for warning in caught])
+    return Rivals(points, resampled, [str(warning.message) for warning in caught])
+
+
+def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Rivals) -> pd.DataFrame:
+    """The cells with what others forecast of them from the same rungs."""
     unit = cells["quantity"].map(UNITS)
     for name in METHODS:
-        if name in points:
-            q50 = points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
+        if name in rivals.points:
+            q50 = rivals.points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
             cells = cells.merge(q50, on=KEYS, how="left")
             cells[name] *= unit
             cells[f"{name}_error"] = (cells[name] - cells["measured"]).abs()
         elif name == BOOTSTRAP:
-            scored = score_cells(resampled)[[*KEYS, "median", *SCORED]].dropna(subset="median")
+            scored = score_cells(rivals.resampled)[[*KEYS, "median", *SCORED]].dropna(
+                subset="median"
+            )
             names = {word: f"{name}_{word}" for word in SCORED} | {"median": name}
             cells = cells.merge(scored.rename(columns=names), on=KEYS, how="left")
     return cells
@@ -249,10 +271,10 @@ def _warn_once(fold: Fold, messages: list[str]) -> None:
     gave_up = [text for text in messages if " gives NaN" in text]
     if gave_up:
         more = f" (and {len(gave_up) - 1} more)" if len(gave_up) > 1 else ""
-        warnings.warn(f"fold {fold.kind}, {fold.name}: {gave_up[0]}{more}", stacklevel=4)
+        warnings.warn(f"fold {fold.kind}, {fold.name}: {gave_up[0]}{more}", stacklevel=3)
     for text in messages:
         if text not in gave_up:
-            warnings.warn(text, stacklevel=4)
+            warnings.warn(text, stacklevel=3)
 
 
 def _cells_of(table: pd.DataFrame, method: str) -> pd.DataFrame:

@@ -1,0 +1,75 @@
+"""Several fits at once give what each gives by itself, in their order."""
+
+import threading
+from importlib import import_module
+
+import pytest
+import xarray as xr
+
+from laddercast.fit_each import fit_each
+from laddercast.inference import fit
+from laddercast.ladder import read_ladder
+from laddercast.model import direct
+
+module = import_module("laddercast.fit_each")
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """Ladders in the order in which a stand-in for `fit` was begun, with seed and thread."""
+    seen = []
+
+    def stand_in(ladder, **settings):
+        seen.append((ladder, settings["seed"], threading.current_thread()))
+        if ladder == "bad":
+            raise ValueError("bad ladder")
+        return f"fit of {ladder}"
+
+    monkeypatch.setattr(module, "fit", stand_in)
+    return seen
+
+
+def test_fits_come_in_the_order_of_their_ladders(begun):
+    found = list(fit_each("abcdef", seeds=range(6)))
+    assert found == [f"fit of {name}" for name in "abcdef"]
+    assert sorted((name, seed) for name, seed, _ in begun) == list(
+        zip("abcdef", range(6), strict=True)
+    )
+    threads = [thread for *_, thread in begun]
+    assert threads[0] is threading.main_thread()
+    assert threading.main_thread() not in threads[1:]
+
+
+def test_one_ladder_and_none(begun):
+    assert list(fit_each([])) == []
+    assert list(fit_each(["a"])) == ["fit of a"]
+    assert len(begun) == 1
+
+
+def test_on_another_device_one_fit_follows_the_other(begun):
+    assert list(fit_each("abcd", device="gpu")) == [f"fit of {name}" for name in "abcd"]
+    assert [name for name, *_ in begun] == list("abcd")
+    assert len({thread for *_, thread in begun[1:]}) == 1
+
+
+def test_what_a_fit_raises_is_raised_in_its_turn(begun):
+    found = fit_each(["a", "bad", "c"])
+    assert next(found) == "fit of a"
+    with pytest.raises(ValueError, match="bad ladder"):
+        next(found)
+
+
+def test_seeds_must_be_as_many_as_ladders():
+    with pytest.raises(ValueError, match="shorter"):
+        next(fit_each("abc", seeds=[0, 1]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*has not converged")
+def test_several_fits_at_once_are_those_made_alone(small_table):
+    ladder = read_ladder(small_table)
+    settings = {"route": direct, "chains": 2, "warmup": 50, "draws": 50, "progress": False}
+    together = list(fit_each([ladder] * 3, seeds=[5, 6, 5], **settings))
+    for found, seed in zip(together, (5, 6, 5), strict=True):
+        alone = fit(ladder, seed=seed, **settings)
+        xr.testing.assert_equal(found["posterior"].to_dataset(), alone["posterior"].to_dataset())
