@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.infer.reparam import Reparam
 
+from laddercast.compiled import TRACING
 from laddercast.design import Design, Observed, Seen
 from laddercast.model import Route
 from laddercast.priors import Priors
@@ -369,7 +370,10 @@ def trace_of(
 ) -> dict[str, Any]:
     """The sites of a model in which these values are put."""
     seeded = handlers.seed(model, jax.random.key(0))
-    return handlers.trace(handlers.substitute(seeded, substitute_fn=substitute)).get_trace(*args)
+    with TRACING:
+        return handlers.trace(handlers.substitute(seeded, substitute_fn=substitute)).get_trace(
+            *args
+        )
 
 
 def is_latent(site: dict[str, Any]) -> bool:

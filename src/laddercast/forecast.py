@@ -13,7 +13,7 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast import columns as c
-from laddercast.compiled import QUICKLY, in_batches
+from laddercast.compiled import QUICKLY, TRACING, in_batches
 from laddercast.convergence import mark
 from laddercast.design import MEASURED, target_design
 from laddercast.fitted import frame_of, routes_of, rungs_of, tasks_of
@@ -117,7 +117,8 @@ def _predict(route: str, draws: tuple, design: object, priors: Priors) -> dict:
     def one(pair: tuple) -> dict:
         key, draw = pair
         model = handlers.substitute(handlers.seed(ROUTES[route], key), data=draw)
-        trace = handlers.trace(model).get_trace(design, priors)
+        with TRACING:
+            trace = handlers.trace(model).get_trace(design, priors)
         wanted = (*MEASURED.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: trace[name]["value"] for name in wanted if name in trace}
 

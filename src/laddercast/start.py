@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from scipy.optimize import minimize
 
-from laddercast.compiled import QUICKLY, in_batches
+from laddercast.compiled import QUICKLY, TRACING, in_batches
 from laddercast.density import (
     CENTRED,
     LEANING,
@@ -178,7 +178,9 @@ def _plates(
     found, shapes = {}, {}
 
     def look(design: Design, priors: Priors) -> None:
-        trace = handlers.trace(handlers.seed(route, jax.random.key(0))).get_trace(design, priors)
+        with TRACING:
+            model = handlers.seed(route, jax.random.key(0))
+            trace = handlers.trace(model).get_trace(design, priors)
         for name, site in trace.items():
             if site["type"] == "sample":
                 found[name] = {frame.name for frame in site["cond_indep_stack"]}
