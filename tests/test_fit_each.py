@@ -1,10 +1,12 @@
 """Several fits at once give what each gives by itself, in their order."""
 
+import os
 import threading
 from importlib import import_module
 
 import pytest
 import xarray as xr
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from laddercast.fit_each import fit_each
 from laddercast.inference import fit
@@ -57,6 +59,23 @@ def test_what_a_fit_raises_is_raised_in_its_turn(begun):
     assert next(found) == "fit of a"
     with pytest.raises(ValueError, match="bad ladder"):
         next(found)
+
+
+def test_ladders_not_begun_are_left_alone_when_the_iterator_is_closed(begun):
+    found = fit_each("abcdefgh")
+    assert next(found) == "fit of a"
+    found.close()
+    assert len(begun) <= 1 + max(module.LEAST, (os.cpu_count() or 1) // 4)
+
+
+def test_threads_of_blas_are_as_before(begun):
+    def threads():
+        return [own["num_threads"] for own in threadpool_info() if own["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        list(fit_each("abcd"))
+        assert threads() == before
 
 
 def test_seeds_must_be_as_many_as_ladders():

@@ -1,11 +1,13 @@
 """Fits of several ladders: the next are under way while one is read."""
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from laddercast.inference import fit
 from laddercast.ladder import Ladder
@@ -30,17 +32,23 @@ def fit_each(
     """
     numbers = [0] * len(ladders) if seeds is None else list(seeds)
     settings = settings | {"chains": chains, "device": device}
-    at_once = max(LEAST, (os.cpu_count() or 1) // chains) if device == "cpu" else 1
-    threads = ThreadPoolExecutor(at_once)
-    try:
-        tasks = [
-            (ladder, settings | {"seed": number})
-            for ladder, number in zip(ladders, numbers, strict=True)
-        ]
+    tasks = [
+        (ladder, settings | {"seed": number})
+        for ladder, number in zip(ladders, numbers, strict=True)
+    ]
+    at_once = max(LEAST, (os.cpu_count() or 1) // max(chains, 1)) if device == "cpu" else 1
+    # As each fit has it: of limits that overlap, the last to end would leave another's behind.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(at_once) as threads:
         first = [fit(ladder, **own) for ladder, own in tasks[:1]]
-        rest = [threads.submit(fit, ladder, **own) for ladder, own in tasks[1:]]
-        yield from first
-        for future in rest:
-            yield future.result()
-    finally:
-        threads.shutdown(cancel_futures=True)
+        # No more than are under way: each fit takes memory until it is read.
+        begun = deque(threads.submit(fit, ladder, **own) for ladder, own in tasks[1 : 1 + at_once])
+        try:
+            yield from first
+            for ladder, own in tasks[1 + at_once :]:
+                found = begun.popleft().result()
+                begun.append(threads.submit(fit, ladder, **own))
+                yield found
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
