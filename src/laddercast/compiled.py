@@ -32,9 +32,6 @@ WELL: Any = {"xla_backend_optimization_level": 1}
 BATCH = 250
 """Rows that `in_batches` gives a compiled function at a time."""
 
-TRACING = threading.RLock()
-"""Held while a model runs: NumPyro has one stack of handlers for all threads."""
-
 FULLEST = 0.5
 """Share of the memory maps allowed beyond which compiled programs are dropped."""
 

@@ -12,9 +12,8 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.infer.reparam import Reparam
 
-from laddercast.compiled import TRACING
 from laddercast.design import Design, Observed, Seen
-from laddercast.model import Route
+from laddercast.model import Route, run_model
 from laddercast.priors import Priors
 from laddercast.sampler import Potential
 
@@ -277,20 +276,13 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
         "accuracy_level": rise + jnp.exp(turned.of(steep)) * away,
     }
     if "log_alpha" in pooled.names:
-        # What is known of an exponent is the slope of the loss at the reference sizes.
-        share = pooled.of("share_a")
         left = jax.nn.log_sigmoid(-pooled.of("share_e")) if "share_e" in pooled.names else 0.0
-        shifts |= {
-            "log_alpha_decentered": -left - jax.nn.log_sigmoid(share),
-            "log_beta_decentered": -left - jax.nn.log_sigmoid(-share),
-        }
+        names = "log_alpha_decentered", "log_beta_decentered"
+        shifts |= dict(zip(names, _of_exponents(pooled.of("share_a"), left), strict=True))
     if "reference_alpha" in sites:
-        share = sites["reference_share_a"]
         left = jax.nn.log_sigmoid(-sites["reference_share_e"])
-        shifts |= {
-            "reference_alpha": -left - jax.nn.log_sigmoid(share),
-            "reference_beta": -left - jax.nn.log_sigmoid(-share),
-        }
+        names = "reference_alpha", "reference_beta"
+        shifts |= dict(zip(names, _of_exponents(sites["reference_share_a"], left), strict=True))
     if "log_power" in pooled.names:
         shifts["log_power_decentered"] = -jax.nn.log_sigmoid(-pooled.of("share_rest"))
     for quantity in ("loss", "accuracy"):
@@ -300,6 +292,11 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
             known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
             shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
     return shifts
+
+
+def _of_exponents(share_a: Any, left: Any) -> tuple[Any, Any]:
+    """Shifts of those of N and D: what is known of them is the loss's slope at reference sizes."""
+    return -left - jax.nn.log_sigmoid(share_a), -left - jax.nn.log_sigmoid(-share_a)
 
 
 def _share_of_checkpoints(seen: Seen, design: Design) -> Any:
@@ -370,10 +367,7 @@ def trace_of(
 ) -> dict[str, Any]:
     """The sites of a model in which these values are put."""
     seeded = handlers.seed(model, jax.random.key(0))
-    with TRACING:
-        return handlers.trace(handlers.substitute(seeded, substitute_fn=substitute)).get_trace(
-            *args
-        )
+    return run_model(handlers.substitute(seeded, substitute_fn=substitute), *args)
 
 
 def is_latent(site: dict[str, Any]) -> bool:

@@ -13,12 +13,12 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast import columns as c
-from laddercast.compiled import QUICKLY, TRACING, in_batches
+from laddercast.compiled import QUICKLY, in_batches
 from laddercast.convergence import mark
 from laddercast.design import MEASURED, target_design
 from laddercast.fitted import frame_of, routes_of, rungs_of, tasks_of
 from laddercast.ladder import read_targets
-from laddercast.model import ROUTES
+from laddercast.model import ROUTES, run_model
 from laddercast.pool import pool
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
@@ -117,10 +117,9 @@ def _predict(route: str, draws: tuple, design: object, priors: Priors) -> dict:
     def one(pair: tuple) -> dict:
         key, draw = pair
         model = handlers.substitute(handlers.seed(ROUTES[route], key), data=draw)
-        with TRACING:
-            trace = handlers.trace(model).get_trace(design, priors)
+        sites = run_model(model, design, priors)
         wanted = (*MEASURED.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
-        return {name: trace[name]["value"] for name in wanted if name in trace}
+        return {name: sites[name]["value"] for name in wanted if name in sites}
 
     # Draw by draw: a batch takes far longer to compile than it saves.
     return jax.lax.map(one, draws)

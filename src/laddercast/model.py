@@ -7,6 +7,7 @@ the ladder bends them, then with discrepancy beyond the ladder; `run_variance` a
 """
 
 from collections.abc import Callable
+from threading import RLock
 from typing import Any, NamedTuple
 
 import jax
@@ -73,7 +74,7 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         """Log density of each run's measurements (runs, tasks), zero where there are none."""
         mean, noise, known = self._mean(value)
         total = self.run_variance + noise
-        # As 5 / 2 log(1 + mean^2 / (4 total)) + log(total) / 2, which takes longer.
+        # As -5 / 2 log(1 + mean^2 / (4 total)) - log(total) / 2, which takes longer.
         density = 2 * jnp.log(total) - 2.5 * jnp.log(RUN_DOF * total + mean**2)
         if self.run is not None:
             rest = (value - self.loc - mean[self.run]) ** 2 / self.noise_variance
@@ -214,6 +215,19 @@ READS = {
     "chain": (c.REFERENCE_LOSS, c.LOSS, c.ACCURACY),
 }
 """What was measured that a route conditions on."""
+
+
+_RUNNING = RLock()
+
+
+def run_model(model: Callable[..., None], *args: Any) -> dict[str, Any]:
+    """The sites of a route, as handlers have it; one thread at a time runs a model.
+
+    NumPyro has one stack of handlers for all threads.
+    """
+    with _RUNNING:
+        found: dict[str, Any] = handlers.trace(model).get_trace(*args)
+    return found
 
 
 def _tasks(design: Design) -> numpyro.plate:

@@ -12,7 +12,7 @@ from laddercast import columns as c
 from laddercast import laws
 from laddercast.design import MEASURED, Design, ladder_design, target_design
 from laddercast.ladder import END_CHECKPOINTS, Ladder
-from laddercast.model import RUN_DOF, Route, two_stage
+from laddercast.model import RUN_DOF, Route, run_model, two_stage
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
 
@@ -308,7 +308,7 @@ def _draw(
     Ends are per quantity (losses in logs), beside the SD of a checkpoint.
     """
     first, second = jax.random.split(key)
-    drawn = handlers.trace(handlers.seed(route, first)).get_trace(design, priors)
+    drawn = run_model(handlers.seed(route, first), design, priors)
     measured = {quantity: site for quantity, site in MEASURED.items() if site in drawn}
     of_runs = ("run_loss_shared", "run_accuracy_shared", *measured.values())
     common = {
@@ -317,7 +317,7 @@ def _draw(
         if site["type"] == "sample" and name not in of_runs
     }
     model = handlers.substitute(handlers.seed(route, second), data=common)
-    future = handlers.trace(model).get_trace(ahead, priors)
+    future = run_model(model, ahead, priors)
     here, there = {}, {}
     for quantity, name in measured.items():
         site, seen = drawn[name], getattr(design, quantity)

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from scipy.optimize import minimize
 
-from laddercast.compiled import QUICKLY, TRACING, in_batches
+from laddercast.compiled import QUICKLY, in_batches
 from laddercast.density import (
     CENTRED,
     LEANING,
@@ -33,7 +33,7 @@ from laddercast.density import (
 )
 from laddercast.design import MEASURED, Design, Observed, cells
 from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
-from laddercast.model import RUN_DOF, Route
+from laddercast.model import RUN_DOF, Route, run_model
 from laddercast.priors import Priors
 from laddercast.sampler import Potential, value_and_gradient
 
@@ -178,10 +178,8 @@ def _plates(
     found, shapes = {}, {}
 
     def look(design: Design, priors: Priors) -> None:
-        with TRACING:
-            model = handlers.seed(route, jax.random.key(0))
-            trace = handlers.trace(model).get_trace(design, priors)
-        for name, site in trace.items():
+        model = handlers.seed(route, jax.random.key(0))
+        for name, site in run_model(model, design, priors).items():
             if site["type"] == "sample":
                 found[name] = {frame.name for frame in site["cond_indep_stack"]}
                 shapes[name] = np.shape(site["value"])
