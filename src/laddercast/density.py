@@ -140,7 +140,7 @@ def potential_of(route: Route, form: Any) -> Potential:
                 total += jnp.sum(slope)
         return -total
 
-    return potential
+    return jax.jit(potential, inline=True)
 
 
 class Pooled(NamedTuple):

@@ -59,6 +59,11 @@ class Geometry(NamedTuple):
         moved = [self.global_factor @ u_global, steps.ravel(), self.scale * u_alone]
         return self.center + _permuted(jnp.concatenate(moved), self.order, self.inverse)
 
+    def pulled(self, slope: jax.Array) -> jax.Array:
+        """The gradient (dim,) by standard coordinates, of what has this one by the sampler's."""
+        pulled: jax.Array = jax.vjp(self.position, jnp.zeros_like(slope))[1](slope)[0]
+        return pulled
+
 
 @jax.custom_vjp
 def _permuted(x: jax.Array, order: jax.Array, inverse: jax.Array) -> jax.Array:

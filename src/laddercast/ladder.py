@@ -232,20 +232,20 @@ def checkpoint_spread(table: pd.DataFrame, quantity: str, *, log: bool) -> pd.Da
     `log`, of its natural log.
     """
     last = _last_rows(table.dropna(subset=[quantity]), SPREAD_CHECKPOINTS, SPREAD_SHARE)
-    rows = []
-    for (model, task), group in last.groupby([c.MODEL, c.TASK], sort=True):
-        if len(group) < 4:
-            continue
-        y = group[quantity].to_numpy(float)
-        y = np.log(y) if log else y
-        # Differences of integers first: tokens above 2**53 would fall together as float64.
-        x = (group[c.TOKENS] - group[c.TOKENS].min()).to_numpy(float)
-        x = (x - x.mean()) / x.std()
-        centred = y - y.mean()
-        residual = centred - x * (x @ centred) / (x @ x)
-        dof = len(y) - 2
-        rows.append((model, task, residual @ residual / dof, dof))
-    return pd.DataFrame(rows, columns=[c.MODEL, c.TASK, "variance", "dof"])
+    keys = [c.MODEL, c.TASK]
+    last = last[last.groupby(keys)[quantity].transform("size") >= 4]
+    by_run = last.groupby(keys)
+    # Differences of integers first: tokens above 2**53 would fall together as float64.
+    x = (last[c.TOKENS] - by_run[c.TOKENS].transform("min")).astype(float)
+    y = last[quantity].astype(float)
+    off = pd.DataFrame({"x": x, "y": np.log(y) if log else y}, index=last.index)
+    groups = [last[word] for word in keys]
+    off -= off.groupby(groups).transform("mean")
+    sums = (off.assign(xx=off["x"] ** 2, xy=off["x"] * off["y"])).groupby(groups).transform("sum")
+    residual = off["y"] - off["x"] * sums["xy"] / sums["xx"]
+    found = (residual**2).groupby(groups).agg(["sum", "size"]).reset_index()
+    dof = found["size"] - 2
+    return found[keys].assign(variance=found["sum"] / dof, dof=dof)
 
 
 def _last_rows(table: pd.DataFrame, count: int, share: float) -> pd.DataFrame:

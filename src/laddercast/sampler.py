@@ -54,10 +54,38 @@ def in_standard(potential: Potential) -> Potential:
     return standard
 
 
+ROWS = 32
+"""Positions that a compiled call of `gradients` takes, at most: few enough to lie in a cache."""
+
+
 @lru_cache(maxsize=8)
-def value_and_gradient(potential: Potential) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Compiled value and gradient in standard coordinates, for a start and its surroundings."""
-    return jax.jit(jax.value_and_grad(in_standard(potential)), compiler_options=QUICKLY)
+def _gradients(potential: Potential) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    both = jax.value_and_grad(potential)
+
+    def first(positions: jax.Array, count: int, data: Any) -> tuple[jax.Array, jax.Array]:
+        def one(row: Any, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            value, slope = both(positions[row], data)
+            return found[0].at[row].set(value), found[1].at[row].set(slope)
+
+        nothing = jnp.zeros(ROWS), jnp.zeros_like(positions)
+        return jax.lax.fori_loop(0, count, one, nothing)
+
+    return jax.jit(first, compiler_options=WELL)
+
+
+def gradients(
+    potential: Potential, positions: np.ndarray, data: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values (rows,) and gradients (rows, dim) at positions (rows, dim): one program for any number."""
+    values, slopes = np.empty(len(positions)), np.empty_like(positions)
+    for begin in range(0, len(positions), ROWS):
+        some = slice(begin, min(begin + ROWS, len(positions)))
+        count = some.stop - begin
+        filled = np.zeros((ROWS, positions.shape[1]))
+        filled[:count] = positions[some]
+        value, slope = _gradients(potential)(filled, count, data)
+        values[some], slopes[some] = np.asarray(value)[:count], np.asarray(slope)[:count]
+    return values, slopes
 
 
 @lru_cache(maxsize=8)
@@ -65,11 +93,10 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
     standard = in_standard(potential)
     init, sample = hmc(potential_fn_gen=lambda *data: lambda u: standard(u, data), algo="NUTS")
 
-    def begin(
-        key: jax.Array, u: jax.Array, value: jax.Array, gradient: jax.Array, data: Any
-    ) -> Any:
+    def begin(key: jax.Array, value: jax.Array, slope: jax.Array, data: Any) -> Any:
+        u = jnp.zeros_like(slope)
         return init(
-            ParamInfo(u, value, gradient),
+            ParamInfo(u, value, data[0].pulled(slope)),
             settings.warmup,
             step_size=FIRST_STEP,
             target_accept_prob=settings.target_accept,
@@ -130,14 +157,15 @@ def run_chains(
     chains = len(centers)
     chunks = _chunks(draws if going else settings.warmup + draws)
     begin, advance, advance_all = _kernel(potential, settings)
-    gradient = value_and_gradient(potential)
-    u = jnp.zeros(geometry.inverse.shape[0])
 
     places = [geometry._replace(center=jnp.asarray(center)) for center in centers]
-    keys = jax.random.split(key, chains)
+    # States lie where they end, too: else the first chunk would be another program.
+    keys = jax.device_put(jax.random.split(key, chains), device)
     states = going or [
-        begin(key, u, *gradient(u, (place, data)), (place, data))
-        for key, place in zip(keys, places, strict=True)
+        begin(key, *found, (place, data))
+        for key, place, *found in zip(
+            keys, places, *gradients(potential, centers, data), strict=True
+        )
     ]
     if not in_threads(device):
         batch = jax.tree.map(lambda *x: jnp.stack(x), *states)

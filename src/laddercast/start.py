@@ -35,7 +35,7 @@ from laddercast.design import MEASURED, Design, Observed, cells
 from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
 from laddercast.model import RUN_DOF, Route, run_model
 from laddercast.priors import Priors
-from laddercast.sampler import Potential, value_and_gradient
+from laddercast.sampler import Potential, gradients
 
 FIXED = (
     "walk_loss_center", "walk_loss_scale", "log_walk_loss", "walk_reference_scale",
@@ -267,17 +267,6 @@ def information(data: Data) -> np.ndarray:
     return np.concatenate([found[name].ravel() for name in sorted(found)])
 
 
-@cache
-def _slopes(potential: Potential) -> Callable[[jax.Array, Leaves], jax.Array]:
-    """Compiled: gradients (points, dim) at points (points, dim)."""
-    gradient = jax.grad(potential)
-
-    def slopes(points: jax.Array, leaves: Leaves) -> jax.Array:
-        return jax.lax.map(lambda point: gradient(point, leaves), points)
-
-    return jax.jit(slopes, compiler_options=QUICKLY)
-
-
 def curvature(
     potential: Potential, position: np.ndarray, step: np.ndarray, leaves: Leaves, layout: Layout
 ) -> Curvature:
@@ -288,8 +277,8 @@ def curvature(
     shared, blocks, alone, color = layout[:4]
     steps = np.where(color == np.arange(color.max() + 1)[:, None], step, 0.0)
     points = position + np.array([1.0, -1.0, 0.5, -0.5])[:, None, None] * steps
-    slopes = _slopes(potential)(points.reshape(-1, len(position)), leaves)
-    whole, whole_back, half, half_back = np.asarray(slopes).reshape(points.shape)
+    _, slopes = gradients(potential, points.reshape(-1, len(position)), leaves)
+    whole, whole_back, half, half_back = slopes.reshape(points.shape)
     changes = (8 * (half - half_back) - (whole - whole_back)) / 6
     within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
     between = changes[color[shared]] / step[shared][:, None]
@@ -302,6 +291,9 @@ def curvature(
         changes[color[alone], alone] / step[alone],
     )
 
+
+_position = jax.jit(Geometry.position, compiler_options=QUICKLY)
+_pulled = jax.jit(Geometry.pulled, compiler_options=QUICKLY)
 
 HELD = 1e12
 """Curvature by which a coordinate stands still."""
@@ -320,44 +312,43 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
     Searched from the start, and from curves that end where accuracies do; of each task the better.
     """
     leaves, form = jax.tree.flatten(data)
-    gradient = value_and_gradient(potential_of(route, form))
+    potential = potential_of(route, form)
     fixed = {
         name: np.full(np.shape(value), name.removesuffix("_decentered") in FIXED)
         for name, value in data.like.items()
     }
     held = extra + HELD * np.asarray(ravel_pytree(fixed)[0])
 
-    def search(position: np.ndarray) -> tuple[float, np.ndarray, Geometry]:
+    def search(position: np.ndarray) -> tuple[float, np.ndarray]:
         lowest, gain = np.inf, np.inf
         while gain > SLIGHT:
             coordinates = standardised(route, position[None], STEP, data, layout, held)
-            placed = coordinates._replace(center=jnp.asarray(position)), leaves
-            best = lowest, np.zeros_like(position)
+            places = coordinates._replace(center=jnp.asarray(position))
+            best = lowest, position
 
-            def at(u: np.ndarray, placed: Any = placed) -> tuple[float, np.ndarray]:
+            def at(u: np.ndarray, places: Any = places) -> tuple[float, np.ndarray]:
                 nonlocal best
-                value, slope = map(np.asarray, gradient(u, placed))
+                there = np.asarray(_position(places, u))
+                (value,), (slope,) = gradients(potential, there[None], leaves)
                 # A search that strays where nothing is defined ends there.
-                best = (float(value), u.copy()) if value < best[0] else best
-                return float(value), slope
+                best = (float(value), there) if value < best[0] else best
+                return float(value), np.asarray(_pulled(places, slope))
 
-            minimize(at, best[1], jac=True, method="L-BFGS-B", options=LENGTH)
+            begin = np.zeros_like(position)
+            minimize(at, begin, jac=True, method="L-BFGS-B", options=LENGTH)
             gain = lowest - best[0] if best[0] < lowest else 0.0
-            lowest = best[0]
-            position = np.asarray(placed[0].position(jnp.asarray(best[1])))
-        return lowest, position, coordinates
+            lowest, position = best
+        return lowest, position
 
     begin = np.asarray(ravel_pytree(data.like)[0])
     ends = np.asarray(ravel_pytree(data.like | _ending(data))[0])
     found = sorted((search(one) for one in (begin, ends)), key=itemgetter(0))
-    # A value has nothing to do with the coordinates about it.
-    (lowest, mode, coordinates), (_, other, _) = found
+    (lowest, mode), (_, other) = found
     mixed = mode.copy()
     for block in layout.blocks:
         trial = mixed.copy()
         trial[block] = other[block]
-        placed = coordinates._replace(center=jnp.asarray(trial)), leaves
-        value = float(gradient(np.zeros_like(mode), placed)[0])
+        value = gradients(potential, trial[None], leaves)[0][0]
         if value < lowest:
             mixed, lowest = trial, value
     return search(mixed)[1] if np.any(mixed != mode) else mode
