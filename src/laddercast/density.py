@@ -291,7 +291,30 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
             log_share = jax.nn.log_sigmoid(pooled.of(f"share_checkpoint_{quantity}"))
             known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
             shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
+    if "run_loss_shared_decentered" in sites:
+        moved = pooled.moved(shifts) if ahead else pooled
+        by = _of_all_runs(sites, moved, data)
+        shifts["loss_level"] = -by
+        shifts["accuracy_level"] += jnp.exp(moved.of(steep)) * (1 + away) * by
     return shifts
+
+
+def _of_all_runs(sites: dict[str, Any], pooled: Pooled, data: Data) -> Any:
+    """By how much all runs of a task (tasks,) are off as one in the log of its loss."""
+    noise, share = (pooled.of(name) for name in ("log_noise_loss", "share_checkpoint_loss"))
+    typical = [pooled.center[pooled.names.index(name), 0]
+               for name in ("log_noise_loss", "share_checkpoint_loss")]  # fmt: skip
+
+    def log_run(noise: Any, share: Any) -> Any:
+        return noise + jax.nn.log_sigmoid(-share) / 2
+
+    log_typical = log_run(*typical)
+    log_scale = log_typical + jnp.log(_hyper("run_loss_correlation", sites, data)) / 2
+    base, centred = sites["run_loss_shared_decentered"], data.centred["run_loss_shared"]
+    shared = jnp.exp((1 - centred) * log_scale) * base
+    known = data.design.loss.at[data.design.end]
+    mean = jnp.sum(known * shared[:, None], axis=0) / jnp.maximum(jnp.sum(known, axis=0), 1)
+    return jnp.exp(log_run(noise, share) - log_typical) * mean
 
 
 def _of_exponents(share_a: Any, left: Any) -> tuple[Any, Any]:
