@@ -48,10 +48,17 @@ def test_one_ladder_and_none(begun):
     assert len(begun) == 1
 
 
-def test_on_another_device_one_fit_follows_the_other(begun):
-    assert list(fit_each("abcd", device="gpu")) == [f"fit of {name}" for name in "abcd"]
-    assert [name for name, *_ in begun] == list("abcd")
-    assert len({thread for *_, thread in begun[1:]}) == 1
+def test_on_another_device_fits_are_together_from_the_first(begun, monkeypatch):
+    met = threading.Barrier(3)
+    stand_in = module.fit
+
+    def meets(ladder, **settings):
+        met.wait(timeout=10)  # broken unless three are under way
+        return stand_in(ladder, **settings)
+
+    monkeypatch.setattr(module, "fit", meets)
+    assert list(fit_each("abc", device="gpu")) == [f"fit of {name}" for name in "abc"]
+    assert threading.main_thread() not in [thread for *_, thread in begun]
 
 
 def test_what_a_fit_raises_is_raised_in_its_turn(begun):

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import xarray as xr
@@ -11,9 +12,13 @@ from threadpoolctl import threadpool_limits
 
 from laddercast.inference import fit
 from laddercast.ladder import Ladder
+from laddercast.together import Together
 
 LEAST = 2
 """Fits at once on a CPU: chains have a core each, but not what comes before and after them."""
+
+ON_DEVICE = 16
+"""Fits at once on another device, where chains of all of them move as one batch."""
 
 
 def fit_each(
@@ -26,9 +31,10 @@ def fit_each(
 ) -> Iterator[xr.DataTree]:
     """The fit of each ladder, in their order; `settings` as `fit` takes them.
 
-    `seeds` has one for each ladder, all 0 unless given. The first is fitted alone, which compiles
-    for all others of its shape; of these, several are fitted at once on a CPU. Warns and raises as
-    `fit` does. When the iterator is closed, ladders not yet begun are left alone.
+    `seeds` has one for each ladder, all 0 unless given. On a CPU the first is fitted alone, which
+    compiles for all others of its shape, and of these several at once. On another device up to 16
+    are, their chains as one batch. Warns and raises as `fit` does. When the iterator is closed,
+    ladders not yet begun are left alone.
     """
     numbers = [0] * len(ladders) if seeds is None else list(seeds)
     settings = settings | {"chains": chains, "device": device}
@@ -36,17 +42,27 @@ def fit_each(
         (ladder, settings | {"seed": number})
         for ladder, number in zip(ladders, numbers, strict=True)
     ]
-    at_once = max(LEAST, (os.cpu_count() or 1) // max(chains, 1)) if device == "cpu" else 1
+    on_cpu = device == "cpu"
+    on_cores = max(LEAST, (os.cpu_count() or 1) // max(chains, 1))
+    at_once = on_cores if on_cpu else max(min(ON_DEVICE, len(tasks)), 1)
+    together = Together(at_once)
+
+    def one(ladder: Ladder, own: dict[str, Any]) -> xr.DataTree:
+        with nullcontext() if on_cpu else together.joined():
+            return fit(ladder, **own)
+
+    alone = tasks[: int(on_cpu)]
+    rest = tasks[len(alone) :]
     # As each fit has it: of limits that overlap, the last to end would leave another's behind.
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(at_once) as threads:
-        first = [fit(ladder, **own) for ladder, own in tasks[:1]]
+        first = [one(*task) for task in alone]
         # No more than are under way: each fit takes memory until it is read.
-        begun = deque(threads.submit(fit, ladder, **own) for ladder, own in tasks[1 : 1 + at_once])
+        begun = deque(threads.submit(one, *task) for task in rest[:at_once])
         try:
             yield from first
-            for ladder, own in tasks[1 + at_once :]:
+            for task in rest[at_once:]:
                 found = begun.popleft().result()
-                begun.append(threads.submit(fit, ladder, **own))
+                begun.append(threads.submit(one, *task))
                 yield found
             while begun:
                 yield begun.popleft().result()

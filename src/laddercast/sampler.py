@@ -16,6 +16,7 @@ from numpyro.infer.util import ParamInfo
 
 from laddercast.compiled import QUICKLY, WELL
 from laddercast.geometry import Geometry
+from laddercast.together import call
 
 CHUNK = 50
 """Draws per compiled call: progress is shown between calls."""
@@ -76,7 +77,7 @@ def _gradients(potential: Potential) -> Callable[..., tuple[jax.Array, jax.Array
 def gradients(
     potential: Potential, positions: np.ndarray, data: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values (rows,) and gradients (rows, dim) at positions (rows, dim): one program for any number."""
+    """Values (rows,) and gradients (rows, dim) at any number of positions (rows, dim)."""
     values, slopes = np.empty(len(positions)), np.empty_like(positions)
     for begin in range(0, len(positions), ROWS):
         some = slice(begin, min(begin + ROWS, len(positions)))
@@ -152,7 +153,8 @@ def run_chains(
     """All chains, each from its row of `centers`: warm-up, then `draws`, of which all are returned.
 
     With the states of chains that are `going`, only as many `draws` more. The second result are the
-    states at the end. On a CPU chains run side by side in threads, on another device as one batch.
+    states at the end. On a CPU chains run side by side in threads, on another device as one batch,
+    which other fits under way can join.
     """
     chains = len(centers)
     chunks = _chunks(draws if going else settings.warmup + draws)
@@ -172,7 +174,7 @@ def run_chains(
         placed = geometry._replace(center=jnp.asarray(centers)), data
         parts = []
         for _ in range(chunks):
-            batch, part = advance_all(batch, placed)
+            batch, part = call(advance_all, batch, placed)
             parts.append(jax.tree.map(np.asarray, part))
             bar.update(CHUNK * chains)
         ends = [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
