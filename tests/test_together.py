@@ -4,7 +4,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,7 +31,6 @@ def answered(monkeypatch):
     return counts
 
 
-@jax.jit
 def larger(x, by):
     return {"sum": x + by["step"], "square": x**2}
 

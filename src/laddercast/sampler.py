@@ -125,7 +125,7 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
     return (
         jax.jit(begin, compiler_options=QUICKLY),
         jax.jit(advance, compiler_options=WELL),
-        jax.jit(batch, compiler_options=WELL),
+        batch,
     )
 
 

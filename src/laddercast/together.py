@@ -91,14 +91,14 @@ class Together:
 
 
 def call(function: Callable[..., Any], *args: Any) -> Any:
-    """What a compiled function makes of these: by itself, or together if this thread has joined."""
+    """What a function, compiled, makes of these: together with others if this thread has joined."""
     together: Together | None = getattr(_HERE, "together", None)
-    return together.ask(function, args) if together else function(*args)
+    return together.ask(function, args) if together else _compiled(function)(*args)
 
 
 def _all_of(function: Callable[..., Any], calls: list[tuple[Any, ...]], most: int) -> list[Any]:
     if len(calls) == 1:
-        return [function(*calls[0])]
+        return [_compiled(function)(*calls[0])]
     filled = calls + calls[:1] * (most - len(calls))
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *filled)
     found = _mapped(function)(*stacked)
@@ -106,6 +106,11 @@ def _all_of(function: Callable[..., Any], calls: list[tuple[Any, ...]], most: in
 
 
 @lru_cache(maxsize=8)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = jax.jit(function, compiler_options=WELL)
+    return compiled
+
+
+@lru_cache(maxsize=8)
 def _mapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    mapped: Callable[..., Any] = jax.jit(jax.vmap(function), compiler_options=WELL)
-    return mapped
+    return _compiled(jax.vmap(function))
