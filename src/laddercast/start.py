@@ -280,6 +280,8 @@ def curvature(
     _, slopes = gradients(potential, points.reshape(-1, len(position)), leaves)
     whole, whole_back, half, half_back = slopes.reshape(points.shape)
     changes = (8 * (half - half_back) - (whole - whole_back)) / 6
+    # Far off, where a search strays, some are not defined: they count as flat.
+    changes = np.where(np.isfinite(changes), changes, 0.0)
     within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
     between = changes[color[shared]] / step[shared][:, None]
     square = between[:, shared]
