@@ -140,6 +140,7 @@ def potential_of(route: Route, form: Any) -> Potential:
                 total += jnp.sum(slope)
         return -total
 
+    # Programs that hold it share one trace.
     return jax.jit(potential, inline=True)
 
 

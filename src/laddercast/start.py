@@ -336,8 +336,8 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
                 best = (float(value), there) if value < best[0] else best
                 return float(value), np.asarray(_pulled(places, slope))
 
-            begin = np.zeros_like(position)
-            minimize(at, begin, jac=True, method="L-BFGS-B", options=LENGTH)
+            still = np.zeros_like(position)
+            minimize(at, still, jac=True, method="L-BFGS-B", options=LENGTH)
             gain = lowest - best[0] if best[0] < lowest else 0.0
             lowest, position = best
         return lowest, position
