@@ -45,6 +45,7 @@ class Pivot(NamedTuple):
     accuracy: Any  # (tasks,)
     width: Any  # (tasks,) an end closer to it than this is followed no further
     away: Any  # (tasks,) relative loss there, less its 1 at the reference sizes
+    fall: Any  # (2, tasks) of the log of a task's loss with log params and tokens, there
 
 
 LEANING = {
@@ -79,6 +80,7 @@ class Data(NamedTuple):
     centred: dict[str, Any]  # share by which each pooled site is centred, in its shape
     pivot: Pivot
     lean: dict[str, Any]  # by name in `LEANING`: (sites, steps, tasks) or (sites, steps)
+    trend: dict[str, Any]  # by quantity, (2 or 3, runs, tasks): see `_trend_of_runs`
     like: dict[str, Any]  # unconstrained sites, for their names and shapes
 
 
@@ -171,6 +173,10 @@ class Pooled(NamedTuple):
     def of(self, name: str) -> jax.Array:
         """The values (tasks,) of one site."""
         return self.value[self.names.index(name)]
+
+    def base_step(self, name: str, by: Any) -> Any:
+        """By how much a base moves as the value does by this."""
+        return by / self.factor[self.names.index(name)]
 
     def moved(self, by: dict[str, Any]) -> "Pooled":
         """With bases further on by this, by the names of bases."""
@@ -267,15 +273,23 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
 
     Seen from before it (`ahead`), or from sites that have turned.
     """
+    shifts: dict[str, Any] = {}
+    for quantity in ("loss", "accuracy"):
+        # Many checkpoints tell their own noise, and a sum only with what runs add.
+        if f"log_noise_{quantity}" in pooled.names:
+            log_share = jax.nn.log_sigmoid(pooled.of(f"share_checkpoint_{quantity}"))
+            known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
+            shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
+    noisy = pooled.moved(shifts) if ahead else pooled
     steep = next(name for name in STEEPNESS if name in pooled.names)
-    accuracy, width, away = data.pivot
+    accuracy, width, away, fall = data.pivot
     lower = data.design.chance * jnp.exp(sites["log_lower"])
     rise = jnp.log(jax.nn.softplus((accuracy - lower) / width) * width)
-    turned = pooled.moved({f"{steep}_decentered": -rise}) if ahead else pooled
-    shifts = {
-        f"{steep}_decentered": -rise,
-        "accuracy_level": rise + jnp.exp(turned.of(steep)) * away,
-    }
+    at_pivot, steeper = _trend_of_runs("accuracy", sites, noisy, data)
+    turn = {f"{steep}_decentered": -rise - pooled.base_step(steep, steeper)}
+    turned = pooled.moved(turn) if ahead else pooled
+    steepness = jnp.exp(turned.of(steep))
+    shifts |= turn | {"accuracy_level": rise + steepness * away - at_pivot}
     if "log_alpha" in pooled.names:
         left = jax.nn.log_sigmoid(-pooled.of("share_e")) if "share_e" in pooled.names else 0.0
         names = "log_alpha_decentered", "log_beta_decentered"
@@ -286,36 +300,36 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
         shifts |= dict(zip(names, _of_exponents(sites["reference_share_a"], left), strict=True))
     if "log_power" in pooled.names:
         shifts["log_power_decentered"] = -jax.nn.log_sigmoid(-pooled.of("share_rest"))
-    for quantity in ("loss", "accuracy"):
-        # Many checkpoints tell their own noise, and a sum only with what runs add.
-        if f"log_noise_{quantity}" in pooled.names:
-            log_share = jax.nn.log_sigmoid(pooled.of(f"share_checkpoint_{quantity}"))
-            known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
-            shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
     if "run_loss_shared_decentered" in sites:
-        moved = pooled.moved(shifts) if ahead else pooled
-        by = _of_all_runs(sites, moved, data)
-        shifts["loss_level"] = -by
-        shifts["accuracy_level"] += jnp.exp(moved.of(steep)) * (1 + away) * by
+        level, *slopes = _trend_of_runs("loss", sites, noisy, data)
+        shifts["loss_level"] = -level
+        shifts["accuracy_level"] += steepness * (1 + away) * level
+        for name, slope, per_unit in zip(("log_alpha", "log_beta"), slopes, fall, strict=True):
+            if name in pooled.names:
+                shifts[f"{name}_decentered"] += pooled.base_step(name, slope / per_unit)
     return shifts
 
 
-def _of_all_runs(sites: dict[str, Any], pooled: Pooled, data: Data) -> Any:
-    """By how much all runs of a task (tasks,) are off as one in the log of its loss."""
-    noise, share = (pooled.of(name) for name in ("log_noise_loss", "share_checkpoint_loss"))
-    typical = [pooled.center[pooled.names.index(name), 0]
-               for name in ("log_noise_loss", "share_checkpoint_loss")]  # fmt: skip
+def _trend_of_runs(quantity: str, sites: dict[str, Any], pooled: Pooled, data: Data) -> Any:
+    """What runs have in common (2 or 3, tasks) that a task's laws could have had as well.
+
+    Of loss in its log at the reference sizes, and by log params and tokens; of accuracy in its
+    logit at the pivot, and in the log of the steepness. What a task has of it depends on its noise,
+    so that many tasks bind them together along curves, unless positions have laws less all this.
+    """
+    names = f"log_noise_{quantity}", f"share_checkpoint_{quantity}"
+    noise, share = (pooled.of(name) for name in names)
+    typical = [pooled.center[pooled.names.index(name), 0] for name in names]
 
     def log_run(noise: Any, share: Any) -> Any:
         return noise + jax.nn.log_sigmoid(-share) / 2
 
     log_typical = log_run(*typical)
-    log_scale = log_typical + jnp.log(_hyper("run_loss_correlation", sites, data)) / 2
-    base, centred = sites["run_loss_shared_decentered"], data.centred["run_loss_shared"]
-    shared = jnp.exp((1 - centred) * log_scale) * base
-    known = data.design.loss.at[data.design.end]
-    mean = jnp.sum(known * shared[:, None], axis=0) / jnp.maximum(jnp.sum(known, axis=0), 1)
-    return jnp.exp(log_run(noise, share) - log_typical) * mean
+    log_scale = log_typical + jnp.log(_hyper(f"run_{quantity}_correlation", sites, data)) / 2
+    site = f"run_{quantity}_shared"
+    shared = jnp.exp((1 - data.centred[site]) * log_scale) * sites[f"{site}_decentered"]
+    trend = jnp.sum(data.trend[quantity] * shared[:, None], axis=1)
+    return jnp.exp(log_run(noise, share) - log_typical) * trend
 
 
 def _of_exponents(share_a: Any, left: Any) -> tuple[Any, Any]:

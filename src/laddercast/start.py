@@ -94,8 +94,9 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
     }
     level = 1 / (1 + np.exp(-values["accuracy_level"]))
     middle = design.chance + (1 - design.chance) * level
-    pivot = Pivot(middle, np.full(tasks, WIDEST), np.zeros(tasks))
-    data = Data(design, priors, observed, centred, pivot, {}, {})
+    pivot = Pivot(middle, np.full(tasks, WIDEST), np.zeros(tasks), np.full((2, tasks), np.inf))
+    trend = {"loss": _trend(design), "accuracy": np.zeros((2, len(design.end), tasks))}
+    data = Data(design, priors, observed, centred, pivot, {}, trend, {})
     data = data._replace(like=_unconstrained(route)(values, data))
     data = data._replace(lean=_upright(data.like, design))
     return data, _layout(data.like, plates, tasks)
@@ -110,6 +111,14 @@ def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
         for name, (sites, steps) in counts.items()
         if steps
     }
+
+
+def _trend(design: Design) -> np.ndarray:
+    """Level and slopes of loss (3, runs, tasks) per effect of a run, by least squares."""
+    known = design.loss.at[design.end].T[..., None]
+    ends = np.stack([np.ones(len(design.end)), design.log_params[design.end],
+                     design.log_tokens[design.end]], axis=1)  # fmt: skip
+    return np.moveaxis(np.linalg.pinv(known * ends), 0, -1)
 
 
 RUNS_TOGETHER = 64
@@ -399,7 +408,7 @@ def _traced(route: Route) -> Callable[[jax.Array, Data], Found]:
             curve = (
                 values["law"], data.design.chance * jnp.exp(values["log_lower"]),
                 jax.nn.sigmoid(-values["logit_gap"]), values["accuracy_level"], jnp.exp(steep),
-                jnp.asarray(data.design.walk) @ values["walk_accuracy"],
+                jnp.asarray(data.design.walk) @ values["walk_accuracy"], _fall(values),
             )  # fmt: skip
             return Found(
                 sites, {name: (x, *_location(fn, x)) for name, (x, fn) in pooled.items()}, curve
@@ -425,19 +434,51 @@ def _location(fn: Any, value: Any) -> tuple[Any, Any]:
     return jnp.broadcast_to(own.loc, value.shape), jnp.broadcast_to(own.scale, value.shape)
 
 
-def _pivot(found: Found) -> Pivot:
-    """Of each task, the middle of its points, weighted by what they tell of the logit."""
-    accuracy, lower, upper, level, steep, walk = found.curve
+def _fall(values: dict[str, Any]) -> Any:
+    """Of the log of a task's loss with log params and tokens (2, tasks), at the reference sizes."""
+    if "share_e" not in values:
+        return jnp.full((2, values["log_lower"].shape[0]), jnp.inf)
+    log_share = jax.nn.log_sigmoid(jnp.stack([values["share_a"], -values["share_a"]]))
+    exponents = jnp.stack([values["log_alpha"], values["log_beta"]])
+    return jnp.exp(exponents + log_share + jax.nn.log_sigmoid(-values["share_e"]))
+
+
+FLATTEST_FALL = 0.01
+"""Laws flatter than this do not make up for trends of runs in full."""
+
+FLATTEST_RISE = 0.02
+"""Of a curve's level and steepness, what rungs tell less of, relatively, makes up for nothing."""
+
+
+def _pivot(found: Found, design: Design) -> tuple[Pivot, np.ndarray]:
+    """Of each task, the middle of its points, weighted by what they tell of the logit.
+
+    And what runs have in common of accuracy (2, runs, tasks), by weighted least squares: level of
+    the logit at the pivot and log of the steepness, per effect of a run.
+    """
+    accuracy, lower, upper, level, steep, walk, fall = found.curve
     lower, upper, level, steep = (x[:, None] for x in (lower, upper, level, steep))
     share = np.clip((accuracy - lower) / (upper - lower), 1e-9, 1 - 1e-9)
-    away = np.median((level + walk - np.log(share / (1 - share))) / steep, axis=0)
+    x = np.median((level + walk - np.log(share / (1 - share))) / steep, axis=0)
     rise = np.median((upper - lower) * share * (1 - share), axis=0)
     middle = np.median(accuracy, axis=0)
     weight = rise**2 / (middle * (1 - middle) + NARROWEST)
     weight /= weight.sum(axis=0)
     spread = accuracy.std(axis=0) if len(accuracy) > 1 else np.full_like(middle, WIDEST)
     width = np.maximum(2 * (weight * spread).sum(axis=0), NARROWEST)
-    return Pivot((weight * middle).sum(axis=0), width, (weight * away).sum(axis=0))
+    away = (weight * x).sum(axis=0)
+    pivot = Pivot(
+        (weight * middle).sum(axis=0), width, away,
+        np.maximum(np.median(fall, axis=0), FLATTEST_FALL),
+    )  # fmt: skip
+    end = np.asarray(design.end)
+    known, items = np.asarray(design.accuracy.at)[end], np.asarray(design.items)
+    p, x, rise = middle[end], x[end], rise[end]
+    # Rise of accuracy over the scale of its noise, with level and steepness of the logit.
+    told = known * rise / np.sqrt((p * (1 - p) + 1 / items) / items)
+    by = np.stack([told, -told * (x - away) * np.median(steep, axis=0)])
+    per_effect = np.linalg.pinv(np.moveaxis(by, 0, -1).swapaxes(0, 1), rcond=FLATTEST_RISE)
+    return pivot, np.moveaxis(per_effect, 0, -1)
 
 
 def repositioned(
@@ -454,8 +495,11 @@ def repositioned(
     place = jax.tree.leaves(data)[0].sharding
     flat = draws.reshape(-1, draws.shape[-1])
     found: Found = in_batches(_traced(route), flat, data)
+    pivot, of_accuracy = _pivot(found, data.design)
     upright = data._replace(
-        pivot=jax.device_put(_pivot(found), place), lean=jax.tree.map(jnp.zeros_like, data.lean)
+        pivot=jax.device_put(pivot, place),
+        lean=jax.tree.map(jnp.zeros_like, data.lean),
+        trend=data.trend | {"accuracy": jax.device_put(of_accuracy, place)},
     )
     positions = in_batches(_positions(route), found.sites, upright)
     scale = np.maximum(positions.std(axis=0), 1e-6)
