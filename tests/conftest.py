@@ -23,7 +23,7 @@ def kept_programs() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def room_for_programs() -> None:
     """Fits of many shapes in one process would reach the system's limit of memory maps."""
     make_room()
