@@ -45,7 +45,7 @@ class Pivot(NamedTuple):
     accuracy: Any  # (tasks,)
     width: Any  # (tasks,) an end closer to it than this is followed no further
     away: Any  # (tasks,) relative loss there, less its 1 at the reference sizes
-    fall: Any  # (2, tasks) of the log of a task's loss with log params and tokens, there
+    fall: Any  # (2, tasks) of log loss with log params and tokens, at the reference sizes
 
 
 LEANING = {
@@ -260,11 +260,16 @@ def _lean(sites: dict[str, Any], pooled: Pooled, data: Data) -> dict[str, Any]:
 
 
 def _steps(sites: dict[str, Any], pooled: Pooled, site: str, data: Data) -> Any:
-    """The steps of a walk, as `Centred` has them."""
+    """The steps of a walk."""
     log_scale = (
         pooled.of(f"log_{site}") if f"log_{site}" in pooled.names
         else _log_hyper(f"{site}_scale", sites, data)
     )  # fmt: skip
+    return _about_zero(site, log_scale, sites, data)
+
+
+def _about_zero(site: str, log_scale: Any, sites: dict[str, Any], data: Data) -> Any:
+    """The values of a site whose prior mean is zero, as `Centred` has them."""
     return jnp.exp((1 - data.centred[site]) * log_scale) * sites[f"{site}_decentered"]
 
 
@@ -293,11 +298,11 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
     if "log_alpha" in pooled.names:
         left = jax.nn.log_sigmoid(-pooled.of("share_e")) if "share_e" in pooled.names else 0.0
         names = "log_alpha_decentered", "log_beta_decentered"
-        shifts |= dict(zip(names, _of_exponents(pooled.of("share_a"), left), strict=True))
+        shifts |= dict(zip(names, of_exponents(pooled.of("share_a"), left), strict=True))
     if "reference_alpha" in sites:
         left = jax.nn.log_sigmoid(-sites["reference_share_e"])
         names = "reference_alpha", "reference_beta"
-        shifts |= dict(zip(names, _of_exponents(sites["reference_share_a"], left), strict=True))
+        shifts |= dict(zip(names, of_exponents(sites["reference_share_a"], left), strict=True))
     if "log_power" in pooled.names:
         shifts["log_power_decentered"] = -jax.nn.log_sigmoid(-pooled.of("share_rest"))
     if "run_loss_shared_decentered" in sites:
@@ -326,13 +331,12 @@ def _trend_of_runs(quantity: str, sites: dict[str, Any], pooled: Pooled, data: D
 
     log_typical = log_run(*typical)
     log_scale = log_typical + jnp.log(_hyper(f"run_{quantity}_correlation", sites, data)) / 2
-    site = f"run_{quantity}_shared"
-    shared = jnp.exp((1 - data.centred[site]) * log_scale) * sites[f"{site}_decentered"]
+    shared = _about_zero(f"run_{quantity}_shared", log_scale, sites, data)
     trend = jnp.sum(data.trend[quantity] * shared[:, None], axis=1)
     return jnp.exp(log_run(noise, share) - log_typical) * trend
 
 
-def _of_exponents(share_a: Any, left: Any) -> tuple[Any, Any]:
+def of_exponents(share_a: Any, left: Any) -> tuple[Any, Any]:
     """Shifts of those of N and D: what is known of them is the loss's slope at reference sizes."""
     return -left - jax.nn.log_sigmoid(share_a), -left - jax.nn.log_sigmoid(-share_a)
 

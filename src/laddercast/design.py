@@ -91,6 +91,11 @@ class Size(NamedTuple):
     intervals: int
 
 
+def binomial_variance(accuracy: Any, items: Any) -> Any:
+    """Variance of an accuracy over so many items, with one pseudo-count: above zero at 0 and 1."""
+    return (accuracy * (1 - accuracy) + 1 / items) / items
+
+
 def loss_column(table: pd.DataFrame) -> str:
     """`loss` where the table has one, else `reference_loss`."""
     return c.LOSS if c.measured(table, c.LOSS) else c.REFERENCE_LOSS

@@ -21,7 +21,7 @@ from numpyro import handlers
 
 from laddercast import columns as c
 from laddercast import laws
-from laddercast.design import Design, Observed, Seen
+from laddercast.design import Design, Observed, Seen, binomial_variance
 from laddercast.priors import Priors
 
 RUN_DOF = 4.0
@@ -430,8 +430,7 @@ def _accuracy(
     of_upper = share(x, walk)
     p = curve(of_upper)
     p_end, of_upper, x_end = (_at_ends(x, design) for x in (p, of_upper, x))
-    # One pseudo-count keeps the noise above zero where a curve ends at 0 or 1.
-    unit = (p_end * (1 - p_end) + 1 / design.items) / design.items
+    unit = binomial_variance(p_end, design.items)
     # The fall of accuracy with the log of what stage 2 reads.
     fall = steep * x_end * (upper - lower) * of_upper * (1 - of_upper)
     of_checkpoint, seen = noise.checkpoint * unit, design.accuracy

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from laddercast import columns as c
-from laddercast.design import loss_column
+from laddercast.design import binomial_variance, loss_column
 from laddercast.fitted import tasks_of
 from laddercast.ladder import (
     END_CHECKPOINTS,
@@ -175,7 +175,7 @@ def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str,
     for task in ladder.tasks.index:
         loss, accuracy = ends.loc[task]
         items = tasks.loc[task, c.ITEMS]
-        binomial = 100 * np.sqrt((accuracy * (1 - accuracy) + 1 / items) / items)
+        binomial = 100 * np.sqrt(binomial_variance(accuracy, items))
         of_task = p.sel(task=task)
         run, checkpoint = _parts(
             np.exp(of_task["log_noise_accuracy"]), of_task["share_checkpoint_accuracy"]

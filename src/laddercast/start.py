@@ -24,6 +24,7 @@ from laddercast.density import (
     constrained,
     is_latent,
     leaning,
+    of_exponents,
     plain,
     position_of,
     potential_of,
@@ -31,7 +32,7 @@ from laddercast.density import (
     sites_at,
     trace_of,
 )
-from laddercast.design import MEASURED, Design, Observed, cells
+from laddercast.design import MEASURED, Design, Observed, binomial_variance, cells
 from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
 from laddercast.model import RUN_DOF, Route, run_model
 from laddercast.priors import Priors
@@ -95,7 +96,7 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
     level = 1 / (1 + np.exp(-values["accuracy_level"]))
     middle = design.chance + (1 - design.chance) * level
     pivot = Pivot(middle, np.full(tasks, WIDEST), np.zeros(tasks), np.full((2, tasks), np.inf))
-    trend = {"loss": _trend(design), "accuracy": np.zeros((2, len(design.end), tasks))}
+    trend = {"loss": _trend_of_loss(design), "accuracy": np.zeros((2, len(design.end), tasks))}
     data = Data(design, priors, observed, centred, pivot, {}, trend, {})
     data = data._replace(like=_unconstrained(route)(values, data))
     data = data._replace(lean=_upright(data.like, design))
@@ -113,7 +114,7 @@ def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
     }
 
 
-def _trend(design: Design) -> np.ndarray:
+def _trend_of_loss(design: Design) -> np.ndarray:
     """Level and slopes of loss (3, runs, tasks) per effect of a run, by least squares."""
     known = design.loss.at[design.end].T[..., None]
     ends = np.stack([np.ones(len(design.end)), design.log_params[design.end],
@@ -438,9 +439,9 @@ def _fall(values: dict[str, Any]) -> Any:
     """Of the log of a task's loss with log params and tokens (2, tasks), at the reference sizes."""
     if "share_e" not in values:
         return jnp.full((2, values["log_lower"].shape[0]), jnp.inf)
-    log_share = jax.nn.log_sigmoid(jnp.stack([values["share_a"], -values["share_a"]]))
+    left = jax.nn.log_sigmoid(-values["share_e"])
     exponents = jnp.stack([values["log_alpha"], values["log_beta"]])
-    return jnp.exp(exponents + log_share + jax.nn.log_sigmoid(-values["share_e"]))
+    return jnp.exp(exponents - jnp.stack(of_exponents(values["share_a"], left)))
 
 
 FLATTEST_FALL = 0.01
@@ -473,9 +474,9 @@ def _pivot(found: Found, design: Design) -> tuple[Pivot, np.ndarray]:
     )  # fmt: skip
     end = np.asarray(design.end)
     known, items = np.asarray(design.accuracy.at)[end], np.asarray(design.items)
-    p, x, rise = middle[end], x[end], rise[end]
+    x, rise = x[end], rise[end]
     # Rise of accuracy over the scale of its noise, with level and steepness of the logit.
-    told = known * rise / np.sqrt((p * (1 - p) + 1 / items) / items)
+    told = known * rise / np.sqrt(binomial_variance(middle[end], items))
     by = np.stack([told, -told * (x - away) * np.median(steep, axis=0)])
     per_effect = np.linalg.pinv(np.moveaxis(by, 0, -1).swapaxes(0, 1), rcond=FLATTEST_RISE)
     return pivot, np.moveaxis(per_effect, 0, -1)
