@@ -75,6 +75,7 @@ def worker(growth: str, size: int, warmup: int, draws: int) -> dict[str, Any]:
     found: dict[str, Any] = {"growth": growth, "size": size, "warmup": warmup, "draws": draws}
     found["measurements"] = len(ladder.table)
     for seed, kind in enumerate(("first_s", "s")):
+        fitted = None  # lest the first lie beside the second
         begin = time.perf_counter()
         fitted = lc.fit(
             ladder, route=two_stage, seed=seed, warmup=warmup, draws=draws, progress=False

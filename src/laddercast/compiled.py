@@ -75,12 +75,17 @@ def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
     It sees as many rows at a time, the last filled up: it is compiled once for all numbers of rows.
     """
     count = len(jax.tree.leaves(rows)[0])
-    parts = []
+    found = None
     for first in range(0, count, BATCH):
         index = np.minimum(np.arange(first, first + BATCH), count - 1)
         part = function(jax.tree.map(lambda x, index=index: x[index], rows), *rest)
-        parts.append(jax.tree.map(np.asarray, part))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
+        some = slice(first, min(first + BATCH, count))
+        if found is None:
+            # Written to as it comes: parts and the whole at once would be twice as much.
+            found = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), part)
+        for whole, new in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
+            whole[some] = np.asarray(new)[: some.stop - first]
+    return found
 
 
 def make_room() -> None:

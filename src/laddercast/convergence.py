@@ -37,19 +37,19 @@ def quality(draws: np.ndarray) -> Quality:
     sampling. NaN where draws are too few, constant or not finite. Vehtari et al., arXiv 1903.08008.
     """
     chains, length, columns = draws.shape
-    half = length // 2
-    if half < 2 or not columns:
+    if length // 2 < 2 or not columns:
         return Quality(*np.full((3, columns), np.nan))
-    finite = np.isfinite(draws).all(axis=(0, 1))
-    split = np.where(finite, np.concatenate([draws[:, :half], draws[:, -half:]]), 0.0)
-    blocks = (split[..., first : first + AT_ONCE] for first in range(0, columns, AT_ONCE))
+    blocks = (draws[..., first : first + AT_ONCE] for first in range(0, columns, AT_ONCE))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         found = np.concatenate(list(threads.map(_quality, blocks)), axis=1)
     found[0] = np.nan if chains < 2 else found[0]
     return Quality(*found)
 
 
-def _quality(split: np.ndarray) -> np.ndarray:
+def _quality(draws: np.ndarray) -> np.ndarray:
+    half = draws.shape[1] // 2
+    finite = np.isfinite(draws).all(axis=(0, 1))
+    split = np.where(finite, np.concatenate([draws[:, :half], draws[:, -half:]]), 0.0)
     folded = np.abs(split - np.median(split, axis=(0, 1)))
     scores = _normal_scores(split)
     with np.errstate(invalid="ignore", divide="ignore"):

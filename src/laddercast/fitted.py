@@ -124,7 +124,10 @@ def _of_cells(
         run, column = np.nonzero(cells(design, quantity))
         cell, common = f"{quantity}_cell", quantity == c.REFERENCE_LOSS
         # Two cells of different kinds share a dataset, so each has a coordinate of its own.
-        kept = value[..., run] if common else value[..., run, column]
+        if len(run) == value[0, 0].size:
+            kept = value.reshape(*value.shape[:2], -1)  # of many tasks, a copy is large
+        else:
+            kept = value[..., run] if common else value[..., run, column]
         variables[quantity] = (("chain", "draw", cell), kept)
         # One label, as an index: ArviZ stacks cells of all kinds for prior sensitivity.
         names = (

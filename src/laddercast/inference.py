@@ -199,9 +199,8 @@ def _sample(
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
         kept = Draws(*(field[:, warmup : warmup + length] for field in found))
-        flat = kept.position.reshape(-1, kept.position.shape[-1])
-        replayed = in_batches(replay(route), flat, data)
-        own = kept.position.shape[:2]
+        *own, dim = kept.position.shape
+        replayed = in_batches(replay(route), kept.position.reshape(-1, dim), data)
         replayed = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), replayed)
         stats = {
             "diverging": kept.diverging,
@@ -242,6 +241,7 @@ def _sample(
             # What moves slowly needs more draws, not other steps.
             lengthen(bar, chains * steps_taken(draws))
             bar.set_description("not converged, sampling on")
+            del tree  # of many tasks, it is large
             more, _ = run_chains(*given_chains, going)
             found = Draws(*map(_joined, found, more))
             tree, doubts = kept_of(found, 2 * draws)

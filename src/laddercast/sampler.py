@@ -169,36 +169,38 @@ def run_chains(
             keys, places, *gradients(potential, centers, data), strict=True
         )
     ]
+    shape = chains, CHUNK * chunks
+    found = Draws(
+        np.empty((*shape, centers.shape[1])), np.empty(shape, bool), np.empty(shape, int),
+        np.empty(shape), np.empty(shape),
+    )  # fmt: skip
+
+    def keep(number: Any, chunk: int, part: Draws) -> None:
+        for whole, new in zip(found, part, strict=True):
+            whole[number, CHUNK * chunk : CHUNK * (chunk + 1)] = new
+
     if not in_threads(device):
         batch = jax.tree.map(lambda *x: jnp.stack(x), *states)
         placed = geometry._replace(center=jnp.asarray(centers)), data
-        parts = []
-        for _ in range(chunks):
+        for chunk in range(chunks):
             batch, part = call(advance_all, batch, placed)
-            parts.append(jax.tree.map(np.asarray, part))
+            keep(slice(None), chunk, part)
             bar.update(CHUNK * chains)
-        ends = [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
-        return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts), ends
+        return found, [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
 
-    def one_chain(number: int, count: int, state: Any) -> tuple[Any, list[Draws]]:
-        parts = []
+    def one_chain(number: int, state: Any, some: range) -> Any:
         with on_device(device):
-            for _ in range(count):
+            for chunk in some:
                 state, part = advance(state, (places[number], data))
-                parts.append(jax.tree.map(np.asarray, part))
+                keep(number, chunk, part)
                 bar.update(CHUNK)
-        return state, parts
+        return state
 
     # The first chunk compiles; threads that all began at once would each compile it again.
-    state, head = one_chain(0, 1, states[0])
-    counts = [chunks - 1] + [chunks] * (chains - 1)
+    states = [one_chain(0, states[0], range(1)), *states[1:]]
+    left = [range(1, chunks)] + [range(chunks)] * (chains - 1)
     with ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as threads:
-        ended = list(threads.map(one_chain, range(chains), counts, [state, *states[1:]]))
-    tails = [parts for _, parts in ended]
-    tails[0] = head + tails[0]
-    results = [jax.tree.map(lambda *x: np.concatenate(x), *parts) for parts in tails]
-    together = jax.tree.map(lambda *x: np.stack(x), *results)
-    return Draws(*together), [state for state, _ in ended]
+        return found, list(threads.map(one_chain, range(chains), states, left))
 
 
 def in_threads(device: Any) -> bool:
