@@ -18,6 +18,7 @@ from laddercast.sampler import on_device
 from laddercast.simulate import demo_ladder
 from laddercast.start import (
     _turns,
+    best_blocks,
     conditional_mode,
     curvature,
     information,
@@ -122,6 +123,23 @@ def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(plac
     # What one color holds together does not bear on each other, or the sums would mix.
     np.testing.assert_allclose(exact[np.ix_(blocks[0], blocks[1])], 0, atol=1e-9)
     assert sorted([*shared, *blocks.ravel(), *alone]) == list(range(len(position)))
+
+
+def test_coordinates_are_finite_where_a_curvature_is_absurd(placed):
+    potential, position, leaves, layout = placed
+    found = curvature(potential, position, np.full_like(position, 1e-3), leaves, layout)
+    found.blocks[0, 1, 1] = 1e200
+    assert all(np.isfinite(part).all() for part in geometry(found, layout))
+
+
+def test_a_task_astray_is_put_back_and_no_other_moved(placed):
+    potential, position, leaves, layout = placed
+    astray = position.copy()
+    astray[layout.blocks[-1]] += 3.0
+    # Some are not defined there.
+    for one, other in ((astray, position), (position, astray)):
+        found = best_blocks(potential, one, other, leaves, layout)
+        np.testing.assert_array_equal(found, position)
 
 
 def test_in_standard_coordinates_the_curvature_of_the_parts_is_one():

@@ -29,8 +29,9 @@ class Curvature(NamedTuple):
     alone: np.ndarray  # (alone,) the diagonal
 
 
-FLATTEST = 0.5
-"""Curvature below this is raised to it: half that of a standard normal prior."""
+FLATTEST, STEEPEST = 0.5, 1e13
+"""Curvature below this is raised to it: half that of a standard normal prior; above, it is lowered,
+as in one matrix with the former it would be lost in rounding."""
 
 
 class Geometry(NamedTuple):
@@ -110,12 +111,12 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
 
 
 def positive(matrix: np.ndarray) -> np.ndarray:
-    """The nearest matrix (..., n, n) with no direction flatter than `FLATTEST`."""
+    """The nearest matrix (..., n, n) with no direction flatter or steeper than that."""
     return _raised(*np.linalg.eigh(matrix))
 
 
 def _raised(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    raised = vectors * np.maximum(values, FLATTEST)[..., None, :]
+    raised = vectors * np.clip(values, FLATTEST, STEEPEST)[..., None, :]
     return np.asarray(raised @ np.swapaxes(vectors, -1, -2))
 
 
