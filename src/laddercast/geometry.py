@@ -111,7 +111,7 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
 
 
 def positive(matrix: np.ndarray) -> np.ndarray:
-    """The nearest matrix (..., n, n) with no direction flatter or steeper than that."""
+    """The nearest matrix (..., n, n) with curvatures within `FLATTEST, STEEPEST`."""
     return _raised(*np.linalg.eigh(matrix))
 
 

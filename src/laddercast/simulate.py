@@ -10,7 +10,7 @@ from numpyro import handlers
 
 from laddercast import columns as c
 from laddercast import laws
-from laddercast.design import MEASURED, Design, ladder_design, target_design
+from laddercast.design import MEASURED, Design, binomial_variance, ladder_design, target_design
 from laddercast.ladder import END_CHECKPOINTS, Ladder
 from laddercast.model import RUN_DOF, Route, run_model, two_stage
 from laddercast.priors import Priors
@@ -184,7 +184,7 @@ def simulate(
         logit = p["k"] * (p["L0"] - np.exp(log_latent)) + walk_accuracy
         latent = laws.between(logit, lower, p["b"])
         mean = np.asarray(latent)
-    sd = np.sqrt((mean * (1 - mean) + 1 / p[c.ITEMS]) / p[c.ITEMS])
+    sd = np.sqrt(binomial_variance(mean, p[c.ITEMS]))
     mean = mean + (p["run_accuracy"] * effects() * sd[end])[run]
     root = np.sqrt(points[c.CHECKPOINTS].to_numpy(float))[:, None]
     loss = np.exp(log_latent + p["checkpoint_loss"] * rng.normal(size=(n, tasks)) / root)

@@ -370,9 +370,9 @@ def best_blocks(
 ) -> np.ndarray:
     """The position (dim,) with the coordinates of another for those tasks to which they do good."""
     blocks = layout.blocks
-    trials = np.tile(position, (len(blocks), 1))
-    np.put_along_axis(trials, blocks, other[blocks], axis=1)
-    found, _ = gradients(potential, np.vstack([position, trials]), leaves)
+    trials = np.tile(position, (1 + len(blocks), 1))
+    np.put_along_axis(trials[1:], blocks, other[blocks], axis=1)
+    found, _ = gradients(potential, trials, leaves)
     value, *values = np.where(np.isnan(found), np.inf, found)
     # Each by itself, as tasks do not bear on one another.
     better = blocks[np.array(values) < value]
