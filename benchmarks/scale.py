@@ -1,10 +1,11 @@
 """How seconds and memory of a fit grow with tasks, rungs and checkpoints.
 
-`python benchmarks/scale.py --out FILE.csv [--growth tasks rungs checkpoints every] [--sizes 8 ...]`
-fits simulated ladders, one grown in each of four ways: tasks (of 16 rungs), rungs (of 8 tasks),
-checkpoints of each run (16 rungs, 8 tasks), of which the fit reads means and spreads, and the same
-with `rungs="every"`, which reads each. Each has a process of its own, which fits twice, the second
-time with another seed and all compiled: seconds are of that one.
+`python benchmarks/scale.py --out FILE.csv [--growth tasks drawn ...] [--sizes 8 ...]` fits
+simulated ladders, grown in one of these ways: tasks (of 16 rungs), copies of the demo's; tasks
+drawn from the priors; rungs (of 8 tasks); checkpoints of each run (16 rungs, 8 tasks), of which the
+fit reads means and spreads; the same with `rungs="every"`, which reads each. Each has a process of
+its own, which fits twice, the second time with another seed and all compiled: seconds are of that
+one. With `--once` it fits once, and seconds are of that.
 
 Printed is the least bulk effective sample size of any site, and the cost: seconds per effective
 draw and measurement, relative to the smallest size. It stays 1 where work grows as the data do.
@@ -28,11 +29,17 @@ from results import keep
 ROOT = Path(__file__).parents[1]
 SIZES = {
     "tasks": (8, 32, 128, 512),
+    "drawn": (8, 32, 128, 512),
     "rungs": (16, 50, 100, 200, 400),
     "checkpoints": (1, 10, 50, 200),
     "every": (1, 10, 50, 200),
 }
-LABELS = {"checkpoints": "checkpoints per run", "every": "checkpoints per run, each read"}
+LABELS = {
+    "tasks": "tasks like the demo's",
+    "drawn": "tasks drawn from the priors",
+    "checkpoints": "checkpoints per run",
+    "every": "checkpoints per run, each read",
+}
 TASKS, RUNGS, CHECKPOINTS = 8, 16, 20
 """Where they do not grow."""
 
@@ -42,29 +49,31 @@ JITTER = 0.1
 
 
 def ladder_of(growth: str, size: int) -> Any:
-    """A simulated ladder, like the demo's but for its size."""
+    """A simulated ladder of this size: but for its tasks, if they are drawn, like the demo's."""
     import laddercast as lc
-    from laddercast.simulate import demo_truth
+    from laddercast.simulate import demo_truth, simulate_from_prior
 
     given = {"tasks": TASKS, "rungs": RUNGS, "checkpoints": CHECKPOINTS} | {growth: size}
     given["checkpoints"] = given.get("every", given["checkpoints"])
+    # As near to a square as it divides.
+    few = max(n for n in range(1, int(given["rungs"] ** 0.5) + 1) if given["rungs"] % n == 0)
+    sizes = np.geomspace(*PARAMS, few).astype(int)
+    lengths = np.geomspace(*TOKENS_PER_PARAM, given["rungs"] // few)
+    if growth == "drawn":
+        return simulate_from_prior(tasks=size, sizes=sizes, tokens_per_param=lengths)[0]
     demo = demo_truth()
     which = np.arange(given["tasks"])
     truth = demo.iloc[which % len(demo)].copy()
     truth.index = pd.Index([f"{name}-{i}" for name, i in zip(truth.index, which, strict=True)])
     spread = np.random.default_rng(0).normal(scale=JITTER, size=(len(truth), 4))
     truth[["A", "B", "E", "k"]] *= np.exp(spread)
-    # As near to a square as it divides.
-    few = max(n for n in range(1, int(given["rungs"] ** 0.5) + 1) if given["rungs"] % n == 0)
-    sizes = np.geomspace(*PARAMS, few).astype(int)
-    lengths = np.geomspace(*TOKENS_PER_PARAM, given["rungs"] // few)
     ladder, _ = lc.simulate(
         truth, sizes=sizes, tokens_per_param=lengths, checkpoints=given["checkpoints"]
     )
     return lc.Ladder(ladder.table, ladder.tasks, "every") if growth == "every" else ladder
 
 
-def worker(growth: str, size: int, warmup: int, draws: int) -> dict[str, Any]:
+def worker(growth: str, size: int, warmup: int, draws: int, once: bool) -> dict[str, Any]:
     """What one process finds."""
     import laddercast as lc
     from laddercast.convergence import quality
@@ -74,7 +83,7 @@ def worker(growth: str, size: int, warmup: int, draws: int) -> dict[str, Any]:
     ladder = ladder_of(growth, size)
     found: dict[str, Any] = {"growth": growth, "size": size, "warmup": warmup, "draws": draws}
     found["measurements"] = len(ladder.table)
-    for seed, kind in enumerate(("first_s", "s")):
+    for seed, kind in enumerate(("s",) if once else ("first_s", "s")):
         fitted = None  # lest the first lie beside the second
         begin = time.perf_counter()
         fitted = lc.fit(
@@ -144,11 +153,12 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, help="of each growth, if not all")
     parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--once", action="store_true", help="of seconds, some are of compiling")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "scale.png")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        found = worker(given.growth[0], given.sizes[0], given.warmup, given.draws)
+        found = worker(given.growth[0], given.sizes[0], given.warmup, given.draws, given.once)
         print(json.dumps(found))
         return
     rows = pd.read_csv(given.out).to_dict("records") if given.out.exists() else []
@@ -162,6 +172,7 @@ def main() -> None:
                 continue
             command = [sys.executable, __file__, "--worker", "--out", str(given.out)]
             command += ["--growth", growth, "--sizes", str(size)]
+            command += ["--once"] * given.once
             command += [x for word, count in steps.items() for x in (f"--{word}", str(count))]
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if ended.returncode:

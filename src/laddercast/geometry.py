@@ -110,6 +110,16 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
     )
 
 
+def plain_geometry(layout: Layout) -> Geometry:
+    """The coordinates as they are, centred at zero."""
+    tasks, size = layout.blocks.shape
+    shared, alone = len(layout.shared), len(layout.alone)
+    each = np.tile(np.eye(size), (tasks, 1, 1))
+    return geometry(
+        Curvature(np.eye(shared), np.zeros((tasks, size, shared)), each, np.ones(alone)), layout
+    )
+
+
 def positive(matrix: np.ndarray) -> np.ndarray:
     """The nearest matrix (..., n, n) with curvatures within `FLATTEST, STEEPEST`."""
     return _raised(*np.linalg.eigh(matrix))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import partial
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
+from jax.flatten_util import ravel_pytree
 from threadpoolctl import threadpool_limits
 
 from laddercast import columns as c
@@ -27,12 +29,13 @@ from laddercast.design import (
     size,
 )
 from laddercast.fitted import as_tree
+from laddercast.geometry import plain_geometry
 from laddercast.ladder import Ladder
 from laddercast.model import POOLED, READS, ROUTES, Route
 from laddercast.priors import Priors
 from laddercast.progress import lengthen, progress_bar
 from laddercast.replay import replay
-from laddercast.sampler import Draws, Settings, on_device, run_chains, steps_taken
+from laddercast.sampler import Draws, Settings, compile_chains, on_device, run_chains, steps_taken
 from laddercast.start import (
     STEP,
     conditional_mode,
@@ -197,35 +200,49 @@ def _sample(
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
+    def replayed(positions: np.ndarray, data: Data) -> Any:
+        with on_device(place):
+            return in_batches(replay(route), positions, data)
+
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
         kept = Draws(*(field[:, warmup : warmup + length] for field in found))
         *own, dim = kept.position.shape
-        replayed = in_batches(replay(route), kept.position.reshape(-1, dim), data)
-        replayed = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), replayed)
+        replays = replayed(kept.position.reshape(-1, dim), data)
+        replays = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), replays)
         stats = {
             "diverging": kept.diverging,
             "n_steps": kept.num_steps,
             "acceptance_rate": kept.accept_prob,
             "energy": kept.energy,
         }
-        tree = as_kept(*replayed, stats)
+        tree = as_kept(*replays, stats)
         return tree, complaints(tree)
 
-    mode = conditional_mode(route, data, layout, extra)
-    ((mode,),), data = repositioned(route, mode[None, None], data, layout)
-    leaves = jax.tree.leaves(data)
-    coordinates = standardised(route, mode[None], STEP, data, layout, extra)
-    centers = np.tile(mode, (chains, 1))
-    for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
-        found, _ = run_chains(potential, settings, centers, coordinates, leaves, key, 0, bar, place)
-        early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
-        centers = early[:, -1]
-        if not left or steps.mean() < FEW_STEPS:
-            lengthen(bar, -left * one_warmup)
-            break
-        early, data = repositioned(route, early, data, layout)
-        leaves, centers = jax.tree.leaves(data), early[:, -1]
-        coordinates = from_draws(route, early, data, layout, extra)
+    center = np.asarray(ravel_pytree(data.like)[0])
+    plain = jax.tree.map(jnp.asarray, plain_geometry(layout))
+    # The search for a mode compiles one half of the programs, a thread beside it the other.
+    with ThreadPoolExecutor(1) as beside:
+        sampling = beside.submit(compile_chains, potential, settings, center, plain, leaves, place)
+        replaying = beside.submit(replayed, center[None], data)
+        mode = conditional_mode(route, data, layout, extra)
+        ((mode,),), data = repositioned(route, mode[None, None], data, layout)
+        leaves = jax.tree.leaves(data)
+        coordinates = standardised(route, mode[None], STEP, data, layout, extra)
+        centers = np.tile(mode, (chains, 1))
+        sampling.result()
+        for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
+            found, _ = run_chains(
+                potential, settings, centers, coordinates, leaves, key, 0, bar, place
+            )
+            early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
+            centers = early[:, -1]
+            if not left or steps.mean() < FEW_STEPS:
+                lengthen(bar, -left * one_warmup)
+                break
+            early, data = repositioned(route, early, data, layout)
+            leaves, centers = jax.tree.leaves(data), early[:, -1]
+            coordinates = from_draws(route, early, data, layout, extra)
+    replaying.result()
     for key, chosen in zip(keys[WARMUPS:], (settings, careful), strict=True):
         early, data = repositioned(route, early, data, layout)
         leaves = jax.tree.leaves(data)

@@ -138,6 +138,29 @@ def steps_taken(steps: int) -> int:
     return CHUNK * _chunks(steps)
 
 
+def compile_chains(
+    potential: Potential,
+    settings: Settings,
+    center: np.ndarray,
+    geometry: Geometry,
+    data: Any,
+    device: Any,
+) -> None:
+    """Compile what `run_chains` takes longest to compile, on arrays like those that it will get.
+
+    For a thread beside one that compiles what comes before it.
+    """
+    if not in_threads(device):
+        return
+    begin, advance, _ = _kernel(potential, settings)
+    with on_device(device):
+        (key,) = jax.device_put(jax.random.split(jax.random.key(0), 1), device)
+        place = geometry._replace(center=jnp.asarray(center))
+        # Nothing is as likely as the start: each trajectory ends with its first step.
+        state = begin(key, np.float64(-np.inf), np.zeros_like(center), (place, data))
+        advance(state, (place, data))
+
+
 def run_chains(
     potential: Potential,
     settings: Settings,
