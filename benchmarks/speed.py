@@ -28,7 +28,6 @@ import time
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -214,32 +213,21 @@ def rival(method: str, case: Case, data: tuple[Any, ...]) -> Way:
         return by_blackjax, lambda: by_blackjax
 
     import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
+    from pymc_model import two_stage as in_pymc
 
-    both = jax.jit(jax.value_and_grad(lambda x: -density(unflat(x))))
-
-    def logp() -> Callable:
-        def of(x: np.ndarray) -> tuple[float, np.ndarray]:
-            value, slope = both(x)
-            return float(value), np.asarray(slope)
-
-        return of
-
-    # Found beforehand: nutpie asks in a thread of its own, where JAX's settings are not these.
-    keys = jax.random.split(jax.random.key(0), CHAINS)
-    starts = cycle([np.asarray(start(key)) for key in keys])
-
-    compiled = from_pyfunc(
-        len(flat), logp, lambda *_: lambda x: {"x": x}, [np.dtype(float)], [(len(flat),)], ["x"],
-        make_initial_point_fn=lambda _: next(starts),
-    )  # fmt: skip
+    # From prior medians, where prior gradients are zero, nutpie would not begin: as the others do,
+    # it starts at medians of a few draws.
+    begin_at = {name: np.asarray(x) for name, x in begin.postprocess_fn(sites).items()}
+    written = in_pymc(*data)
+    starts = {site.name: begin_at[site.name] for site in written.free_RVs}
+    compiled = nutpie.compile_pymc_model(written, initial_points=starts, jitter_rvs=set())
 
     def by_nutpie(seed: int) -> Sites:
         found = nutpie.sample(
             compiled, draws=case.draws, tune=case.warmup, chains=CHAINS, cores=os.cpu_count(),
             seed=seed, save_warmup=False, progress_bar=False,
         )  # fmt: skip
-        return kept(found["posterior"]["x"].to_numpy())
+        return {str(name): x.to_numpy() for name, x in found["posterior"].data_vars.items()}
 
     return by_nutpie, lambda: by_nutpie
 

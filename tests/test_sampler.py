@@ -12,7 +12,7 @@ from laddercast.sampler import Settings, _kernel, compile_chains, on_device, run
 LAYOUT = Layout(
     np.arange(2), np.arange(2, 6).reshape(2, 2), np.array([6]), np.arange(7), {}, {}, {}
 )
-SETTINGS = Settings(50, 0.8, (5, 5))
+SETTINGS = Settings(50, (5, 5))
 CPU = jax.devices("cpu")[0]
 
 
@@ -29,7 +29,7 @@ def test_chains_take_what_was_compiled_before_them():
         before = [program._cache_size() for program in programs]
         bar = SimpleNamespace(update=lambda count: None)
         found, _ = run_chains(
-            normal, SETTINGS, np.ones((2, 7)), plain, data, jax.random.key(1), 400, bar, CPU
+            normal, SETTINGS, 0.8, np.ones((2, 7)), plain, data, jax.random.key(1), 400, bar, CPU
         )
     assert before == [1, 1]
     assert [program._cache_size() for program in programs] == before

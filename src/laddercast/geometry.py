@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 from scipy.linalg import cholesky, solve_triangular
 
 
@@ -64,6 +65,19 @@ class Geometry(NamedTuple):
         """The gradient (dim,) by standard coordinates, of what has this one by the sampler's."""
         pulled: jax.Array = jax.vjp(self.position, jnp.zeros_like(slope))[1](slope)[0]
         return pulled
+
+    def matrix(self) -> sparse.csr_array:
+        """What `position` multiplies standard coordinates by (dim, dim)."""
+        here = jax.tree.map(np.asarray, self)
+        blocks, _, shared = here.coupling.shape
+        each = np.arange(blocks + 1)
+        own = sparse.bsr_array((here.block_factor, each[:-1], each))
+        rows: list[list[Any]] = [
+            [here.global_factor, None, None],
+            [here.coupling.reshape(-1, shared), own, None],
+            [None, None, sparse.diags_array(here.scale)],
+        ]
+        return sparse.block_array(rows, format="csr")[here.order]
 
 
 @jax.custom_vjp

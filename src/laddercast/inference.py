@@ -34,7 +34,7 @@ from laddercast.ladder import Ladder
 from laddercast.model import POOLED, READS, ROUTES, Route
 from laddercast.priors import Priors
 from laddercast.progress import lengthen, progress_bar
-from laddercast.replay import replay
+from laddercast.replay import Kept, replay
 from laddercast.sampler import Draws, Settings, compile_chains, on_device, run_chains, steps_taken
 from laddercast.start import (
     STEP,
@@ -46,12 +46,11 @@ from laddercast.start import (
     start,
 )
 
-TARGET_ACCEPT = 0.9
-# A first warm-up from the start, in poor coordinates, is not worth long trajectories.
-MAX_TREE_DEPTH = (7, 9)
-# Where that has not converged: shorter steps, as divergences ask for, and longer trajectories.
-SECOND_TARGET_ACCEPT = 0.98
-SECOND_MAX_TREE_DEPTH = (8, 10)
+TARGET_ACCEPTS = 0.9, 0.98
+"""Where the first has not converged: shorter steps, as divergences ask for."""
+
+MAX_TREE_DEPTH = (7, 10)
+"""A warm-up from the start, in poor coordinates, is not worth long trajectories."""
 
 WARMUPS = 3
 FEW_STEPS = 100
@@ -190,9 +189,7 @@ def _sample(
     """The draws as they are kept, why they cannot be trusted, and the settings used."""
     seed, chains, warmup, draws = given
     one_warmup = chains * steps_taken(warmup)
-    # Settings of one warm-up length share one compiled kernel.
-    settings = Settings(warmup, TARGET_ACCEPT, MAX_TREE_DEPTH)
-    careful = Settings(warmup, SECOND_TARGET_ACCEPT, SECOND_MAX_TREE_DEPTH)
+    settings = Settings(warmup, MAX_TREE_DEPTH)
     begun, layout = start(route, design, priors, observed)
     extra = information(begun)
     data: Data = jax.device_put(jax.tree.map(jnp.asarray, begun), place)
@@ -200,9 +197,9 @@ def _sample(
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
-    def replayed(positions: np.ndarray, data: Data) -> Any:
+    def replayed(positions: np.ndarray, data: Data) -> Kept:
         with on_device(place):
-            return in_batches(replay(route), positions, data)
+            return in_batches(lambda *given: replay(route)(*given)[0], positions, data)
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
         kept = Draws(*(field[:, warmup : warmup + length] for field in found))
@@ -220,20 +217,24 @@ def _sample(
 
     center = np.asarray(ravel_pytree(data.like)[0])
     plain = jax.tree.map(jnp.asarray, plain_geometry(layout))
-    # The search for a mode compiles one half of the programs, a thread beside it the other.
-    with ThreadPoolExecutor(1) as beside:
-        sampling = beside.submit(compile_chains, potential, settings, center, plain, leaves, place)
-        replaying = beside.submit(replayed, center[None], data)
+    # Beside what the search for a mode compiles.
+    with ThreadPoolExecutor(2) as beside:
+        compiling = (
+            beside.submit(compile_chains, potential, settings, center, plain, leaves, place),
+            beside.submit(replayed, center[None], data),
+        )
         mode = conditional_mode(route, data, layout, extra)
+        for one in compiling:
+            one.result()
         ((mode,),), data = repositioned(route, mode[None, None], data, layout)
         leaves = jax.tree.leaves(data)
         coordinates = standardised(route, mode[None], STEP, data, layout, extra)
         centers = np.tile(mode, (chains, 1))
-        sampling.result()
         for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
             found, _ = run_chains(
-                potential, settings, centers, coordinates, leaves, key, 0, bar, place
-            )
+                potential, settings, TARGET_ACCEPTS[0], centers, coordinates, leaves, key, 0, bar,
+                place,
+            )  # fmt: skip
             early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
             centers = early[:, -1]
             if not left or steps.mean() < FEW_STEPS:
@@ -242,12 +243,13 @@ def _sample(
             early, data = repositioned(route, early, data, layout)
             leaves, centers = jax.tree.leaves(data), early[:, -1]
             coordinates = from_draws(route, early, data, layout, extra)
-    replaying.result()
-    for key, chosen in zip(keys[WARMUPS:], (settings, careful), strict=True):
+    for key, target in zip(keys[WARMUPS:], TARGET_ACCEPTS, strict=True):
         early, data = repositioned(route, early, data, layout)
         leaves = jax.tree.leaves(data)
         coordinates = from_draws(route, early, data, layout, extra)
-        given_chains = potential, chosen, early[:, -1], coordinates, leaves, key, draws, bar, place
+        given_chains = (
+            potential, settings, target, early[:, -1], coordinates, leaves, key, draws, bar, place
+        )  # fmt: skip
         found, going = run_chains(*given_chains)
         tree, doubts = kept_of(found, draws)
         # One chain cannot show it, and draws fewer than the limit on effective ones, or twice of
@@ -264,7 +266,7 @@ def _sample(
             tree, doubts = kept_of(found, 2 * draws)
             if not doubts:
                 break
-        if chosen is settings:
+        if target == TARGET_ACCEPTS[0]:
             lengthen(bar, chains * steps_taken(warmup + draws))
             bar.set_description("not converged, with shorter steps")
         early = found.position[:, warmup:]
@@ -272,8 +274,8 @@ def _sample(
         "chains": chains,
         "warmup": warmup,
         "draws": tree["posterior"].sizes["draw"],
-        "target_accept": chosen.target_accept,
-        "max_tree_depth": chosen.max_tree_depth,
+        "target_accept": target,
+        "max_tree_depth": MAX_TREE_DEPTH,
     }
     return tree, doubts, used
 

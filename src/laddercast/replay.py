@@ -1,48 +1,105 @@
-"""From positions of the sampler to what is kept of them: sites, log likelihoods, log priors."""
+"""What a route tells at positions of the sampler: for what is kept of them, and to place them anew.
+
+Both from one program: to compile, two took twice as long.
+"""
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
 from laddercast.compiled import QUICKLY
-from laddercast.density import Data, constrained, is_latent, sampled_trace, sites_at, trace_of
+from laddercast.density import (
+    STEEPNESS,
+    Data,
+    constrained,
+    is_latent,
+    of_exponents,
+    plain,
+    sampled_trace,
+    sites_at,
+    trace_of,
+)
 from laddercast.design import MEASURED
 from laddercast.model import Route
 
 
+class Kept(NamedTuple):
+    """Constrained sites, log likelihood per run x task, log prior per site."""
+
+    values: dict[str, Any]
+    likelihood: dict[str, Any]
+    prior: dict[str, Any]
+
+
+class Found(NamedTuple):
+    """Unconstrained sites as they are sampled, pooled ones, the curves."""
+
+    sites: dict[str, Any]
+    pooled: dict[str, tuple[Any, Any, Any]]  # value, mean, scale
+    curve: tuple[
+        Any, ...
+    ]  # accuracy at each point, ends, level, steepness, walk of the logit, fall
+
+
 @cache
-def replay(route: Route) -> Callable[[jax.Array, Data], tuple[dict, dict, dict]]:
-    """Compiled: constrained sites, log likelihood per run x task and log prior per site.
+def replay(route: Route) -> Callable[[jax.Array, Data], tuple[Kept, Found]]:
+    """Compiled: of positions (draws, dim), with the same first dimension in every result."""
 
-    Of positions (draws, dim), with the same first dimension in every result.
-    """
-
-    def all_draws(positions: jax.Array, data: Data) -> tuple[dict, dict, dict]:
+    def all_draws(positions: jax.Array, data: Data) -> tuple[Kept, Found]:
         # Draw by draw: a batch takes far longer to compile than it saves.
         return jax.lax.map(lambda position: _one(route, position, data), positions)
 
     return jax.jit(all_draws, compiler_options=QUICKLY)
 
 
-def _one(route: Route, position: jax.Array, data: Data) -> tuple[dict, dict, dict]:
-    of_sampler = sampled_trace(route, data, constrained(sites_at(position, data)))
+def _one(route: Route, position: jax.Array, data: Data) -> tuple[Kept, Found]:
+    sites = sites_at(position, data)
+    own = sampled_trace(route, data, constrained(sites))
+    values = {name: site["value"] for name, site in own.items()}
     # Once more in the model's own sites, for their densities.
-    plain = trace_of(
+    trace = trace_of(
         route,
-        lambda site: of_sampler[site["name"]]["value"] if is_latent(site) else None,
+        lambda site: values[site["name"]] if is_latent(site) else None,
         data.design,
         data.priors,
         data.observed,
     )
-    latent = {name: site for name, site in plain.items() if is_latent(site)}
+    latent = {name: site for name, site in trace.items() if is_latent(site)}
     prior = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in latent.items()}
     likelihood = {}
     for quantity, name in MEASURED.items():
-        if name in plain:
+        if name in trace:
             # Conditional on its effect, every run would seem to be predicted as well as its
             # checkpoints allow, and leave-one-out comparisons would be blind to the laws.
-            found = plain[name]["fn"].by_run(plain[name]["value"])
-            likelihood[quantity] = found[:, 0] if quantity == "reference_loss" else found
-    return {name: site["value"] for name, site in latent.items()}, likelihood, prior
+            of_runs = trace[name]["fn"].by_run(trace[name]["value"])
+            likelihood[quantity] = of_runs[:, 0] if quantity == "reference_loss" else of_runs
+    kept = Kept({name: values[name] for name in latent}, likelihood, prior)
+    pooled = {
+        name: (values[name], *_location(trace[name]["fn"], values[name])) for name in data.centred
+    }
+    steep = next(values[name] for name in STEEPNESS if name in values)
+    curve = (
+        values["law"], data.design.chance * jnp.exp(values["log_lower"]),
+        jax.nn.sigmoid(-values["logit_gap"]), values["accuracy_level"], jnp.exp(steep),
+        jnp.asarray(data.design.walk) @ values["walk_accuracy"], _fall(values),
+    )  # fmt: skip
+    return kept, Found(sites, pooled, curve)
+
+
+def _location(fn: Any, value: Any) -> tuple[Any, Any]:
+    own = plain(fn)
+    own = own.base_dist if isinstance(own, dist.ExpandedDistribution) else own
+    return jnp.broadcast_to(own.loc, value.shape), jnp.broadcast_to(own.scale, value.shape)
+
+
+def _fall(values: dict[str, Any]) -> Any:
+    """Of the log of a task's loss with log params and tokens (2, tasks), at the reference sizes."""
+    if "share_e" not in values:
+        return jnp.full((2, values["log_lower"].shape[0]), jnp.inf)
+    left = jax.nn.log_sigmoid(-values["share_e"])
+    exponents = jnp.stack([values["log_alpha"], values["log_beta"]])
+    return jnp.exp(exponents - jnp.stack(of_exponents(values["share_a"], left)))

@@ -31,7 +31,6 @@ class Settings(NamedTuple):
     """What a compiled kernel depends on beside shapes."""
 
     warmup: int
-    target_accept: float
     max_tree_depth: tuple[int, int]  # in warm-up, after it
 
 
@@ -92,21 +91,33 @@ def gradients(
 @lru_cache(maxsize=8)
 def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callable, Callable]:
     standard = in_standard(potential)
-    init, sample = hmc(potential_fn_gen=lambda *data: lambda u: standard(u, data), algo="NUTS")
 
-    def begin(key: jax.Array, value: jax.Array, slope: jax.Array, data: Any) -> Any:
-        u = jnp.zeros_like(slope)
-        return init(
-            ParamInfo(u, value, data[0].pulled(slope)),
+    def nuts(
+        key: jax.Array, u: jax.Array, value: jax.Array, slope: jax.Array, data: Any, target: Any
+    ) -> tuple[Any, Callable[..., Any]]:
+        """A first state there, and how states move on."""
+        init, sample = hmc(potential_fn_gen=lambda *data: lambda u: standard(u, data), algo="NUTS")
+        # NumPyro moves on as it was told here: with a target that is traced, one program has all.
+        state = init(
+            ParamInfo(u, value, slope),
             settings.warmup,
             step_size=FIRST_STEP,
-            target_accept_prob=settings.target_accept,
+            target_accept_prob=target,
             max_tree_depth=settings.max_tree_depth,
             model_args=data,
             rng_key=key,
         )
+        return state, sample
 
-    def advance(state: Any, data: tuple[Geometry, Any]) -> tuple[Any, Draws]:
+    def begin(
+        key: jax.Array, value: jax.Array, slope: jax.Array, data: Any, target: jax.Array
+    ) -> Any:
+        return nuts(key, jnp.zeros_like(slope), value, data[0].pulled(slope), data, target)[0]
+
+    def advance(state: Any, data: tuple[Geometry, Any], target: jax.Array) -> tuple[Any, Draws]:
+        here = state.rng_key, state.z, state.potential_energy, state.z_grad
+        _, sample = nuts(*here, data, target)
+
         def step(state: Any, _: None) -> tuple[Any, Draws]:
             state = sample(state, data, {})
             draw = Draws(
@@ -121,7 +132,7 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
         return jax.lax.scan(step, state, None, length=CHUNK)
 
     per_chain = Geometry(0, None, None, None, None, None, None)
-    batch = jax.vmap(advance, in_axes=(0, (per_chain, None)))
+    batch = jax.vmap(advance, in_axes=(0, (per_chain, None), None))
     return (
         jax.jit(begin, compiler_options=QUICKLY),
         jax.jit(advance, compiler_options=WELL),
@@ -157,13 +168,15 @@ def compile_chains(
         (key,) = jax.device_put(jax.random.split(jax.random.key(0), 1), device)
         place = geometry._replace(center=jnp.asarray(center))
         # Nothing is as likely as the start: each trajectory ends with its first step.
-        state = begin(key, np.float64(-np.inf), np.zeros_like(center), (place, data))
-        advance(state, (place, data))
+        target = np.float64(0.5)
+        state = begin(key, np.float64(-np.inf), np.zeros_like(center), (place, data), target)
+        advance(state, (place, data), target)
 
 
 def run_chains(
     potential: Potential,
     settings: Settings,
+    target_accept: float,
     centers: np.ndarray,
     geometry: Geometry,
     data: Any,
@@ -183,11 +196,12 @@ def run_chains(
     chunks = _chunks(draws if going else settings.warmup + draws)
     begin, advance, advance_all = _kernel(potential, settings)
 
+    target = np.float64(target_accept)
     places = [geometry._replace(center=jnp.asarray(center)) for center in centers]
     # States lie where they end, too: else the first chunk would be another program.
     keys = jax.device_put(jax.random.split(key, chains), device)
     states = going or [
-        begin(key, *found, (place, data))
+        begin(key, *found, (place, data), target)
         for key, place, *found in zip(
             keys, places, *gradients(potential, centers, data), strict=True
         )
@@ -206,7 +220,7 @@ def run_chains(
         batch = jax.tree.map(lambda *x: jnp.stack(x), *states)
         placed = geometry._replace(center=jnp.asarray(centers)), data
         for chunk in range(chunks):
-            batch, part = call(advance_all, batch, placed)
+            batch, part = call(advance_all, batch, placed, target)
             keep(slice(None), chunk, part)
             bar.update(CHUNK * chains)
         return found, [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
@@ -214,7 +228,7 @@ def run_chains(
     def one_chain(number: int, state: Any, some: range) -> Any:
         with on_device(device):
             for chunk in some:
-                state, part = advance(state, (places[number], data))
+                state, part = advance(state, (places[number], data), target)
                 keep(number, chunk, part)
                 bar.update(CHUNK)
         return state

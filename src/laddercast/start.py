@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,18 +24,17 @@ from laddercast.density import (
     constrained,
     is_latent,
     leaning,
-    of_exponents,
     plain,
     position_of,
     potential_of,
     sampled_trace,
     sites_at,
-    trace_of,
 )
 from laddercast.design import MEASURED, Design, Observed, binomial_variance, cells
 from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
 from laddercast.model import RUN_DOF, Route, run_model
 from laddercast.priors import Priors
+from laddercast.replay import Found, replay
 from laddercast.sampler import Potential, gradients
 
 FIXED = (
@@ -227,23 +226,20 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data], Data]:
     def at_rest(position: jax.Array, data: Data) -> Data:
         turns = _turns(data.design)
         parameters = constrained(sites_at(position, data))
+        measured = tuple(MEASURED.values())
 
         def rest(site: dict[str, Any]) -> Any:
             return plain(site["fn"]).loc if site["name"] in measured else parameters(site)
 
-        measured = tuple(MEASURED.values())
-        # As a forecast, in which each site that is measured reads those before it.
-        ahead = sampled_trace(route, data._replace(observed=Observed()), rest)
-        here = sampled_trace(route, data, parameters)
+        # A forecast, in which each site that is measured reads those before it.
+        ahead = data.observed._replace(**dict.fromkeys(measured))
+        trace = sampled_trace(route, data._replace(observed=ahead), rest)
         expected = {
-            name: ahead[name]["value"] + turns * jnp.sqrt(plain(ahead[name]["fn"]).noise_variance)
-            for name in measured
-            if name in ahead
-        }
-        expected |= {
-            name: plain(here[name]["fn"]).mean
-            for name in Observed._fields
-            if name in here and name not in measured
+            name: site["value"] + turns * jnp.sqrt(plain(site["fn"]).noise_variance)
+            if name in measured
+            else plain(site["fn"]).mean
+            for name, site in trace.items()
+            if name in Observed._fields
         }
         expected = {
             name: jnp.broadcast_to(x, getattr(data.observed, name).shape)
@@ -304,9 +300,6 @@ def curvature(
     )
 
 
-_position = jax.jit(Geometry.position, compiler_options=QUICKLY)
-_pulled = jax.jit(Geometry.pulled, compiler_options=QUICKLY)
-
 HELD = 1e12
 """Curvature by which a coordinate stands still."""
 
@@ -335,17 +328,20 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
     def search(position: np.ndarray) -> tuple[float, np.ndarray]:
         lowest, gain = np.inf, np.inf
         while gain > SLIGHT:
-            coordinates = standardised(route, position[None], STEP, data, layout, held)
-            places = coordinates._replace(center=jnp.asarray(position))
+            # As a sparse matrix: two more calls of compiled functions would take longer.
+            ahead = standardised(route, position[None], STEP, data, layout, held).matrix()
+            back, center = ahead.T.tocsr(), position
             best = lowest, position
 
-            def at(u: np.ndarray, places: Any = places) -> tuple[float, np.ndarray]:
+            def at(
+                u: np.ndarray, ahead: Any = ahead, back: Any = back, center: np.ndarray = center
+            ) -> tuple[float, np.ndarray]:
                 nonlocal best
-                there = np.asarray(_position(places, u))
+                there = center + ahead @ u
                 (value,), (slope,) = gradients(potential, there[None], leaves)
                 # A search that strays where nothing is defined ends there.
                 best = (float(value), there) if value < best[0] else best
-                return float(value), np.asarray(_pulled(places, slope))
+                return float(value), back @ slope
 
             still = np.zeros_like(position)
             minimize(at, still, jac=True, method="L-BFGS-B", options=LENGTH)
@@ -398,43 +394,6 @@ NARROWEST, WIDEST = 0.005, 0.05
 """Widths of a pivot: at least, and before there are draws that tell."""
 
 
-class Found(NamedTuple):
-    """What a trace at each position tells: unconstrained sites, pooled ones, the curves."""
-
-    sites: dict[str, Any]
-    pooled: dict[str, tuple[Any, Any, Any]]  # value, mean, scale
-    curve: tuple[Any, ...]  # accuracy at each point, ends, level, steepness and walk of the logit
-
-
-@cache
-def _traced(route: Route) -> Callable[[jax.Array, Data], Found]:
-    """Compiled: what is found at positions (draws, dim)."""
-
-    def traced(positions: jax.Array, data: Data) -> Found:
-        def one(position: jax.Array) -> Found:
-            sites = sites_at(position, data)
-            own = sampled_trace(route, data, constrained(sites))
-            values = {name: site["value"] for name, site in own.items()}
-            trace = trace_of(
-                route, lambda site: values.get(site["name"]), data.design, data.priors,
-                data.observed,
-            )  # fmt: skip
-            pooled = {name: (values[name], plain(trace[name]["fn"])) for name in data.centred}
-            steep = next(values[name] for name in ("log_slope", "log_rise") if name in values)
-            curve = (
-                values["law"], data.design.chance * jnp.exp(values["log_lower"]),
-                jax.nn.sigmoid(-values["logit_gap"]), values["accuracy_level"], jnp.exp(steep),
-                jnp.asarray(data.design.walk) @ values["walk_accuracy"], _fall(values),
-            )  # fmt: skip
-            return Found(
-                sites, {name: (x, *_location(fn, x)) for name, (x, fn) in pooled.items()}, curve
-            )
-
-        return jax.lax.map(one, positions)
-
-    return jax.jit(traced, compiler_options=QUICKLY)
-
-
 @cache
 def _positions(route: Route) -> Callable[[dict[str, Any], Data], jax.Array]:
     """Compiled: the positions of unconstrained sites, each with a first dimension of draws."""
@@ -443,20 +402,6 @@ def _positions(route: Route) -> Callable[[dict[str, Any], Data], jax.Array]:
         return jax.lax.map(lambda own: position_of(own, data), sites)
 
     return jax.jit(positions, compiler_options=QUICKLY)
-
-
-def _location(fn: Any, value: Any) -> tuple[Any, Any]:
-    own = fn.base_dist if isinstance(fn, dist.ExpandedDistribution) else fn
-    return jnp.broadcast_to(own.loc, value.shape), jnp.broadcast_to(own.scale, value.shape)
-
-
-def _fall(values: dict[str, Any]) -> Any:
-    """Of the log of a task's loss with log params and tokens (2, tasks), at the reference sizes."""
-    if "share_e" not in values:
-        return jnp.full((2, values["log_lower"].shape[0]), jnp.inf)
-    left = jax.nn.log_sigmoid(-values["share_e"])
-    exponents = jnp.stack([values["log_alpha"], values["log_beta"]])
-    return jnp.exp(exponents - jnp.stack(of_exponents(values["share_a"], left)))
 
 
 FLATTEST_FALL = 0.01
@@ -510,7 +455,7 @@ def repositioned(
     # Where data lie is part of what was compiled: what is new lies where the rest does.
     place = jax.tree.leaves(data)[0].sharding
     flat = draws.reshape(-1, draws.shape[-1])
-    found: Found = in_batches(_traced(route), flat, data)
+    found: Found = in_batches(lambda *given: replay(route)(*given)[1], flat, data)
     pivot, of_accuracy = _pivot(found, data.design)
     upright = data._replace(
         pivot=jax.device_put(pivot, place),

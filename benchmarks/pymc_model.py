@@ -1,0 +1,145 @@
+"""Route `two_stage` in PyMC, from which nutpie makes machine code.
+
+The density and the sites of `laddercast.model.two_stage`, pooled sites as standard deviates, for
+ladders with one point per run.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpyro.distributions as dist
+import pymc as pm
+import pytensor.tensor as pt
+
+from laddercast.design import Design, Observed, Seen, binomial_variance
+from laddercast.model import RUN_DOF
+from laddercast.priors import Priors
+
+
+def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
+    """The model, given all of `observed`; ValueError where a run has more than one point."""
+    if design.end.shape != design.run.shape:
+        raise ValueError("a run has several points; the PyMC model is for one of each")
+    # PyMC takes no arrays of JAX.
+    design = Design(*(_numpy(part) for part in design))
+    observed = Observed(*(None if part is None else np.asarray(part) for part in observed))
+    with pm.Model() as model:
+        loss = _Measured("loss", design, priors)
+        exponents = [pt.exp(_pooled(design, priors, name)) for name in ("alpha", "beta")]
+        share_a, share_e = (_pooled(design, priors, name, name) for name in ("share_a", "share_e"))
+        q = _scalar(priors, "q")
+        terms = [
+            log_share - exponent * size[:, None] * q
+            for log_share, exponent, size in zip(
+                _log_parts(share_a), exponents, (design.log_params, design.log_tokens), strict=True
+            )
+        ]
+        log_e, log_reducible = _log_parts(share_e)
+        law = pt.logaddexp(pt.logaddexp(*terms) / q + log_reducible, log_e)
+        level = _by_task(design, priors, "loss_level")
+        known = law + loss.walk + loss.shared
+        off, share = loss.condition(
+            "log_loss", level + known, 1.0, 0.0, design.loss, observed.log_loss,
+            observed.loss_spread,
+        )  # fmt: skip
+        x = pt.exp(known + share * off)
+        left = (1 - loss.correlation) * loss.run * (1 - share)
+
+        accuracy = _Measured("accuracy", design, priors)
+        height = _by_task(design, priors, "accuracy_level")
+        upper = pt.sigmoid(-_by_task(design, priors, "logit_gap"))
+        lower = pt.minimum(design.chance * pt.exp(_by_task(design, priors, "log_lower")), upper)
+        slope = pt.exp(_pooled(design, priors, "slope"))
+        of_upper = pt.sigmoid(height - slope * (x - 1) + accuracy.walk)
+        p = lower + (upper - lower) * of_upper
+        unit = binomial_variance(p, design.items)
+        fall = slope * x * (upper - lower) * of_upper * (1 - of_upper)
+        accuracy.condition(
+            "accuracy", p + accuracy.shared * pt.sqrt(unit), unit, fall**2 * left,
+            design.accuracy, observed.accuracy, observed.accuracy_spread,
+        )  # fmt: skip
+    return model
+
+
+class _Measured:
+    """Noise (tasks,) of a quantity, effects that runs share, and discrepancy (points, tasks)."""
+
+    def __init__(self, name: str, design: Design, priors: Priors) -> None:
+        of_checkpoint, self.name = f"share_checkpoint_{name}", name
+        log_noise = _pooled(design, priors, f"noise_{name}")
+        share = _pooled(design, priors, of_checkpoint, of_checkpoint)
+        self.run, self.checkpoint = _split(log_noise, share)
+        model = pm.modelcontext(None)
+        typical, _ = _split(model[f"noise_{name}_center"], model[f"{of_checkpoint}_center"])
+        self.correlation = _scalar(priors, f"run_{name}_correlation")
+        shared = _deviates(
+            f"run_{name}_shared", 0.0, pt.sqrt(self.correlation * typical), len(design.end)
+        )
+        self.shared = pt.sqrt(self.run / typical) * shared[:, None]
+        scale = pt.exp(_pooled(design, priors, f"walk_{name}"))
+        shape = (design.walk.shape[1], len(design.chance))
+        self.walk = pt.dot(design.walk, _deviates(f"walk_{name}", 0.0, scale, shape))
+
+    def condition(
+        self, site: str, loc: Any, unit: Any, added: Any, seen: Seen, value: Any, spread: Any
+    ) -> tuple[Any, Any]:
+        """Condition on what was measured; deviations from `loc`, and a run's share of them.
+
+        Variances are in squares of `unit`; `added` is what a run's effect has beside its own.
+        """
+        run = (1 - self.correlation) * self.run * unit + added
+        total = run + self.checkpoint * unit / seen.checkpoints
+        at = np.nonzero(seen.at)
+        scale = pt.sqrt(total)
+        pm.StudentT(site, RUN_DOF, loc[at], sigma=scale[at], observed=value[at])
+        known = np.nonzero(seen.spread_dof > 0)
+        if len(known[0]):
+            half = seen.spread_dof[known] / 2
+            rate = half / (self.checkpoint * unit * np.ones(seen.spread_dof.shape))[known]
+            pm.Gamma(f"{self.name}_spread", half, rate, observed=spread[known])
+        return value - loc, pt.switch(seen.at, run / total, 0.0)
+
+
+def _numpy(part: Any) -> Any:
+    return Seen(*map(np.asarray, part)) if isinstance(part, Seen) else np.asarray(part)
+
+
+def _prior(priors: Priors, name: str, **shape: int) -> Any:
+    prior = getattr(priors, name)
+    match prior:
+        case dist.LogNormal():
+            return pm.LogNormal(name, float(prior.loc), float(prior.scale), **shape)
+        case dist.Normal():
+            return pm.Normal(name, float(prior.loc), float(prior.scale), **shape)
+        case dist.Beta():
+            of_one, of_zero = float(prior.concentration1), float(prior.concentration0)
+            return pm.Beta(name, of_one, of_zero, **shape)
+    raise ValueError(f"{name} is a {type(prior).__name__}, which is not written for PyMC")
+
+
+def _scalar(priors: Priors, name: str) -> Any:
+    return _prior(priors, name)
+
+
+def _by_task(design: Design, priors: Priors, name: str) -> Any:
+    return _prior(priors, name, shape=len(design.chance))
+
+
+def _deviates(name: str, center: Any, scale: Any, shape: int | tuple[int, ...]) -> Any:
+    deviate = pm.Normal(f"{name}_decentered", shape=shape)
+    return pm.Deterministic(name, center + scale * deviate)
+
+
+def _pooled(design: Design, priors: Priors, name: str, site: str | None = None) -> Any:
+    center, scale = _scalar(priors, f"{name}_center"), _scalar(priors, f"{name}_scale")
+    return _deviates(site or f"log_{name}", center, scale, len(design.chance))
+
+
+def _split(log_noise: Any, share: Any) -> tuple[Any, Any]:
+    variance, of_checkpoint = pt.exp(2 * log_noise), pt.sigmoid(share)
+    return variance * (1 - of_checkpoint), variance * of_checkpoint
+
+
+def _log_parts(logit: Any) -> tuple[Any, Any]:
+    log_share = -pt.softplus(-logit)
+    return log_share, log_share - logit

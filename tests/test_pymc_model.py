@@ -1,0 +1,54 @@
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro import handlers, infer
+from numpyro.infer.reparam import LocScaleReparam
+
+import laddercast as lc
+from laddercast.density import CENTRED
+from laddercast.design import ladder_design
+from laddercast.model import two_stage
+from laddercast.priors import Priors
+from laddercast.sampler import on_device
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+pymc_model = pytest.importorskip("pymc_model", reason="the rivals in speed are not installed")
+
+
+def test_the_pymc_model_has_the_density_of_the_numpyro_model():
+    table = lc.demo_ladder()[0].table.copy()
+    # Some cells were not measured.
+    table.loc[table.index % 7 == 0, "loss"] = np.nan
+    ladder = lc.Ladder(table, lc.demo_ladder()[0].tasks.iloc[:3])
+    design, observed, _, _ = ladder_design(ladder)
+    deviates = {name: LocScaleReparam(0) for name in CENTRED}
+    with on_device(jax.devices("cpu")[0]):
+        data = jax.tree.map(jnp.asarray, (design, Priors(), observed))
+        begun = infer.util.initialize_model(
+            jax.random.key(0), handlers.reparam(two_stage, config=deviates), model_args=data,
+            validate_grad=False,
+        )  # fmt: skip
+        ours = jax.jit(begun.potential_fn)
+        model = pymc_model.two_stage(*data)
+        theirs = model.compile_logp()
+        sites = {model.rvs_to_values[site].name: site.name for site in model.free_RVs}
+        assert set(sites.values()) == set(begun.param_info.z)
+        rng = np.random.default_rng(0)
+        for _ in range(3):
+            place = {
+                name: np.asarray(value) + 0.1 * rng.normal(size=np.shape(value))
+                for name, value in begun.param_info.z.items()
+            }
+            found = theirs({value: place[name] for value, name in sites.items()})
+            assert found == pytest.approx(-float(ours(place)), rel=1e-12)
+
+
+def test_a_run_of_several_points_is_refused():
+    ladder = lc.Ladder(lc.demo_ladder()[0].table, lc.demo_ladder()[0].tasks, rungs="every")
+    design, observed, _, _ = ladder_design(ladder)
+    with pytest.raises(ValueError, match="several points"):
+        pymc_model.two_stage(design, Priors(), observed)
