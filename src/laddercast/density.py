@@ -22,7 +22,7 @@ CENTRED = {
     "share_rest": 0.5, "log_slope": 1.0, "log_rise": 1.0, "log_noise_loss": 1.0,
     "share_checkpoint_loss": 0.5, "log_noise_accuracy": 1.0, "share_checkpoint_accuracy": 0.5,
     "log_walk_loss": 0.0, "log_walk_accuracy": 0.0, "walk_loss": 0.0, "walk_reference": 0.25,
-    "walk_accuracy": 0.25, "run_loss_shared": 0.0, "run_accuracy_shared": 0.0,
+    "walk_accuracy": 0.0, "run_loss_shared": 0.0, "run_accuracy_shared": 0.0,
 }  # fmt: skip
 """How far each pooled site is centred before anything is known of it: 0 is a standard deviate.
 
@@ -71,6 +71,18 @@ FURTHEST = 0.3
 """By which a logarithm or a logit leans at most."""
 
 
+class Pinned(NamedTuple):
+    """What data tell of a walk's steps, in directions of which they tell one apart from the other.
+
+    Steps have the scale of their prior where data tell little, and that of the data where they tell
+    more. A scale can lie in both reaches, and one share of centring is wrong in one of them:
+    positions hold steps over the scale that prior and data together leave.
+    """
+
+    directions: Any  # (steps, steps, tasks) orthogonal, side by side
+    precision: Any  # (steps, tasks) of steps in these directions
+
+
 class Data(NamedTuple):
     """What a density reads."""
 
@@ -80,6 +92,7 @@ class Data(NamedTuple):
     centred: dict[str, Any]  # share by which each pooled site is centred, in its shape
     pivot: Pivot
     lean: dict[str, Any]  # by name in `LEANING`: (sites, steps, tasks) or (sites, steps)
+    pinned: dict[str, Pinned]  # by walk of tasks
     trend: dict[str, Any]  # by quantity, (2 or 3, runs, tasks): see `_trend_of_runs`
     like: dict[str, Any]  # unconstrained sites, for their names and shapes
 
@@ -118,7 +131,7 @@ def potential_of(route: Route, form: Any) -> Potential:
 
     def potential(position: jax.Array, leaves: Leaves) -> jax.Array:
         data: Data = jax.tree.unflatten(form, leaves)
-        sites, pooled = _placed(ravel_pytree(data.like)[1](position), data)
+        sites, pooled, log_volume = _placed(ravel_pytree(data.like)[1](position), data)
         value = dict(zip(pooled.names, pooled.value, strict=True))
         put = constrained(sites)
         # What is pooled is given as it is: its density is that of all such sites together.
@@ -132,7 +145,7 @@ def potential_of(route: Route, form: Any) -> Potential:
                   if site["type"] == "sample" and name not in value}  # fmt: skip
         normal = {name: fn for name, site in others.items()
                   if is_latent(site) and (fn := _normal(site["fn"])) is not None}  # fmt: skip
-        total = pooled.log_prob + _normal_log_prob(sites, normal)
+        total = log_volume + pooled.log_prob + _normal_log_prob(sites, normal)
         for name, site in others.items():
             if name in normal:
                 continue
@@ -218,14 +231,18 @@ def sites_at(position: jax.Array, data: Data) -> dict[str, Any]:
     return _placed(ravel_pytree(data.like)[1](position), data)[0]
 
 
-def _placed(sites: dict[str, Any], data: Data) -> tuple[dict[str, Any], Pooled]:
-    """Sites from what a position has of them, and those that are pooled."""
-    pooled = _pooled(sites, data)
+def _placed(sites: dict[str, Any], data: Data) -> tuple[dict[str, Any], Pooled, jax.Array]:
+    """Sites from what a position has of them, those that are pooled, and the log of the volume."""
+    pooled, log_volume = _pooled(sites, data), jnp.zeros(())
+    for walk, (directions, _) in data.pinned.items():
+        narrower, base = _narrower(walk, pooled, data), f"{walk}_decentered"
+        sites = sites | {base: jnp.sum(directions * (narrower * sites[base]), axis=1)}
+        log_volume += jnp.sum(jnp.log(narrower))
     for shifts in (_lean, partial(_turn, ahead=True)):
         by = shifts(sites, pooled, data)
         sites = sites | {name: sites[name] + shift for name, shift in by.items()}
         pooled = pooled.moved(by)
-    return sites, pooled
+    return sites, pooled, log_volume
 
 
 def position_of(sites: dict[str, Any], data: Data) -> jax.Array:
@@ -233,8 +250,17 @@ def position_of(sites: dict[str, Any], data: Data) -> jax.Array:
     for shifts in (partial(_turn, ahead=False), _lean):
         by = shifts(sites, _pooled(sites, data), data)
         sites = sites | {name: sites[name] - shift for name, shift in by.items()}
+    for walk, (directions, _) in data.pinned.items():
+        narrower, base = _narrower(walk, _pooled(sites, data), data), f"{walk}_decentered"
+        sites = sites | {base: jnp.sum(directions * sites[base][:, None], axis=0) / narrower}
     position: jax.Array = ravel_pytree(sites)[0]
     return position
+
+
+def _narrower(walk: str, pooled: Pooled, data: Data) -> jax.Array:
+    """The scale of steps (steps, tasks) that prior and data leave, over that of their prior."""
+    known = data.pinned[walk].precision * jnp.exp(2 * pooled.of(f"log_{walk}"))
+    return (1 + known) ** -0.5
 
 
 def leaning(name: str, like: dict[str, Any]) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ from laddercast.density import (
     LEANING,
     Data,
     Leaves,
+    Pinned,
     Pivot,
     bijection,
     constrained,
@@ -96,9 +97,10 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
     middle = design.chance + (1 - design.chance) * level
     pivot = Pivot(middle, np.full(tasks, WIDEST), np.zeros(tasks), np.full((2, tasks), np.inf))
     trend = {"loss": _trend_of_loss(design), "accuracy": np.zeros((2, len(design.end), tasks))}
-    data = Data(design, priors, observed, centred, pivot, {}, trend, {})
+    data = Data(design, priors, observed, centred, pivot, {}, {}, trend, {})
     data = data._replace(like=_unconstrained(route)(values, data))
     data = data._replace(lean=_upright(data.like, design))
+    data = data._replace(pinned=_unknown(data.like))
     return data, _layout(data.like, plates, tasks)
 
 
@@ -110,6 +112,16 @@ def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
         name: np.zeros((sites, steps * intervals, tasks)[: 3 if name == "tasks" else 2])
         for name, (sites, steps) in counts.items()
         if steps
+    }
+
+
+def _unknown(like: dict[str, Any]) -> dict[str, Pinned]:
+    """As `Data` has it where data tell nothing of the steps of tasks."""
+    of_steps = {base.removesuffix("_decentered"): like[base] for base in leaning("tasks", like)[1]}
+    each = {walk: np.eye(len(steps))[..., None] for walk, steps in of_steps.items()}
+    return {
+        walk: Pinned(np.tile(each[walk], np.shape(steps)[1]), np.zeros(np.shape(steps)))
+        for walk, steps in of_steps.items()
     }
 
 
@@ -460,6 +472,7 @@ def repositioned(
     upright = data._replace(
         pivot=jax.device_put(pivot, place),
         lean=jax.tree.map(jnp.zeros_like, data.lean),
+        pinned=jax.device_put(_unknown(data.like), place),
         trend=data.trend | {"accuracy": jax.device_put(of_accuracy, place)},
     )
     positions = in_batches(_positions(route), found.sites, upright)
@@ -467,8 +480,12 @@ def repositioned(
     curved = _curvature(route, positions.mean(axis=0), scale, upright, layout)
     scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
     centred = _shares(curved, upright, layout, scales)
-    lean = _lean(curved, upright, layout, scales, centred)
-    new = upright._replace(centred=jax.device_put(centred, place), lean=jax.device_put(lean, place))
+    lean, pinned = _lean(curved, upright, layout, scales, centred)
+    new = upright._replace(
+        centred=jax.device_put(centred, place),
+        lean=jax.device_put(lean, place),
+        pinned=jax.device_put(pinned, place),
+    )
     based = {
         f"{name}_decentered": centred[name] * loc + (value - loc) * scale ** (centred[name] - 1)
         for name, (value, loc, scale) in found.pooled.items()
@@ -485,6 +502,9 @@ def _shares(
     of_all = np.diagonal(np.linalg.inv(positive(curved.shared)))
     shares = {}
     for name, share in data.centred.items():
+        if name in data.pinned:
+            shares[name] = np.zeros(np.shape(share))
+            continue
         base, own = f"{name}_decentered", np.shape(share)
         if base in layout.at_tasks:
             left = of_tasks[:, layout.at_tasks[base]].T
@@ -504,9 +524,12 @@ def _lean(
     layout: Layout,
     scales: dict[str, np.ndarray],
     centred: dict[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    """How sites, centred anew, follow the steps of walks where all else stands still."""
-    lean = {}
+) -> tuple[dict[str, np.ndarray], dict[str, Pinned]]:
+    """How sites, centred anew, follow the steps of walks where all else stands still.
+
+    And what data tell of those steps while sites follow them.
+    """
+    lean, pinned = {}, {}
     for name in data.lean:
         of_tasks = name == "tasks"
         at = layout.at_tasks if of_tasks else layout.at_shared
@@ -534,7 +557,20 @@ def _lean(
         )
         of_steps = np.concatenate([per_base(base, data.centred) for base in steps])
         lean[name] = found * (before / after)[:, None] / of_steps[None]
-    return lean
+        if of_tasks:
+            whole = np.take(np.take(square, walk, axis=1), walk, axis=2)
+            known = (whole + np.swapaxes(cross, 1, 2) @ np.moveaxis(found, -1, 0)) - np.eye(
+                len(walk)
+            )
+            known /= of_steps.T[:, :, None] * of_steps.T[:, None]
+            first = 0
+            for base in steps:
+                some = slice(first, first := first + len(at[base]))
+                precision, directions = np.linalg.eigh(known[:, some, some])
+                pinned[base.removesuffix("_decentered")] = Pinned(
+                    np.moveaxis(directions, 0, -1), np.maximum(precision, 0.0).T
+                )
+    return lean, pinned
 
 
 def standardised(
