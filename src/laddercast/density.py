@@ -1,7 +1,7 @@
 """The density that is sampled: a route, at positions where parameters hang together little."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -80,7 +80,7 @@ class Pinned(NamedTuple):
     """
 
     directions: Any  # (steps, steps, tasks) orthogonal, side by side
-    precision: Any  # (steps, tasks) of steps in these directions
+    precision: Any  # (steps, tasks) of steps in these directions, were the scale of noise 1
 
 
 class Data(NamedTuple):
@@ -234,33 +234,59 @@ def sites_at(position: jax.Array, data: Data) -> dict[str, Any]:
 def _placed(sites: dict[str, Any], data: Data) -> tuple[dict[str, Any], Pooled, jax.Array]:
     """Sites from what a position has of them, those that are pooled, and the log of the volume."""
     pooled, log_volume = _pooled(sites, data), jnp.zeros(())
+
+    def shift(by: dict[str, Any]) -> None:
+        nonlocal sites, pooled
+        sites = sites | {name: sites[name] + more for name, more in by.items()}
+        pooled = pooled.moved(by)
+
+    shift(_noisier(pooled, data))
     for walk, (directions, _) in data.pinned.items():
         narrower, base = _narrower(walk, pooled, data), f"{walk}_decentered"
         sites = sites | {base: jnp.sum(directions * (narrower * sites[base]), axis=1)}
         log_volume += jnp.sum(jnp.log(narrower))
-    for shifts in (_lean, partial(_turn, ahead=True)):
-        by = shifts(sites, pooled, data)
-        sites = sites | {name: sites[name] + shift for name, shift in by.items()}
-        pooled = pooled.moved(by)
+    shift(_lean(sites, pooled, data))
+    shift(_turn(sites, pooled, data, ahead=True))
     return sites, pooled, log_volume
 
 
 def position_of(sites: dict[str, Any], data: Data) -> jax.Array:
     """The position of unconstrained sites, in the order of their names: undoes `sites_at`."""
-    for shifts in (partial(_turn, ahead=False), _lean):
-        by = shifts(sites, _pooled(sites, data), data)
-        sites = sites | {name: sites[name] - shift for name, shift in by.items()}
+
+    def less(by: dict[str, Any]) -> None:
+        nonlocal sites
+        sites = sites | {name: sites[name] - more for name, more in by.items()}
+
+    less(_turn(sites, _pooled(sites, data), data, ahead=False))
+    less(_lean(sites, _pooled(sites, data), data))
+    pooled = _pooled(sites, data)
     for walk, (directions, _) in data.pinned.items():
-        narrower, base = _narrower(walk, _pooled(sites, data), data), f"{walk}_decentered"
+        narrower, base = _narrower(walk, pooled, data), f"{walk}_decentered"
         sites = sites | {base: jnp.sum(directions * sites[base][:, None], axis=0) / narrower}
+    less(_noisier(pooled, data))
     position: jax.Array = ravel_pytree(sites)[0]
     return position
 
 
 def _narrower(walk: str, pooled: Pooled, data: Data) -> jax.Array:
     """The scale of steps (steps, tasks) that prior and data leave, over that of their prior."""
-    known = data.pinned[walk].precision * jnp.exp(2 * pooled.of(f"log_{walk}"))
+    of_noise = pooled.of(f"log_noise_{walk.removeprefix('walk_')}")
+    known = data.pinned[walk].precision * jnp.exp(2 * (pooled.of(f"log_{walk}") - of_noise))
     return (1 + known) ** -0.5
+
+
+def _noisier(pooled: Pooled, data: Data) -> dict[str, Any]:
+    """By how much all noise is more than what data tell of, of which positions hold the log.
+
+    Many checkpoints tell their own noise, and a sum only with what runs add.
+    """
+    shifts = {}
+    for quantity in ("loss", "accuracy"):
+        if f"log_noise_{quantity}" in pooled.names:
+            log_share = jax.nn.log_sigmoid(pooled.of(f"share_checkpoint_{quantity}"))
+            known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
+            shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
+    return shifts
 
 
 def leaning(name: str, like: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -304,23 +330,15 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
 
     Seen from before it (`ahead`), or from sites that have turned.
     """
-    shifts: dict[str, Any] = {}
-    for quantity in ("loss", "accuracy"):
-        # Many checkpoints tell their own noise, and a sum only with what runs add.
-        if f"log_noise_{quantity}" in pooled.names:
-            log_share = jax.nn.log_sigmoid(pooled.of(f"share_checkpoint_{quantity}"))
-            known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
-            shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
-    noisy = pooled.moved(shifts) if ahead else pooled
     steep = next(name for name in STEEPNESS if name in pooled.names)
     accuracy, width, away, fall = data.pivot
     lower = data.design.chance * jnp.exp(sites["log_lower"])
     rise = jnp.log(jax.nn.softplus((accuracy - lower) / width) * width)
-    at_pivot, steeper = _trend_of_runs("accuracy", sites, noisy, data)
+    at_pivot, steeper = _trend_of_runs("accuracy", sites, pooled, data)
     turn = {f"{steep}_decentered": -rise - pooled.base_step(steep, steeper)}
     turned = pooled.moved(turn) if ahead else pooled
     steepness = jnp.exp(turned.of(steep))
-    shifts |= turn | {"accuracy_level": rise + steepness * away - at_pivot}
+    shifts = turn | {"accuracy_level": rise + steepness * away - at_pivot}
     if "log_alpha" in pooled.names:
         left = jax.nn.log_sigmoid(-pooled.of("share_e")) if "share_e" in pooled.names else 0.0
         names = "log_alpha_decentered", "log_beta_decentered"
@@ -332,7 +350,7 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
     if "log_power" in pooled.names:
         shifts["log_power_decentered"] = -jax.nn.log_sigmoid(-pooled.of("share_rest"))
     if "run_loss_shared_decentered" in sites:
-        level, *slopes = _trend_of_runs("loss", sites, noisy, data)
+        level, *slopes = _trend_of_runs("loss", sites, pooled, data)
         shifts["loss_level"] = -level
         shifts["accuracy_level"] += steepness * (1 + away) * level
         for name, slope, per_unit in zip(("log_alpha", "log_beta"), slopes, fall, strict=True):

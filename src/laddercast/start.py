@@ -480,7 +480,11 @@ def repositioned(
     curved = _curvature(route, positions.mean(axis=0), scale, upright, layout)
     scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
     centred = _shares(curved, upright, layout, scales)
-    lean, pinned = _lean(curved, upright, layout, scales, centred)
+    noise = {
+        walk: np.exp(found.pooled[f"log_noise_{walk.removeprefix('walk_')}"][0].mean(axis=0))
+        for walk in data.pinned
+    }
+    lean, pinned = _lean(curved, upright, layout, scales, centred, noise)
     new = upright._replace(
         centred=jax.device_put(centred, place),
         lean=jax.device_put(lean, place),
@@ -524,6 +528,7 @@ def _lean(
     layout: Layout,
     scales: dict[str, np.ndarray],
     centred: dict[str, np.ndarray],
+    noise: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, Pinned]]:
     """How sites, centred anew, follow the steps of walks where all else stands still.
 
@@ -565,11 +570,14 @@ def _lean(
             known /= of_steps.T[:, :, None] * of_steps.T[:, None]
             first = 0
             for base in steps:
-                some = slice(first, first := first + len(at[base]))
-                precision, directions = np.linalg.eigh(known[:, some, some])
-                pinned[base.removesuffix("_decentered")] = Pinned(
-                    np.moveaxis(directions, 0, -1), np.maximum(precision, 0.0).T
+                walk_of, some = (
+                    base.removesuffix("_decentered"),
+                    slice(first, first + len(at[base])),
                 )
+                precision, directions = np.linalg.eigh(known[:, some, some])
+                precision = np.maximum(precision, 0.0).T * noise[walk_of] ** 2
+                pinned[walk_of] = Pinned(np.moveaxis(directions, 0, -1), precision)
+                first = some.stop
     return lean, pinned
 
 
