@@ -70,6 +70,13 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         precision = jnp.where(known, precision, 1.0)
         return self._of_runs(off / self.noise_variance) / precision, 1 / precision, known
 
+    @property
+    def scale(self) -> Array:
+        """Scale of each run's mean, at its points (points, tasks)."""
+        _, noise, known = self._mean(self.loc)
+        scale = jnp.sqrt(self.run_variance + jnp.where(known, noise, 0.0))
+        return scale if self.run is None else scale[self.run]
+
     def by_run(self, value: Any) -> Array:
         """Log density of each run's measurements (runs, tasks), zero where there are none."""
         mean, noise, known = self._mean(value)

@@ -228,20 +228,23 @@ def _turns(design: Design) -> jax.Array:
 
 
 @cache
-def _at_rest(route: Route) -> Callable[[jax.Array, Data], Data]:
-    """The data had every run obeyed the laws exactly, and checkpoints lain about it as expected.
+def _at_rest(route: Route) -> Callable[[jax.Array, Data, float], Data]:
+    """The data had every run lain as far `off` the laws, in scales, and checkpoints as expected.
 
-    There, curvature is the information about the laws, without the noise that the residuals of one
-    data set lend it in directions that they leave nearly flat.
+    At plus and minus one scale, the mean of both curvatures is the information about laws and noise
+    alike, without what the residuals of one data set lend it in directions that they leave nearly
+    flat: the pull of the one on the laws undoes that of the other, and scales are at rest.
     """
 
-    def at_rest(position: jax.Array, data: Data) -> Data:
+    def at_rest(position: jax.Array, data: Data, off: float) -> Data:
         turns = _turns(data.design)
         parameters = constrained(sites_at(position, data))
         measured = tuple(MEASURED.values())
 
         def rest(site: dict[str, Any]) -> Any:
-            return plain(site["fn"]).loc if site["name"] in measured else parameters(site)
+            if site["name"] not in measured:
+                return parameters(site)
+            return plain(site["fn"]).loc + off * plain(site["fn"]).scale
 
         # A forecast, in which each site that is measured reads those before it.
         ahead = data.observed._replace(**dict.fromkeys(measured))
@@ -263,7 +266,10 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data], Data]:
 
 
 def information(data: Data) -> np.ndarray:
-    """Expected information about the scales of run effects, which residuals of zero cannot show."""
+    """Expected information about the scales of run effects, on top of what curvature shows.
+
+    Where first steps are too long in these, chains are slow to begin.
+    """
     like, design = data.like, data.design
     per_cell = 2 * RUN_DOF / (RUN_DOF + 3)  # of a Student-t about its log scale
     found = {name: np.zeros(np.shape(value)) for name, value in like.items()}
@@ -619,6 +625,9 @@ def from_draws(
 def _curvature(
     route: Route, position: np.ndarray, scale: np.ndarray | float, data: Data, layout: Layout
 ) -> Curvature:
-    leaves, form = jax.tree.flatten(_at_rest(route)(jnp.asarray(position), data))
     step = np.full_like(position, 1e-3 * scale)
-    return curvature(potential_of(route, form), position, step, leaves, layout)
+    found = []
+    for off in (1.0, -1.0):
+        leaves, form = jax.tree.flatten(_at_rest(route)(jnp.asarray(position), data, off))
+        found.append(curvature(potential_of(route, form), position, step, leaves, layout))
+    return jax.tree.map(lambda *parts: np.mean(parts, axis=0), *found)
