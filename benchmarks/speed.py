@@ -8,7 +8,8 @@ By itself: effective draws a second, on one model and one data set. Each run is 
 own: a first posterior compiles from nothing, a second with another seed is compiled. Times begin
 when all is imported and the data are arrays, and end with the draws; ours includes starts, warm-ups
 and checks of convergence. Ratios are of the smallest bulk effective sample size per second, over
-every site of the model. Rivals have their defaults, but start at prior medians, which serves them.
+every site of the model. Rivals have their defaults, but start at prior medians, which serves them;
+nutpie samples the model as `pymc_model.py` has it in PyMC, as JAX would be called through Python.
 
 `--fold`: a further fold of a backtest, in a process that has fitted one, beside NumPyro's
 `MCMC.run` on the same rungs and of the same lengths, which compiles.
