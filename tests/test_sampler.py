@@ -28,11 +28,13 @@ def test_chains_take_what_was_compiled_before_them():
         programs = _kernel(normal, SETTINGS)[:2]
         before = [program._cache_size() for program in programs]
         bar = SimpleNamespace(update=lambda count: None)
-        found, _ = run_chains(
-            normal, SETTINGS, 0.8, np.ones((2, 7)), plain, data, jax.random.key(1), 400, bar, CPU
-        )
+        rest = np.ones((2, 7)), plain, data, jax.random.key(1), 400, bar, CPU
+        found, _ = run_chains(normal, SETTINGS, 0.8, *rest)
+        careful, _ = run_chains(normal, SETTINGS, 0.98, *rest)
     assert before == [1, 1]
     assert [program._cache_size() for program in programs] == before
+    accepted, more = (chains.accept_prob[:, 50:].mean() for chains in (found, careful))
+    assert accepted < 0.95 < more
     # The standard error of a mean of 800 draws is .035, if they are independent.
     draws = found.position[:, 50:].reshape(-1, 7)
     np.testing.assert_allclose(draws.mean(axis=0), np.arange(7.0), atol=0.25)

@@ -169,6 +169,7 @@ def test_in_standard_coordinates_the_curvature_of_the_parts_is_one():
         back = np.asarray(jax.grad(lambda u: made.position(u) @ places)(jnp.zeros(dim)))
     np.testing.assert_allclose(to_position.T @ dense @ to_position, np.eye(dim), atol=1e-9)
     np.testing.assert_allclose(back, to_position.T @ places)
+    np.testing.assert_allclose(made.matrix().toarray(), to_position, atol=1e-12)
 
 
 def test_a_start_is_finite_whatever_the_priors_of_noise(wide_table):

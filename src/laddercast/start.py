@@ -569,21 +569,15 @@ def _lean(
         of_steps = np.concatenate([per_base(base, data.centred) for base in steps])
         lean[name] = found * (before / after)[:, None] / of_steps[None]
         if of_tasks:
-            whole = np.take(np.take(square, walk, axis=1), walk, axis=2)
-            known = (whole + np.swapaxes(cross, 1, 2) @ np.moveaxis(found, -1, 0)) - np.eye(
-                len(walk)
-            )
-            known /= of_steps.T[:, :, None] * of_steps.T[:, None]
-            first = 0
-            for base in steps:
-                walk_of, some = (
-                    base.removesuffix("_decentered"),
-                    slice(first, first + len(at[base])),
-                )
+            # What is left of curvature once sites follow, less that of the prior of deviates.
+            left = np.take(np.take(square, walk, axis=1), walk, axis=2)
+            left = left + np.swapaxes(cross, 1, 2) @ np.moveaxis(found, -1, 0) - np.eye(len(walk))
+            known = left / (of_steps.T[:, :, None] * of_steps.T[:, None])
+            for base, end in zip(steps, np.cumsum([len(at[base]) for base in steps]), strict=True):
+                some, site = slice(end - len(at[base]), end), base.removesuffix("_decentered")
                 precision, directions = np.linalg.eigh(known[:, some, some])
-                precision = np.maximum(precision, 0.0).T * noise[walk_of] ** 2
-                pinned[walk_of] = Pinned(np.moveaxis(directions, 0, -1), precision)
-                first = some.stop
+                precision = np.maximum(precision, 0.0).T * noise[site] ** 2
+                pinned[site] = Pinned(np.moveaxis(directions, 0, -1), precision)
     return lean, pinned
 
 
