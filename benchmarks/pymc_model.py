@@ -27,7 +27,7 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
         loss = _Measured("loss", design, priors)
         exponents = [pt.exp(_pooled(design, priors, name)) for name in ("alpha", "beta")]
         share_a, share_e = (_pooled(design, priors, name, name) for name in ("share_a", "share_e"))
-        q = _scalar(priors, "q")
+        q = _prior(priors, "q")
         terms = [
             log_share - exponent * size[:, None] * q
             for log_share, exponent, size in zip(
@@ -71,7 +71,7 @@ class _Measured:
         self.run, self.checkpoint = _split(log_noise, share)
         model = pm.modelcontext(None)
         typical, _ = _split(model[f"noise_{name}_center"], model[f"{of_checkpoint}_center"])
-        self.correlation = _scalar(priors, f"run_{name}_correlation")
+        self.correlation = _prior(priors, f"run_{name}_correlation")
         shared = _deviates(
             f"run_{name}_shared", 0.0, pt.sqrt(self.correlation * typical), len(design.end)
         )
@@ -117,10 +117,6 @@ def _prior(priors: Priors, name: str, **shape: int) -> Any:
     raise ValueError(f"{name} is a {type(prior).__name__}, which is not written for PyMC")
 
 
-def _scalar(priors: Priors, name: str) -> Any:
-    return _prior(priors, name)
-
-
 def _by_task(design: Design, priors: Priors, name: str) -> Any:
     return _prior(priors, name, shape=len(design.chance))
 
@@ -131,7 +127,7 @@ def _deviates(name: str, center: Any, scale: Any, shape: int | tuple[int, ...]) 
 
 
 def _pooled(design: Design, priors: Priors, name: str, site: str | None = None) -> Any:
-    center, scale = _scalar(priors, f"{name}_center"), _scalar(priors, f"{name}_scale")
+    center, scale = _prior(priors, f"{name}_center"), _prior(priors, f"{name}_scale")
     return _deviates(site or f"log_{name}", center, scale, len(design.chance))
 
 

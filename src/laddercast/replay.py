@@ -40,9 +40,8 @@ class Found(NamedTuple):
 
     sites: dict[str, Any]
     pooled: dict[str, tuple[Any, Any, Any]]  # value, mean, scale
-    curve: tuple[
-        Any, ...
-    ]  # accuracy at each point, ends, level, steepness, walk of the logit, fall
+    # Accuracy at each point, ends, level, steepness and walk of the logit, fall of the loss.
+    curve: tuple[Any, ...]
 
 
 @cache

@@ -117,11 +117,11 @@ def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
 
 def _unknown(like: dict[str, Any]) -> dict[str, Pinned]:
     """As `Data` has it where data tell nothing of the steps of tasks."""
-    of_steps = {base.removesuffix("_decentered"): like[base] for base in leaning("tasks", like)[1]}
-    each = {walk: np.eye(len(steps))[..., None] for walk, steps in of_steps.items()}
+    shapes = {base.removesuffix("_decentered"): np.shape(like[base])
+              for base in leaning("tasks", like)[1]}  # fmt: skip
     return {
-        walk: Pinned(np.tile(each[walk], np.shape(steps)[1]), np.zeros(np.shape(steps)))
-        for walk, steps in of_steps.items()
+        walk: Pinned(np.tile(np.eye(steps)[..., None], tasks), np.zeros((steps, tasks)))
+        for walk, (steps, tasks) in shapes.items()
     }
 
 
