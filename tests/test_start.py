@@ -8,7 +8,16 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
-from laddercast.density import constrained, potential_of, sampled_trace, sites_at
+from laddercast.density import (
+    Bent,
+    bend,
+    constrained,
+    log_steepness,
+    potential_of,
+    sampled_trace,
+    sites_at,
+    straightened,
+)
 from laddercast.design import ladder_design
 from laddercast.geometry import Curvature, Layout, geometry
 from laddercast.ladder import Ladder, read_ladder
@@ -111,7 +120,8 @@ def test_draws_put_at_other_positions_are_the_same_draws(wide_table, name):
 def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(placed):
     potential, position, leaves, layout = placed
     exact = np.asarray(jax.hessian(potential)(jnp.asarray(position), leaves))
-    step = np.linspace(2e-4, 4e-4, len(position))
+    # Positions as far off as these have coordinates of which a standard deviation is 3e-4.
+    step = np.linspace(5e-5, 1e-4, len(position))
     found = curvature(potential, position, step, leaves, layout)
     shared, blocks, alone = layout[:3]
     close = {"rtol": 1e-5, "atol": 1e-6 * np.abs(exact).max()}
@@ -123,6 +133,20 @@ def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(plac
     # What one color holds together does not bear on each other, or the sums would mix.
     np.testing.assert_allclose(exact[np.ix_(blocks[0], blocks[1])], 0, atol=1e-9)
     assert sorted([*shared, *blocks.ravel(), *alone]) == list(range(len(position)))
+
+
+@pytest.mark.parametrize("rate", [0.7, 20.0])
+def test_a_bent_site_comes_back_and_its_steepness_is_its_derivative(rate):
+    with on_device(jax.devices("cpu")[0]):
+        bent = Bent(jnp.asarray(0.3), jnp.asarray(rate))
+        x = 0.3 + jnp.linspace(-60, 60, 241) / rate
+        value = bend(x, bent)
+        np.testing.assert_allclose(straightened(value, bent), x, rtol=1e-12, atol=1e-12)
+        slope = jax.vmap(jax.grad(lambda x: bend(x, bent)))(x)
+        np.testing.assert_allclose(jnp.exp(log_steepness(x, bent)), slope, rtol=1e-10)
+        # As it is far below the start; above, the logarithm of how far it has come.
+        np.testing.assert_allclose(value[:40], x[:40], rtol=1e-12)
+        np.testing.assert_allclose(value[-1], 0.3 + np.log(60) / rate, rtol=1e-12)
 
 
 def test_coordinates_are_finite_where_a_curvature_is_absurd(placed):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from math import exp, log, log1p
 from typing import Any, NamedTuple
 
 import jax
@@ -67,8 +68,11 @@ left of the former once a fixed multiple of the latter is taken off.
 """
 
 
-FURTHEST = 0.3
-"""By which a logarithm or a logit leans at most."""
+FURTHEST, FURTHEST_BENT = 0.3, 1.0
+"""By which a logit leans at most, and one that is bent."""
+
+FALL = 5.0
+"""Up to what part, one over this, a rate falls as a walk takes more and more off."""
 
 
 class Pinned(NamedTuple):
@@ -83,6 +87,21 @@ class Pinned(NamedTuple):
     precision: Any  # (steps, tasks) of steps in these directions, were the scale of noise 1
 
 
+BENT = ("share_e", "share_rest", "reference_share_e", "log_lower")
+"""Sites of which data tell little where they are low, and more with each unit where they are high.
+
+An asymptote shows by how much a law bends, which is in proportion to its odds, not to their log; a
+lower end shows as it comes close to what was measured. Positions are stretched there.
+"""
+
+
+class Bent(NamedTuple):
+    """Of a site, what data tell, against its prior: that grows exponentially."""
+
+    start: Any  # (tasks,) or (): where, as the site is sampled, data tell as much as the prior
+    rate: Any  # at which one over its standard deviation, from data alone, grows per unit
+
+
 class Data(NamedTuple):
     """What a density reads."""
 
@@ -93,6 +112,7 @@ class Data(NamedTuple):
     pivot: Pivot
     lean: dict[str, Any]  # by name in `LEANING`: (sites, steps, tasks) or (sites, steps)
     pinned: dict[str, Pinned]  # by walk of tasks
+    bent: dict[str, Bent]  # by the names in `BENT` that are sampled, as they are then
     trend: dict[str, Any]  # by quantity, (2 or 3, runs, tasks): see `_trend_of_runs`
     like: dict[str, Any]  # unconstrained sites, for their names and shapes
 
@@ -132,7 +152,7 @@ def potential_of(route: Route, form: Any) -> Potential:
     def potential(position: jax.Array, leaves: Leaves) -> jax.Array:
         data: Data = jax.tree.unflatten(form, leaves)
         sites, pooled, log_volume = _placed(ravel_pytree(data.like)[1](position), data)
-        value = dict(zip(pooled.names, pooled.value, strict=True))
+        value = {name: pooled.of(name) for name in pooled.base}
         put = constrained(sites)
         # What is pooled is given as it is: its density is that of all such sites together.
         model = sampled(route, {k: x for k, x in data.centred.items() if k not in value})
@@ -160,59 +180,60 @@ def potential_of(route: Route, form: Any) -> Potential:
 
 
 class Pooled(NamedTuple):
-    """All sites of which each task has a value of its own about a mean, together.
+    """All sites of which each task has a value of its own about a mean, by site.
 
-    One operation for all of them: each by itself would take as long.
+    What they are scaled by, and their density, is one operation for all of them: each by itself
+    would take as long.
     """
 
-    names: tuple[str, ...]
-    base: jax.Array  # (sites, tasks)
-    share: jax.Array  # (sites, tasks) by which they are centred
-    center: jax.Array  # (sites, 1)
-    log_scale: jax.Array  # (sites, 1)
-    factor: jax.Array  # (sites, tasks) a step of the value over one of the base
+    base: dict[str, jax.Array]  # (tasks,)
+    share: dict[str, jax.Array]  # (tasks,) by which they are centred
+    center: dict[str, jax.Array]  # ()
+    log_scale: dict[str, jax.Array]  # ()
+    factor: dict[str, jax.Array]  # (tasks,) a step of the value over one of the base
 
-    @property
-    def value(self) -> jax.Array:
-        """The values (sites, tasks), as `Centred` has them."""
-        return self.center + self.factor * (self.base - self.share * self.center)
+    def off(self, name: str) -> jax.Array:
+        """How far one site's values (tasks,) lie from their mean."""
+        return self.factor[name] * (self.base[name] - self.share[name] * self.center[name])
+
+    def of(self, name: str) -> jax.Array:
+        """The values (tasks,) of one site, as `Centred` has them."""
+        return self.center[name] + self.off(name)
 
     @property
     def log_prob(self) -> jax.Array:
         """Log density of the bases, up to a constant."""
-        z = (self.value - self.center) * jnp.exp(-self.log_scale)
-        return -jnp.sum(z**2 / 2 + self.share * self.log_scale)
-
-    def of(self, name: str) -> jax.Array:
-        """The values (tasks,) of one site."""
-        return self.value[self.names.index(name)]
+        share, off = jnp.stack([*self.share.values()]), jnp.stack([self.off(x) for x in self.base])
+        log_scale = jnp.stack([*self.log_scale.values()])[:, None]
+        return -jnp.sum((off * jnp.exp(-log_scale)) ** 2 / 2 + share * log_scale)
 
     def base_step(self, name: str, by: Any) -> Any:
         """By how much a base moves as the value does by this."""
-        return by / self.factor[self.names.index(name)]
+        return by / self.factor[name]
 
     def moved(self, by: dict[str, Any]) -> "Pooled":
         """With bases further on by this, by the names of bases."""
-        still = jnp.zeros(self.base.shape[1])
-        steps = [by.get(f"{name}_decentered", still) for name in self.names]
-        return self._replace(base=self.base + jnp.stack(steps))
+        base = {name: x + by.get(f"{name}_decentered", 0.0) for name, x in self.base.items()}
+        return self._replace(base=base)
 
 
 def _pooled(sites: dict[str, Any], data: Data) -> Pooled:
     """The pooled sites at unconstrained ones."""
     field = {name: name.removeprefix("log_") for name in data.centred}
     # Of a walk, it is the scale that is pooled, not the steps.
-    names = tuple(
+    names = [
         name for name in field if f"{field[name]}_center" in sites and f"log_{name}" not in field
-    )
-    center, log_scale = (
-        jnp.stack([value(f"{field[name]}_{word}", sites, data) for name in names])[:, None]
-        for word, value in (("center", _hyper), ("scale", _log_hyper))
-    )
-    base = jnp.stack([sites[f"{name}_decentered"] for name in names])
-    share = jnp.stack([jnp.asarray(data.centred[name]) for name in names])
-    factor = jnp.exp((1 - share) * log_scale)
-    return Pooled(names, base, share, center, log_scale, factor)
+    ]
+    center = {name: _hyper(f"{field[name]}_center", sites, data) for name in names}
+    log_scale = {name: _log_hyper(f"{field[name]}_scale", sites, data) for name in names}
+    base = {name: sites[f"{name}_decentered"] for name in names}
+    share = {name: jnp.asarray(data.centred[name]) for name in names}
+    factor = jnp.exp((1 - jnp.stack([*share.values()])) * jnp.stack([*log_scale.values()])[:, None])
+    each = jax.lax.split(factor, [1] * len(names))
+    return Pooled(
+        base, share, center, log_scale,
+        {name: jnp.squeeze(one, 0) for name, one in zip(names, each, strict=True)},
+    )  # fmt: skip
 
 
 def _hyper(name: str, sites: dict[str, Any], data: Data) -> Any:
@@ -246,6 +267,10 @@ def _placed(sites: dict[str, Any], data: Data) -> tuple[dict[str, Any], Pooled, 
         sites = sites | {base: jnp.sum(directions * (narrower * sites[base]), axis=1)}
         log_volume += jnp.sum(jnp.log(narrower))
     shift(_lean(sites, pooled, data))
+    for site, bent in data.bent.items():
+        straight = sites[site]
+        shift({site: bend(straight, bent) - straight})
+        log_volume += jnp.sum(log_steepness(straight, bent))
     shift(_turn(sites, pooled, data, ahead=True))
     return sites, pooled, log_volume
 
@@ -258,6 +283,7 @@ def position_of(sites: dict[str, Any], data: Data) -> jax.Array:
         sites = sites | {name: sites[name] - more for name, more in by.items()}
 
     less(_turn(sites, _pooled(sites, data), data, ahead=False))
+    less({site: sites[site] - straightened(sites[site], bent) for site, bent in data.bent.items()})
     less(_lean(sites, _pooled(sites, data), data))
     pooled = _pooled(sites, data)
     for walk, (directions, _) in data.pinned.items():
@@ -268,11 +294,37 @@ def position_of(sites: dict[str, Any], data: Data) -> jax.Array:
     return position
 
 
+STRAIGHT = 40.0
+"""Further below its start, a bent site is as straight as numbers show."""
+
+
+def bend(x: Any, bent: Bent) -> Any:
+    """The site at what a position has of it: as it is below the start, above it the log of that."""
+    far = bent.rate * (x - bent.start)
+    near = jnp.maximum(far, -STRAIGHT)
+    return x + jnp.where(far > -STRAIGHT, jnp.log(jax.nn.softplus(near)) - near, 0.0) / bent.rate
+
+
+def log_steepness(x: Any, bent: Bent) -> Any:
+    """Log of the derivative of `bend`."""
+    far = jnp.maximum(bent.rate * (x - bent.start), -STRAIGHT)
+    return jax.nn.log_sigmoid(far) - jnp.log(jax.nn.softplus(far))
+
+
+def straightened(value: Any, bent: Bent) -> Any:
+    """What a position has of a site: undoes `bend`."""
+    far = bent.rate * (value - bent.start)
+    near = jnp.maximum(far, -STRAIGHT)
+    # The log of exp(exp(near)) - 1, which is too large a number where it is much.
+    log = jnp.exp(near) + jnp.log(-jnp.expm1(-jnp.exp(near)))
+    return value + jnp.where(far > -STRAIGHT, log - near, 0.0) / bent.rate
+
+
 def _narrower(walk: str, pooled: Pooled, data: Data) -> jax.Array:
     """The scale of steps (steps, tasks) that prior and data leave, over that of their prior."""
     of_noise = pooled.of(f"log_noise_{walk.removeprefix('walk_')}")
     known = data.pinned[walk].precision * jnp.exp(2 * (pooled.of(f"log_{walk}") - of_noise))
-    return (1 + known) ** -0.5
+    return jax.lax.rsqrt(1 + known)
 
 
 def _noisier(pooled: Pooled, data: Data) -> dict[str, Any]:
@@ -282,7 +334,7 @@ def _noisier(pooled: Pooled, data: Data) -> dict[str, Any]:
     """
     shifts = {}
     for quantity in ("loss", "accuracy"):
-        if f"log_noise_{quantity}" in pooled.names:
+        if f"log_noise_{quantity}" in pooled.base:
             log_share = jax.nn.log_sigmoid(pooled.of(f"share_checkpoint_{quantity}"))
             known = _share_of_checkpoints(getattr(data.design, quantity), data.design)
             shifts[f"log_noise_{quantity}_decentered"] = -known * log_share / 2
@@ -305,16 +357,26 @@ def _lean(sites: dict[str, Any], pooled: Pooled, data: Data) -> dict[str, Any]:
         walk = jnp.concatenate([_steps(sites, pooled, step.removesuffix("_decentered"), data)
                                 for step in steps])  # fmt: skip
         by = jnp.sum(lean * walk, axis=1)
-        # Logs follow a walk no further than they are straight.
-        short = FURTHEST * jnp.tanh(by / FURTHEST)
-        shifts |= {site: by[i] if "level" in site else short[i] for i, site in enumerate(leaners)}
+        shifts |= {site: _followed(site, by[i]) for i, site in enumerate(leaners)}
     return shifts
+
+
+def _followed(site: str, by: Any) -> Any:
+    """By how much a site follows a walk: as far as what it stands for is straight in that."""
+    if "level" in site:
+        return by
+    if site.startswith("log_") or site in ("reference_alpha", "reference_beta"):
+        # A rate by itself, to which the walk adds, and of which this is the log: as log(1 + by),
+        # but defined where the walk takes off more than all of it.
+        return jnp.log(jax.nn.softplus(FALL * (1 + by))) - log(log1p(exp(FALL)))
+    furthest = FURTHEST_BENT if site.removesuffix("_decentered") in BENT else FURTHEST
+    return furthest * jnp.tanh(by / furthest)
 
 
 def _steps(sites: dict[str, Any], pooled: Pooled, site: str, data: Data) -> Any:
     """The steps of a walk."""
     log_scale = (
-        pooled.of(f"log_{site}") if f"log_{site}" in pooled.names
+        pooled.of(f"log_{site}") if f"log_{site}" in pooled.base
         else _log_hyper(f"{site}_scale", sites, data)
     )  # fmt: skip
     return _about_zero(site, log_scale, sites, data)
@@ -330,31 +392,36 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
 
     Seen from before it (`ahead`), or from sites that have turned.
     """
-    steep = next(name for name in STEEPNESS if name in pooled.names)
+    steep = next(name for name in STEEPNESS if name in pooled.base)
     accuracy, width, away, fall = data.pivot
     lower = data.design.chance * jnp.exp(sites["log_lower"])
-    rise = jnp.log(jax.nn.softplus((accuracy - lower) / width) * width)
+    upper = jax.nn.sigmoid(-sites["logit_gap"])
+    above, below = (
+        jnp.log(jax.nn.softplus(off / width) * width)
+        for off in (accuracy - lower, upper - accuracy)
+    )
+    rise = above + below - jnp.log(jax.nn.softplus((upper - lower) / width) * width)
     at_pivot, steeper = _trend_of_runs("accuracy", sites, pooled, data)
     turn = {f"{steep}_decentered": -rise - pooled.base_step(steep, steeper)}
     turned = pooled.moved(turn) if ahead else pooled
     steepness = jnp.exp(turned.of(steep))
-    shifts = turn | {"accuracy_level": rise + steepness * away - at_pivot}
-    if "log_alpha" in pooled.names:
-        left = jax.nn.log_sigmoid(-pooled.of("share_e")) if "share_e" in pooled.names else 0.0
+    shifts = turn | {"accuracy_level": above - below + steepness * away - at_pivot}
+    if "log_alpha" in pooled.base:
+        left = jax.nn.log_sigmoid(-pooled.of("share_e")) if "share_e" in pooled.base else 0.0
         names = "log_alpha_decentered", "log_beta_decentered"
         shifts |= dict(zip(names, of_exponents(pooled.of("share_a"), left), strict=True))
     if "reference_alpha" in sites:
         left = jax.nn.log_sigmoid(-sites["reference_share_e"])
         names = "reference_alpha", "reference_beta"
         shifts |= dict(zip(names, of_exponents(sites["reference_share_a"], left), strict=True))
-    if "log_power" in pooled.names:
+    if "log_power" in pooled.base:
         shifts["log_power_decentered"] = -jax.nn.log_sigmoid(-pooled.of("share_rest"))
     if "run_loss_shared_decentered" in sites:
         level, *slopes = _trend_of_runs("loss", sites, pooled, data)
         shifts["loss_level"] = -level
         shifts["accuracy_level"] += steepness * (1 + away) * level
         for name, slope, per_unit in zip(("log_alpha", "log_beta"), slopes, fall, strict=True):
-            if name in pooled.names:
+            if name in pooled.base:
                 shifts[f"{name}_decentered"] += pooled.base_step(name, slope / per_unit)
     return shifts
 
@@ -368,7 +435,7 @@ def _trend_of_runs(quantity: str, sites: dict[str, Any], pooled: Pooled, data: D
     """
     names = f"log_noise_{quantity}", f"share_checkpoint_{quantity}"
     noise, share = (pooled.of(name) for name in names)
-    typical = [pooled.center[pooled.names.index(name), 0] for name in names]
+    typical = [pooled.center[name] for name in names]
 
     def log_run(noise: Any, share: Any) -> Any:
         return noise + jax.nn.log_sigmoid(-share) / 2

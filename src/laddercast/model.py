@@ -52,7 +52,7 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         self.loc, self.at = loc, jnp.asarray(seen.at)
         self.runs = design.end.shape[0]
         self.run = None if _one_each(design) else design.run
-        self.run_variance, self.noise_variance = jnp.asarray(run), jnp.asarray(noise)
+        self.run_variance, self.noise_variance = _once((jnp.asarray(run), jnp.asarray(noise)))
         super().__init__((), jnp.shape(loc))
 
     def _of_runs(self, x: Array) -> Array:
@@ -80,9 +80,10 @@ class Runs(dist.Distribution):  # type: ignore[misc]
     def by_run(self, value: Any) -> Array:
         """Log density of each run's measurements (runs, tasks), zero where there are none."""
         mean, noise, known = self._mean(value)
-        total = self.run_variance + noise
-        # As -5 / 2 log(1 + mean^2 / (4 total)) - log(total) / 2, which takes longer.
-        density = 2 * jnp.log(total) - 2.5 * jnp.log(RUN_DOF * total + mean**2)
+        mean, total = _once((mean, self.run_variance + noise))
+        # As -5 / 2 log(1 + mean^2 / (4 total)) - log(total) / 2, with one logarithm.
+        ratio = total / (RUN_DOF * total + mean**2)
+        density = jnp.log(ratio**5 / total) / 2
         if self.run is not None:
             rest = (value - self.loc - mean[self.run]) ** 2 / self.noise_variance
             density += (jnp.log(noise) - self._of_runs(rest + jnp.log(self.noise_variance))) / 2
@@ -100,8 +101,8 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         Both (runs, tasks); the latter in squares of a scale, as that of a Student-t.
         """
         mean, noise, known = self._mean(value)
-        share = jnp.where(known, self.run_variance / (self.run_variance + noise), 0.0)
-        return share * mean, self.run_variance * (1 - share)
+        share = _once(jnp.where(known, self.run_variance / (self.run_variance + noise), 0.0))
+        return _once((share * mean, self.run_variance * (1 - share)))
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """As measured, also where `at` says that nothing was."""
@@ -354,9 +355,9 @@ def _one_each(design: Design) -> bool:
     return bool(design.end.shape == design.run.shape)
 
 
-def _once(x: Array) -> Array:
+def _once(x: Any) -> Any:
     # XLA would compute the law again in each place that reads it.
-    return jnp.asarray(jax.lax.optimization_barrier(x))  # type: ignore[no-untyped-call]
+    return jax.lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
 
 
 def _task_loss(design: Design, priors: Priors, observed: Observed, law: Path) -> Path:
@@ -434,7 +435,7 @@ def _accuracy(
         return lower + (upper - lower) * share
 
     x = jnp.exp(path.run)
-    of_upper = share(x, walk)
+    of_upper = _once(share(x, walk))
     p = curve(of_upper)
     p_end, of_upper, x_end = (_at_ends(x, design) for x in (p, of_upper, x))
     unit = binomial_variance(p_end, design.items)

@@ -15,8 +15,10 @@ from scipy.optimize import minimize
 
 from laddercast.compiled import QUICKLY, in_batches
 from laddercast.density import (
+    BENT,
     CENTRED,
     LEANING,
+    Bent,
     Data,
     Leaves,
     Pinned,
@@ -25,11 +27,13 @@ from laddercast.density import (
     constrained,
     is_latent,
     leaning,
+    log_steepness,
     plain,
     position_of,
     potential_of,
     sampled_trace,
     sites_at,
+    straightened,
 )
 from laddercast.design import MEASURED, Design, Observed, binomial_variance, cells
 from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
@@ -97,10 +101,10 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
     middle = design.chance + (1 - design.chance) * level
     pivot = Pivot(middle, np.full(tasks, WIDEST), np.zeros(tasks), np.full((2, tasks), np.inf))
     trend = {"loss": _trend_of_loss(design), "accuracy": np.zeros((2, len(design.end), tasks))}
-    data = Data(design, priors, observed, centred, pivot, {}, {}, trend, {})
+    data = Data(design, priors, observed, centred, pivot, {}, {}, {}, trend, {})
     data = data._replace(like=_unconstrained(route)(values, data))
     data = data._replace(lean=_upright(data.like, design))
-    data = data._replace(pinned=_unknown(data.like))
+    data = data._replace(pinned=_unknown(data.like), bent=_straight(data.like))
     return data, _layout(data.like, plates, tasks)
 
 
@@ -122,6 +126,19 @@ def _unknown(like: dict[str, Any]) -> dict[str, Pinned]:
     return {
         walk: Pinned(np.tile(np.eye(steps)[..., None], tasks), np.zeros((steps, tasks)))
         for walk, (steps, tasks) in shapes.items()
+    }
+
+
+FAR = 1e3
+"""Where no site comes near."""
+
+
+def _straight(like: dict[str, Any]) -> dict[str, Bent]:
+    """As `Data` has it where data tell nothing of what a curve tends to."""
+    names = [base for site in BENT for base in (site, f"{site}_decentered") if base in like]
+    return {
+        name: Bent(np.full(np.shape(like[name]), FAR), np.ones(np.shape(like[name])))
+        for name in names
     }
 
 
@@ -479,6 +496,7 @@ def repositioned(
         pivot=jax.device_put(pivot, place),
         lean=jax.tree.map(jnp.zeros_like, data.lean),
         pinned=jax.device_put(_unknown(data.like), place),
+        bent=jax.device_put(_straight(data.like), place),
         trend=data.trend | {"accuracy": jax.device_put(of_accuracy, place)},
     )
     positions = in_batches(_positions(route), found.sites, upright)
@@ -490,9 +508,11 @@ def repositioned(
         walk: np.exp(found.pooled[f"log_noise_{walk.removeprefix('walk_')}"][0].mean(axis=0))
         for walk in data.pinned
     }
-    lean, pinned = _lean(curved, upright, layout, scales, centred, noise)
+    bent, stretched = _bent(curved, upright, layout, found, scales, centred)
+    lean, pinned = _lean(curved, upright, layout, scales, centred, noise, stretched)
     new = upright._replace(
         centred=jax.device_put(centred, place),
+        bent=jax.device_put(bent, place),
         lean=jax.device_put(lean, place),
         pinned=jax.device_put(pinned, place),
     )
@@ -508,24 +528,77 @@ def _shares(
     curved: Curvature, data: Data, layout: Layout, scales: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """By how much to centre each pooled site."""
-    of_tasks = np.diagonal(np.linalg.inv(positive(curved.blocks)), axis1=1, axis2=2)
-    of_all = np.diagonal(np.linalg.inv(positive(curved.shared)))
+    left = _left(curved, layout)
     shares = {}
     for name, share in data.centred.items():
         if name in data.pinned:
             shares[name] = np.zeros(np.shape(share))
             continue
-        base, own = f"{name}_decentered", np.shape(share)
-        if base in layout.at_tasks:
-            left = of_tasks[:, layout.at_tasks[base]].T
-        elif base in layout.at_alone:
-            left = 1 / np.maximum(curved.alone[layout.at_alone[base]], FLATTEST)
-        else:
-            left = of_all[layout.at_shared[base]]
         # In units of the prior: the base is the value over its scale to the power of 1 - share.
-        left = left.reshape(own) / scales[name] ** (2 * np.asarray(share))
-        shares[name] = np.clip(1 - left, 0.0, 1.0)
+        own = left[f"{name}_decentered"].reshape(np.shape(share))
+        shares[name] = np.clip(1 - own / scales[name] ** (2 * np.asarray(share)), 0.0, 1.0)
     return shares
+
+
+def _left(curved: Curvature, layout: Layout) -> dict[str, np.ndarray]:
+    """Variances of sites (elements, tasks) or (elements,), given those of other tasks."""
+    of_tasks = np.diagonal(np.linalg.inv(positive(curved.blocks)), axis1=1, axis2=2)
+    of_all = np.diagonal(np.linalg.inv(positive(curved.shared)))
+    alone = 1 / np.maximum(curved.alone, FLATTEST)
+    return (
+        {name: of_tasks[:, at].T for name, at in layout.at_tasks.items()}
+        | {name: of_all[at] for name, at in layout.at_shared.items()}
+        | {name: alone[at] for name, at in layout.at_alone.items()}
+    )
+
+
+def _bent(
+    curved: Curvature,
+    data: Data,
+    layout: Layout,
+    found: Found,
+    scales: dict[str, np.ndarray],
+    centred: dict[str, np.ndarray],
+) -> tuple[dict[str, Bent], dict[str, np.ndarray]]:
+    """From where sites, centred anew, are bent; a step of each in the middle, over its base's."""
+    left = _left(curved, layout)
+    bent, stretched = {}, {}
+    for base in data.bent:
+        site = base.removesuffix("_decentered")
+        if site in found.pooled:
+            value, center, _ = (x.mean(axis=0) for x in found.pooled[site])
+            share, unit = centred[site], scales[site] ** (1 - centred[site])
+            straight, prior = share * center, scales[site] ** (2 * np.asarray(data.centred[site]))
+        else:
+            fn = getattr(data.priors, site)
+            if fn.support is not dist.constraints.real:
+                bent[base], stretched[base] = data.bent[base], np.ones(np.shape(data.like[base]))
+                continue
+            value, center, straight, unit = found.sites[base].mean(axis=0), 0.0, 0.0, 1.0
+            prior = np.where(np.isfinite(fn.variance), fn.variance, 1.0)
+        shape = np.shape(value)
+        known = np.maximum(prior / left[base].reshape(shape) - 1, LITTLE)
+        rate = _nearing(found, data) if site == "log_lower" else np.ones(shape)
+        at = straight + (value - center) / unit
+        bent[base] = Bent(at - np.log(known) / (2 * rate * unit), rate * unit)
+        stretched[base] = np.exp(log_steepness(straightened(at, bent[base]), bent[base]))
+    return bent, stretched
+
+
+def _nearing(found: Found, data: Data) -> np.ndarray:
+    """The rate (tasks,) at which the distance of a curve from its lower end falls with its log.
+
+    Relative, and at the rung that is nearest.
+    """
+    known, width = (np.asarray(x) for x in (data.design.accuracy.at, data.pivot.width))
+    accuracy, lower = found.curve[:2]
+    off = np.where(known, accuracy, np.inf).min(axis=1) - lower
+    near = np.median(np.logaddexp(0, off / width) * width, axis=0)
+    return 1 + np.where(known.any(axis=0), np.median(lower, axis=0) / near, 0.0)
+
+
+LITTLE = 1e-6
+"""Of the prior's information, a part that is nothing."""
 
 
 def _lean(
@@ -535,6 +608,7 @@ def _lean(
     scales: dict[str, np.ndarray],
     centred: dict[str, np.ndarray],
     noise: dict[str, np.ndarray],
+    stretched: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, Pinned]]:
     """How sites, centred anew, follow the steps of walks where all else stands still.
 
@@ -563,8 +637,8 @@ def _lean(
         found = -np.moveaxis(np.linalg.solve(inner, cross), 0, -1)
         found = found if of_tasks else found[..., 0]
         before, after = (
-            np.concatenate([per_base(base, share) for base in sites])
-            for share in (data.centred, centred)
+            np.concatenate([per_base(base, share) * step.get(base, 1.0) for base in sites])
+            for share, step in ((data.centred, {}), (centred, stretched))
         )
         of_steps = np.concatenate([per_base(base, data.centred) for base in steps])
         lean[name] = found * (before / after)[:, None] / of_steps[None]
