@@ -62,8 +62,9 @@ def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
     route, rng = ROUTES[name], np.random.default_rng(0)
     # Sites of other families than the default's, too.
     priors = Priors(
-        q=dist.Gamma(4.0, 2.0), logit_gap=dist.StudentT(3.0, -4.0), rise_center=dist.Cauchy(1.0)
-    )
+        q=dist.Gamma(4.0, 2.0), logit_gap=dist.StudentT(3.0, -4.0), rise_center=dist.Cauchy(1.0),
+        log_lower=dist.Uniform(-0.2, 0.2), reference_share_e=dist.Cauchy(0.0, 1.0),
+    )  # fmt: skip
     with on_device(jax.devices("cpu")[0]):
         data, *_ = some_way_off(route, wide_table, priors)
         leaves, form = jax.tree.flatten(data)

@@ -38,9 +38,9 @@ STEEPNESS = ("log_slope", "log_rise")
 class Pivot(NamedTuple):
     """Where, on its curve, the accuracy of each task is told best: there, the sampler holds it.
 
-    The lower end of a curve is known from the prior alone as long as no rung is at chance. What is
-    known instead are an accuracy and its rise at some rung: as the end moves, level and steepness
-    of the logit must follow. Positions hold what is left of them when they do.
+    An end of a curve is known from the prior alone as long as no rung is near it. What is known
+    instead are an accuracy and its rise at some rung: as the end moves, level and steepness of the
+    logit must follow. Positions hold what is left of them when they do.
     """
 
     accuracy: Any  # (tasks,)
@@ -69,10 +69,10 @@ left of the former once a fixed multiple of the latter is taken off.
 
 
 FURTHEST, FURTHEST_BENT = 0.3, 1.0
-"""By which a logit leans at most, and one that is bent."""
+"""By which a logit, or `q`, leans at most; a logit that is bent, as it is before."""
 
 FALL = 5.0
-"""Up to what part, one over this, a rate falls as a walk takes more and more off."""
+"""Less all of itself, a rate is log 2 over this of what it was, and smaller yet beyond."""
 
 
 class Pinned(NamedTuple):
@@ -96,7 +96,7 @@ lower end shows as it comes close to what was measured. Positions are stretched 
 
 
 class Bent(NamedTuple):
-    """Of a site, what data tell, against its prior: that grows exponentially."""
+    """Where a site is stretched: what data tell of it grows exponentially, its prior stays."""
 
     start: Any  # (tasks,) or (): where, as the site is sampled, data tell as much as the prior
     rate: Any  # at which one over its standard deviation, from data alone, grows per unit
@@ -295,14 +295,18 @@ def position_of(sites: dict[str, Any], data: Data) -> jax.Array:
 
 
 STRAIGHT = 40.0
-"""Further below its start, a bent site is as straight as numbers show."""
+"""Further below zero, the log of `softplus` is its argument as far as numbers show."""
 
 
 def bend(x: Any, bent: Bent) -> Any:
     """The site at what a position has of it: as it is below the start, above it the log of that."""
     far = bent.rate * (x - bent.start)
-    near = jnp.maximum(far, -STRAIGHT)
-    return x + jnp.where(far > -STRAIGHT, jnp.log(jax.nn.softplus(near)) - near, 0.0) / bent.rate
+    return x + (_log_softplus(far) - far) / bent.rate
+
+
+def _log_softplus(x: Any) -> Any:
+    near = jnp.maximum(x, -STRAIGHT)
+    return jnp.log(jax.nn.softplus(near)) + (x - near)
 
 
 def log_steepness(x: Any, bent: Bent) -> Any:
@@ -316,8 +320,8 @@ def straightened(value: Any, bent: Bent) -> Any:
     far = bent.rate * (value - bent.start)
     near = jnp.maximum(far, -STRAIGHT)
     # The log of exp(exp(near)) - 1, which is too large a number where it is much.
-    log = jnp.exp(near) + jnp.log(-jnp.expm1(-jnp.exp(near)))
-    return value + jnp.where(far > -STRAIGHT, log - near, 0.0) / bent.rate
+    straight = jnp.exp(near) + jnp.log(-jnp.expm1(-jnp.exp(near)))
+    return value + (straight - near) / bent.rate
 
 
 def _narrower(walk: str, pooled: Pooled, data: Data) -> jax.Array:
@@ -357,19 +361,22 @@ def _lean(sites: dict[str, Any], pooled: Pooled, data: Data) -> dict[str, Any]:
         walk = jnp.concatenate([_steps(sites, pooled, step.removesuffix("_decentered"), data)
                                 for step in steps])  # fmt: skip
         by = jnp.sum(lean * walk, axis=1)
-        shifts |= {site: _followed(site, by[i]) for i, site in enumerate(leaners)}
+        for i, base in enumerate(leaners):
+            site = base.removesuffix("_decentered")
+            unit = pooled.factor.get(site, 1.0)
+            shifts[base] = _followed(site, by[i] * unit) / unit
     return shifts
 
 
 def _followed(site: str, by: Any) -> Any:
     """By how much a site follows a walk: as far as what it stands for is straight in that."""
-    if "level" in site:
+    if site in ("accuracy_level", "loss_level", "reference_level"):
         return by
     if site.startswith("log_") or site in ("reference_alpha", "reference_beta"):
-        # A rate by itself, to which the walk adds, and of which this is the log: as log(1 + by),
-        # but defined where the walk takes off more than all of it.
-        return jnp.log(jax.nn.softplus(FALL * (1 + by))) - log(log1p(exp(FALL)))
-    furthest = FURTHEST_BENT if site.removesuffix("_decentered") in BENT else FURTHEST
+        # The log of a rate to which the walk adds: as log(1 + by), but defined where the walk takes
+        # off more than all of it.
+        return _log_softplus(FALL * (1 + by)) - log(log1p(exp(FALL)))
+    furthest = FURTHEST_BENT if site in BENT else FURTHEST
     return furthest * jnp.tanh(by / furthest)
 
 
@@ -394,8 +401,8 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
     """
     steep = next(name for name in STEEPNESS if name in pooled.base)
     accuracy, width, away, fall = data.pivot
-    lower = data.design.chance * jnp.exp(sites["log_lower"])
-    upper = jax.nn.sigmoid(-sites["logit_gap"])
+    lower = data.design.chance * jnp.exp(_hyper("log_lower", sites, data))
+    upper = jax.nn.sigmoid(-_hyper("logit_gap", sites, data))
     above, below = (
         jnp.log(jax.nn.softplus(off / width) * width)
         for off in (accuracy - lower, upper - accuracy)
@@ -411,9 +418,10 @@ def _turn(sites: dict[str, Any], pooled: Pooled, data: Data, ahead: bool) -> dic
         names = "log_alpha_decentered", "log_beta_decentered"
         shifts |= dict(zip(names, of_exponents(pooled.of("share_a"), left), strict=True))
     if "reference_alpha" in sites:
-        left = jax.nn.log_sigmoid(-sites["reference_share_e"])
+        share_e, share_a = (_hyper(f"reference_{x}", sites, data) for x in ("share_e", "share_a"))
+        left = jax.nn.log_sigmoid(-share_e)
         names = "reference_alpha", "reference_beta"
-        shifts |= dict(zip(names, of_exponents(sites["reference_share_a"], left), strict=True))
+        shifts |= dict(zip(names, of_exponents(share_a, left), strict=True))
     if "log_power" in pooled.base:
         shifts["log_power_decentered"] = -jax.nn.log_sigmoid(-pooled.of("share_rest"))
     if "run_loss_shared_decentered" in sites:

@@ -62,7 +62,8 @@ def log_sum(a: ArrayLike, b: ArrayLike) -> jax.Array:
 def _log_sum_jvp(given: Any, steps: Any) -> tuple[jax.Array, jax.Array]:
     (a, b), (of_a, of_b) = given, steps
     lesser = jnp.exp(-jnp.abs(a - b))
-    # Kept as it is: XLA would compute it again for each argument of a and of b.
+    # Kept as it is: XLA would compute it again for each argument of a and of b. No derivative is
+    # taken of it, which where both are equal would not be right.
     share = jax.lax.optimization_barrier(  # type: ignore[no-untyped-call]
         jnp.where(a > b, 1.0, lesser) / (1 + lesser)
     )

@@ -27,13 +27,11 @@ from laddercast.density import (
     constrained,
     is_latent,
     leaning,
-    log_steepness,
     plain,
     position_of,
     potential_of,
     sampled_trace,
     sites_at,
-    straightened,
 )
 from laddercast.design import MEASURED, Design, Observed, binomial_variance, cells
 from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
@@ -384,8 +382,8 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
             lowest, position = best
         return lowest, position
 
-    begin = np.asarray(ravel_pytree(data.like)[0])
-    ends = np.asarray(ravel_pytree(data.like | _ending(data))[0])
+    likely = [data.like, data.like | _ending(data)]
+    begin, ends = in_batches(_positions(route), jax.tree.map(lambda *x: np.stack(x), *likely), data)
     found = sorted((search(one) for one in (begin, ends)), key=itemgetter(0))
     (_, mode), (_, other) = found
     mixed = mode
@@ -503,12 +501,13 @@ def repositioned(
     scale = np.maximum(positions.std(axis=0), 1e-6)
     curved = _curvature(route, positions.mean(axis=0), scale, upright, layout)
     scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
-    centred = _shares(curved, upright, layout, scales)
+    left = _left(curved, layout)
+    centred = _shares(left, upright, scales)
     noise = {
         walk: np.exp(found.pooled[f"log_noise_{walk.removeprefix('walk_')}"][0].mean(axis=0))
         for walk in data.pinned
     }
-    bent, stretched = _bent(curved, upright, layout, found, scales, centred)
+    bent, stretched = _bent(left, upright, found, scales, centred)
     lean, pinned = _lean(curved, upright, layout, scales, centred, noise, stretched)
     new = upright._replace(
         centred=jax.device_put(centred, place),
@@ -525,10 +524,9 @@ def repositioned(
 
 
 def _shares(
-    curved: Curvature, data: Data, layout: Layout, scales: dict[str, np.ndarray]
+    left: dict[str, np.ndarray], data: Data, scales: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """By how much to centre each pooled site."""
-    left = _left(curved, layout)
     shares = {}
     for name, share in data.centred.items():
         if name in data.pinned:
@@ -541,7 +539,10 @@ def _shares(
 
 
 def _left(curved: Curvature, layout: Layout) -> dict[str, np.ndarray]:
-    """Variances of sites (elements, tasks) or (elements,), given those of other tasks."""
+    """Variances that are left of bases (elements, tasks) or (elements,).
+
+    Of a task's given what all tasks share, of shared ones given all tasks'.
+    """
     of_tasks = np.diagonal(np.linalg.inv(positive(curved.blocks)), axis1=1, axis2=2)
     of_all = np.diagonal(np.linalg.inv(positive(curved.shared)))
     alone = 1 / np.maximum(curved.alone, FLATTEST)
@@ -553,42 +554,41 @@ def _left(curved: Curvature, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _bent(
-    curved: Curvature,
+    left: dict[str, np.ndarray],
     data: Data,
-    layout: Layout,
     found: Found,
     scales: dict[str, np.ndarray],
     centred: dict[str, np.ndarray],
 ) -> tuple[dict[str, Bent], dict[str, np.ndarray]]:
-    """From where sites, centred anew, are bent; a step of each in the middle, over its base's."""
-    left = _left(curved, layout)
+    """From where sites, centred anew, are bent; their steps in the middle over those before."""
     bent, stretched = {}, {}
     for base in data.bent:
         site = base.removesuffix("_decentered")
         if site in found.pooled:
             value, center, _ = (x.mean(axis=0) for x in found.pooled[site])
             share, unit = centred[site], scales[site] ** (1 - centred[site])
-            straight, prior = share * center, scales[site] ** (2 * np.asarray(data.centred[site]))
+            middle = share * center + (value - center) / unit
+            prior = scales[site] ** (2 * np.asarray(data.centred[site]))
         else:
             fn = getattr(data.priors, site)
-            if fn.support is not dist.constraints.real:
-                bent[base], stretched[base] = data.bent[base], np.ones(np.shape(data.like[base]))
-                continue
-            value, center, straight, unit = found.sites[base].mean(axis=0), 0.0, 0.0, 1.0
-            prior = np.where(np.isfinite(fn.variance), fn.variance, 1.0)
-        shape = np.shape(value)
-        known = np.maximum(prior / left[base].reshape(shape) - 1, LITTLE)
+            middle, unit = found.sites[base].mean(axis=0), 1.0
+            # Of a prior that is not on the reals, the variance is not that of what is sampled.
+            on_reals = fn.support is dist.constraints.real
+            prior = np.nan_to_num(fn.variance, nan=np.inf) if on_reals else 0.0
+        shape = np.shape(middle)
+        # Curvature below `FLATTEST` was raised to that.
+        known = np.minimum(prior, 1 / FLATTEST) / left[base].reshape(shape) - 1
+        root = np.sqrt(np.maximum(known, LITTLE))
         rate = _nearing(found, data) if site == "log_lower" else np.ones(shape)
-        at = straight + (value - center) / unit
-        bent[base] = Bent(at - np.log(known) / (2 * rate * unit), rate * unit)
-        stretched[base] = np.exp(log_steepness(straightened(at, bent[base]), bent[base]))
+        bent[base] = Bent(middle - np.log(root) / (rate * unit), rate * unit)
+        stretched[base] = -np.expm1(-root) / root
     return bent, stretched
 
 
 def _nearing(found: Found, data: Data) -> np.ndarray:
-    """The rate (tasks,) at which the distance of a curve from its lower end falls with its log.
+    """How fast (tasks,) what data tell of a lower end grows with its log.
 
-    Relative, and at the rung that is nearest.
+    As one over its distance from the least accuracy of a rung.
     """
     known, width = (np.asarray(x) for x in (data.design.accuracy.at, data.pivot.width))
     accuracy, lower = found.curve[:2]
