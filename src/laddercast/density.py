@@ -1,6 +1,6 @@
 """The density that is sampled: a route, at positions where parameters hang together little."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from math import exp, log, log1p
 from typing import Any, NamedTuple
@@ -311,8 +311,8 @@ def _log_softplus(x: Any) -> Any:
 
 def log_steepness(x: Any, bent: Bent) -> Any:
     """Log of the derivative of `bend`."""
-    far = jnp.maximum(bent.rate * (x - bent.start), -STRAIGHT)
-    return jax.nn.log_sigmoid(far) - jnp.log(jax.nn.softplus(far))
+    far = bent.rate * (x - bent.start)
+    return jax.nn.log_sigmoid(far) - _log_softplus(far)
 
 
 def straightened(value: Any, bent: Bent) -> Any:
@@ -345,12 +345,15 @@ def _noisier(pooled: Pooled, data: Data) -> dict[str, Any]:
     return shifts
 
 
+def as_sampled(sites: Iterable[str], like: dict[str, Any]) -> list[str]:
+    """Those of the sites that are sampled, by the names that they have then."""
+    return [base for site in sites for base in (site, f"{site}_decentered") if base in like]
+
+
 def leaning(name: str, like: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The sites of `LEANING` that are sampled, by the names that they have then."""
-    return tuple(  # type: ignore[return-value]
-        [base for site in sites for base in (site, f"{site}_decentered") if base in like]
-        for sites in LEANING[name]
-    )
+    """The sites of `LEANING` that are sampled, and the steps."""
+    sites, steps = LEANING[name]
+    return as_sampled(sites, like), as_sampled(steps, like)
 
 
 def _lean(sites: dict[str, Any], pooled: Pooled, data: Data) -> dict[str, Any]:

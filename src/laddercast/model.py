@@ -356,7 +356,7 @@ def _one_each(design: Design) -> bool:
 
 
 def _once(x: Any) -> Any:
-    # XLA would compute the law again in each place that reads it.
+    # XLA would compute it again in each place that reads it.
     return jax.lax.optimization_barrier(x)  # type: ignore[no-untyped-call]
 
 

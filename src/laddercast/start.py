@@ -23,6 +23,7 @@ from laddercast.density import (
     Leaves,
     Pinned,
     Pivot,
+    as_sampled,
     bijection,
     constrained,
     is_latent,
@@ -133,10 +134,9 @@ FAR = 1e3
 
 def _straight(like: dict[str, Any]) -> dict[str, Bent]:
     """As `Data` has it where data tell nothing of what a curve tends to."""
-    names = [base for site in BENT for base in (site, f"{site}_decentered") if base in like]
     return {
         name: Bent(np.full(np.shape(like[name]), FAR), np.ones(np.shape(like[name])))
-        for name in names
+        for name in as_sampled(BENT, like)
     }
 
 
