@@ -2,8 +2,11 @@
 
 import os
 import threading
+import time
 from importlib import import_module
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import xarray as xr
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -12,6 +15,7 @@ from laddercast.fit_each import fit_each
 from laddercast.inference import fit
 from laddercast.ladder import read_ladder
 from laddercast.model import direct
+from laddercast.together import call
 
 module = import_module("laddercast.fit_each")
 
@@ -48,17 +52,28 @@ def test_one_ladder_and_none(begun):
     assert len(begun) == 1
 
 
-def test_on_another_device_fits_are_together_from_the_first(begun, monkeypatch):
-    met = threading.Barrier(3)
+def test_on_another_device_fits_are_together_once_the_first_has_compiled(begun, monkeypatch):
+    met, ready = threading.Barrier(3), []
     stand_in = module.fit
 
     def meets(ladder, **settings):
+        if ladder == "a":
+            time.sleep(0.1)  # others that were begun at once would come first
+            ready.append(ladder)
+            call(jnp.square, np.ones(2))
+        assert ready
         met.wait(timeout=10)  # broken unless three are under way
         return stand_in(ladder, **settings)
 
     monkeypatch.setattr(module, "fit", meets)
     assert list(fit_each("abc", device="gpu")) == [f"fit of {name}" for name in "abc"]
     assert threading.main_thread() not in [thread for *_, thread in begun]
+
+
+def test_on_another_device_others_go_on_where_the_first_fails_before_its_chains(begun):
+    found = fit_each(["bad", "b"], device="gpu")
+    with pytest.raises(ValueError, match="bad ladder"):
+        next(found)
 
 
 def test_what_a_fit_raises_is_raised_in_its_turn(begun):

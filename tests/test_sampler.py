@@ -22,7 +22,7 @@ def normal(position, data):
 
 def test_chains_take_what_was_compiled_before_them():
     with on_device(CPU):
-        data = jax.device_put({"mean": np.arange(7.0)}, CPU)
+        data = {"mean": jnp.arange(7.0)}
         plain = jax.tree.map(jnp.asarray, plain_geometry(LAYOUT))
         compile_chains(normal, SETTINGS, np.zeros(7), plain, data, CPU)
         programs = _kernel(normal, SETTINGS)[:2]

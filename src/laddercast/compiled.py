@@ -6,6 +6,7 @@ import platform
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
@@ -73,18 +74,32 @@ def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
     """What a compiled function makes of arrays (rows, ...) and the rest, in NumPy.
 
     It sees as many rows at a time, the last filled up: it is compiled once for all numbers of rows.
+    After the first, which compiles, batches are shared between the cores.
     """
     count = len(jax.tree.leaves(rows)[0])
-    found = None
-    for first in range(0, count, BATCH):
+
+    def part(first: int) -> Any:
         index = np.minimum(np.arange(first, first + BATCH), count - 1)
-        part = function(jax.tree.map(lambda x, index=index: x[index], rows), *rest)
+        return function(jax.tree.map(lambda x: x[index], rows), *rest)
+
+    def write(first: int, part: Any) -> None:
         some = slice(first, min(first + BATCH, count))
-        if found is None:
-            # Written to as it comes: parts and the whole at once would be twice as much.
-            found = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), part)
         for whole, new in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
             whole[some] = np.asarray(new)[: some.stop - first]
+
+    # JAX's settings are a thread's own.
+    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device
+
+    def later(first: int) -> None:
+        with jax.enable_x64(x64), jax.default_device(device):
+            write(first, part(first))
+
+    begun = part(0)
+    # Written to as it comes: parts and the whole at once would be twice as much.
+    found = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), begun)
+    write(0, begun)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(later, range(BATCH, count, BATCH)))
     return found
 
 

@@ -57,6 +57,9 @@ FEW_STEPS = 100
 """Warm-ups, each in the coordinates that the one before found, go on while trajectories are longer
 than this on average, up to their number."""
 
+TELLING = 1000
+"""Draws from which coordinates are found: more tell little more."""
+
 RECORDED = ("laddercast", "numpyro", "jax", "arviz", "numpy", "pandas", "xarray")
 
 
@@ -124,7 +127,7 @@ def fit(
     trees, doubts = {}, []
     # Matrices are so small that several threads would hinder one another.
     one_thread = threadpool_limits(1, user_api="blas")
-    with one_thread, on_device(place), progress_bar(len(names) * each, progress) as bar:
+    with one_thread, on_device(_device("cpu")), progress_bar(len(names) * each, progress) as bar:
         for name in names:
             make_room()
             bar.set_description(name)
@@ -190,15 +193,14 @@ def _sample(
     seed, chains, warmup, draws = given
     one_warmup = chains * steps_taken(warmup)
     settings = Settings(warmup, MAX_TREE_DEPTH)
-    begun, layout = start(route, design, priors, observed)
-    extra = information(begun)
-    data: Data = jax.device_put(jax.tree.map(jnp.asarray, begun), place)
+    data, layout = start(route, design, priors, observed)
+    extra = information(data)
     leaves, form = jax.tree.flatten(data)
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
     def replayed(positions: np.ndarray, data: Data) -> Kept:
-        with on_device(place):
+        with on_device(_device("cpu")):  # also in another thread
             return in_batches(lambda *given: replay(route)(*given)[0], positions, data)
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
@@ -214,6 +216,11 @@ def _sample(
         }
         tree = as_kept(*replays, stats)
         return tree, complaints(tree)
+
+    def some(positions: np.ndarray, first: int) -> np.ndarray:
+        """Of those from the first on at most `TELLING` of all chains, among them the last."""
+        later = positions[:, first:]
+        return later[:, :: -max(1, chains * later.shape[1] // TELLING)][:, ::-1]
 
     center = np.asarray(ravel_pytree(data.like)[0])
     plain = jax.tree.map(jnp.asarray, plain_geometry(layout))
@@ -235,7 +242,7 @@ def _sample(
                 potential, settings, TARGET_ACCEPTS[0], centers, coordinates, leaves, key, 0, bar,
                 place,
             )  # fmt: skip
-            early, steps = found.position[:, warmup // 2 :], found.num_steps[:, warmup // 2 :]
+            early, steps = some(found.position, warmup // 2), found.num_steps[:, warmup // 2 :]
             centers = early[:, -1]
             if not left or steps.mean() < FEW_STEPS:
                 lengthen(bar, -left * one_warmup)
@@ -269,7 +276,7 @@ def _sample(
         if target == TARGET_ACCEPTS[0]:
             lengthen(bar, chains * steps_taken(warmup + draws))
             bar.set_description("not converged, with shorter steps")
-        early = found.position[:, warmup:]
+        early = some(found.position, warmup)
     used = {
         "chains": chains,
         "warmup": warmup,

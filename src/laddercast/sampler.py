@@ -149,6 +149,11 @@ def steps_taken(steps: int) -> int:
     return CHUNK * _chunks(steps)
 
 
+def _numbers(keys: jax.Array) -> np.ndarray:
+    """Random keys as arrays that can go from one device to another."""
+    return np.asarray(jax.random.key_data(keys))
+
+
 def compile_chains(
     potential: Potential,
     settings: Settings,
@@ -165,7 +170,7 @@ def compile_chains(
         return
     begin, advance, _ = _kernel(potential, settings)
     with on_device(device):
-        (key,) = jax.device_put(jax.random.split(jax.random.key(0), 1), device)
+        (key,) = _numbers(jax.random.split(jax.random.key(0), 1))
         place = geometry._replace(center=jnp.asarray(center))
         # Nothing is as likely as the start: each trajectory ends with its first step.
         target = np.float64(0.5)
@@ -189,8 +194,8 @@ def run_chains(
     """All chains, each from its row of `centers`: warm-up, then `draws`, of which all are returned.
 
     With the states of chains that are `going`, only as many `draws` more. The second result are the
-    states at the end. On a CPU chains run side by side in threads, on another device as one batch,
-    which other fits under way can join.
+    states at the end. On a CPU chains run side by side in threads. On another device they run as one
+    batch, which other fits under way can join, and all else stays on the CPU.
     """
     chains = len(centers)
     chunks = _chunks(draws if going else settings.warmup + draws)
@@ -198,8 +203,7 @@ def run_chains(
 
     target = np.float64(target_accept)
     places = [geometry._replace(center=jnp.asarray(center)) for center in centers]
-    # States lie where they end, too: else the first chunk would be another program.
-    keys = jax.device_put(jax.random.split(key, chains), device)
+    keys = _numbers(jax.random.split(key, chains))
     states = going or [
         begin(key, *found, (place, data), target)
         for key, place, *found in zip(
@@ -217,12 +221,13 @@ def run_chains(
             whole[number, CHUNK * chunk : CHUNK * (chunk + 1)] = new
 
     if not in_threads(device):
-        batch = jax.tree.map(lambda *x: jnp.stack(x), *states)
-        placed = geometry._replace(center=jnp.asarray(centers)), data
-        for chunk in range(chunks):
-            batch, part = call(advance_all, batch, placed, target)
-            keep(slice(None), chunk, part)
-            bar.update(CHUNK * chains)
+        batch = jax.tree.map(lambda *x: np.stack(x), *states)
+        placed = jax.tree.map(np.asarray, (geometry._replace(center=centers), data))
+        with on_device(device):
+            for chunk in range(chunks):
+                batch, part = call(advance_all, batch, placed, target)
+                keep(slice(None), chunk, part)
+                bar.update(CHUNK * chains)
         return found, [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
 
     def one_chain(number: int, state: Any, some: range) -> Any:

@@ -103,8 +103,14 @@ def start(route: Route, design: Design, priors: Priors, observed: Observed) -> t
     data = Data(design, priors, observed, centred, pivot, {}, {}, {}, trend, {})
     data = data._replace(like=_unconstrained(route)(values, data))
     data = data._replace(lean=_upright(data.like, design))
-    data = data._replace(pinned=_unknown(data.like), bent=_straight(data.like))
+    data = as_arrays(data._replace(pinned=_unknown(data.like), bent=_straight(data.like)))
     return data, _layout(data.like, plates, tasks)
+
+
+def as_arrays(data: Data) -> Data:
+    """All of it as JAX has it: given anew to each compiled call, it takes far longer."""
+    arrays: Data = jax.tree.map(jnp.asarray, data)
+    return arrays
 
 
 def _upright(like: dict[str, Any], design: Design) -> dict[str, Any]:
@@ -485,17 +491,17 @@ def repositioned(
     of their prior variance which the data take away, as for a normal mean of which prior and data
     know something (arXiv 1906.03028 finds it by optimisation).
     """
-    # Where data lie is part of what was compiled: what is new lies where the rest does.
-    place = jax.tree.leaves(data)[0].sharding
     flat = draws.reshape(-1, draws.shape[-1])
     found: Found = in_batches(lambda *given: replay(route)(*given)[1], flat, data)
     pivot, of_accuracy = _pivot(found, data.design)
-    upright = data._replace(
-        pivot=jax.device_put(pivot, place),
-        lean=jax.tree.map(jnp.zeros_like, data.lean),
-        pinned=jax.device_put(_unknown(data.like), place),
-        bent=jax.device_put(_straight(data.like), place),
-        trend=data.trend | {"accuracy": jax.device_put(of_accuracy, place)},
+    upright = as_arrays(
+        data._replace(
+            pivot=pivot,
+            lean=jax.tree.map(jnp.zeros_like, data.lean),
+            pinned=_unknown(data.like),
+            bent=_straight(data.like),
+            trend=data.trend | {"accuracy": of_accuracy},
+        )
     )
     positions = in_batches(_positions(route), found.sites, upright)
     scale = np.maximum(positions.std(axis=0), 1e-6)
@@ -509,12 +515,7 @@ def repositioned(
     }
     bent, stretched = _bent(left, upright, found, scales, centred)
     lean, pinned = _lean(curved, upright, layout, scales, centred, noise, stretched)
-    new = upright._replace(
-        centred=jax.device_put(centred, place),
-        bent=jax.device_put(bent, place),
-        lean=jax.device_put(lean, place),
-        pinned=jax.device_put(pinned, place),
-    )
+    new = as_arrays(upright._replace(centred=centred, bent=bent, lean=lean, pinned=pinned))
     based = {
         f"{name}_decentered": centred[name] * loc + (value - loc) * scale ** (centred[name] - 1)
         for name, (value, loc, scale) in found.pooled.items()

@@ -7,9 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-
-from laddercast.compiled import WELL
+import numpy as np
 
 _HERE = threading.local()
 
@@ -27,7 +25,7 @@ class _Asked:
     def kind(self) -> tuple[Any, ...]:
         """Equal for calls that one call can answer."""
         leaves, form = jax.tree.flatten(self.args)
-        return self.function, form, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+        return self.function, form, tuple((x.shape, x.dtype) for x in leaves)
 
 
 class Together:
@@ -39,6 +37,8 @@ class Together:
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.called = threading.Event()
+        """Once there was a first call: what came before it is compiled."""
         self._met = threading.Condition()
         self._joined = 0
         self._asked: list[_Asked] = []
@@ -60,6 +60,7 @@ class Together:
     def ask(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """The answer to a call, once all have one."""
         asked = _Asked(function, args)
+        self.called.set()
         with self._met:
             self._asked.append(asked)
             # Answered by a thread that asked: JAX's settings are a thread's own.
@@ -91,26 +92,23 @@ class Together:
 
 
 def call(function: Callable[..., Any], *args: Any) -> Any:
-    """What a function, compiled, makes of these: together with others if this thread has joined."""
+    """What a function, compiled, makes of these arrays, in NumPy: with others' if this thread has
+    joined."""
     together: Together | None = getattr(_HERE, "together", None)
-    return together.ask(function, args) if together else _compiled(function)(*args)
+    return together.ask(function, args) if together else _compiled(function, args)
 
 
 def _all_of(function: Callable[..., Any], calls: list[tuple[Any, ...]], most: int) -> list[Any]:
-    if len(calls) == 1:
-        return [_compiled(function)(*calls[0])]
     filled = calls + calls[:1] * (most - len(calls))
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *filled)
-    found = _mapped(function)(*stacked)
+    # Arrays are many and small: one by one, a device would take far longer to stack them.
+    found = _compiled(_mapped(function), jax.tree.map(lambda *x: np.stack(x), *filled))
     return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(calls))]
 
 
-@lru_cache(maxsize=8)
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = jax.jit(function, compiler_options=WELL)
-    return compiled
+def _compiled(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return jax.device_get(jax.jit(function)(*args))
 
 
 @lru_cache(maxsize=8)
 def _mapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    return _compiled(jax.vmap(function))
+    return jax.vmap(function)
