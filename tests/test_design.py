@@ -236,7 +236,7 @@ def evaluated(route: Route, data: Data, sites: dict) -> tuple[dict, dict]:
     leaves, form = jax.tree.flatten(data)
     potential = potential_of(route, form)
     gradient = jax.grad(lambda sites: potential(position_of(sites, data), leaves))(sites)
-    likelihood = replay(route)(position_of(sites, data)[None], data)[0].likelihood
+    likelihood = replay(route, form)(position_of(sites, data)[None], leaves)[0].likelihood
     return gradient, {name: np.asarray(value)[0] for name, value in likelihood.items()}
 
 

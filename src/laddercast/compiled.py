@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
@@ -87,20 +87,28 @@ def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
         for whole, new in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
             whole[some] = np.asarray(new)[: some.stop - first]
 
-    # JAX's settings are a thread's own.
-    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device
-
-    def later(first: int) -> None:
-        with jax.enable_x64(x64), jax.default_device(device):
-            write(first, part(first))
-
     begun = part(0)
     # Written to as it comes: parts and the whole at once would be twice as much.
     found = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), begun)
     write(0, begun)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(later, range(BATCH, count, BATCH)))
+    on_cores(lambda first: write(first, part(first)), range(BATCH, count, BATCH))
     return found
+
+
+def on_cores(function: Callable[[Any], Any], each: Iterable[Any]) -> list[Any]:
+    """What a function that calls compiled ones makes of each, in threads.
+
+    What it calls should be compiled before: threads would each compile it.
+    """
+    # JAX's settings are a thread's own.
+    x64, device = jax.config.jax_enable_x64, jax.config.jax_default_device
+
+    def one(given: Any) -> Any:
+        with jax.enable_x64(x64), jax.default_device(device):
+            return function(given)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(one, each))
 
 
 def make_room() -> None:

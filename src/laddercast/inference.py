@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from laddercast import columns as c
 from laddercast.compiled import in_batches, make_room
 from laddercast.convergence import ESS_PARAMETERS, complaints, mark
-from laddercast.density import Data, potential_of
+from laddercast.density import Leaves, potential_of
 from laddercast.design import (
     Design,
     Observed,
@@ -199,14 +199,14 @@ def _sample(
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
-    def replayed(positions: np.ndarray, data: Data) -> Kept:
+    def replayed(positions: np.ndarray, leaves: Leaves) -> Kept:
         with on_device(_device("cpu")):  # also in another thread
-            return in_batches(lambda *given: replay(route)(*given)[0], positions, data)
+            return in_batches(lambda *given: replay(route, form)(*given)[0], positions, leaves)
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
         kept = Draws(*(field[:, warmup : warmup + length] for field in found))
         *own, dim = kept.position.shape
-        replays = replayed(kept.position.reshape(-1, dim), data)
+        replays = replayed(kept.position.reshape(-1, dim), leaves)
         replays = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), replays)
         stats = {
             "diverging": kept.diverging,
@@ -228,7 +228,7 @@ def _sample(
     with ThreadPoolExecutor(2) as beside:
         compiling = (
             beside.submit(compile_chains, potential, settings, center, plain, leaves, place),
-            beside.submit(replayed, center[None], data),
+            beside.submit(replayed, center[None], leaves),
         )
         mode = conditional_mode(route, data, layout, extra)
         for one in compiling:

@@ -15,6 +15,7 @@ from laddercast.compiled import QUICKLY
 from laddercast.density import (
     STEEPNESS,
     Data,
+    Leaves,
     constrained,
     is_latent,
     of_exponents,
@@ -45,10 +46,11 @@ class Found(NamedTuple):
 
 
 @cache
-def replay(route: Route) -> Callable[[jax.Array, Data], tuple[Kept, Found]]:
+def replay(route: Route, form: Any) -> Callable[[jax.Array, Leaves], tuple[Kept, Found]]:
     """Compiled: of positions (draws, dim), with the same first dimension in every result."""
 
-    def all_draws(positions: jax.Array, data: Data) -> tuple[Kept, Found]:
+    def all_draws(positions: jax.Array, leaves: Leaves) -> tuple[Kept, Found]:
+        data: Data = jax.tree.unflatten(form, leaves)
         # Draw by draw: a batch takes far longer to compile than it saves.
         return jax.lax.map(lambda position: _one(route, position, data), positions)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from operator import itemgetter
 from typing import Any
 
@@ -13,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from scipy.optimize import minimize
 
-from laddercast.compiled import QUICKLY, in_batches
+from laddercast.compiled import QUICKLY, in_batches, on_cores
 from laddercast.density import (
     BENT,
     CENTRED,
@@ -249,7 +250,7 @@ def _turns(design: Design) -> jax.Array:
 
 
 @cache
-def _at_rest(route: Route) -> Callable[[jax.Array, Data, float], Data]:
+def _at_rest(route: Route, form: Any) -> Callable[[jax.Array, Leaves, float], Leaves]:
     """The data had every run lain as far `off` the laws, in scales, and checkpoints as expected.
 
     At plus and minus one scale, the mean of both curvatures is the information about laws and noise
@@ -257,7 +258,8 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data, float], Data]:
     flat: the pull of the one on the laws undoes that of the other, and scales are at rest.
     """
 
-    def at_rest(position: jax.Array, data: Data, off: float) -> Data:
+    def at_rest(position: jax.Array, leaves: Leaves, off: float) -> Leaves:
+        data: Data = jax.tree.unflatten(form, leaves)
         turns = _turns(data.design)
         parameters = constrained(sites_at(position, data))
         measured = tuple(MEASURED.values())
@@ -281,7 +283,8 @@ def _at_rest(route: Route) -> Callable[[jax.Array, Data, float], Data]:
             name: jnp.broadcast_to(x, getattr(data.observed, name).shape)
             for name, x in expected.items()
         }
-        return data._replace(observed=data.observed._replace(**expected))
+        rested = data._replace(observed=data.observed._replace(**expected))
+        return jax.tree.leaves(rested)
 
     return jax.jit(at_rest, compiler_options=QUICKLY)
 
@@ -364,11 +367,14 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
     }
     held = extra + HELD * np.asarray(ravel_pytree(fixed)[0])
 
-    def search(position: np.ndarray) -> tuple[float, np.ndarray]:
+    def steps_at(position: np.ndarray) -> Any:
+        # As a sparse matrix: two more calls of compiled functions would take longer.
+        return standardised(route, position[None], STEP, data, layout, held).matrix()
+
+    def search(begin: tuple[np.ndarray, Any]) -> tuple[float, np.ndarray]:
+        position, ahead = begin
         lowest, gain = np.inf, np.inf
         while gain > SLIGHT:
-            # As a sparse matrix: two more calls of compiled functions would take longer.
-            ahead = standardised(route, position[None], STEP, data, layout, held).matrix()
             back, center = ahead.T.tocsr(), position
             best = lowest, position
 
@@ -386,18 +392,22 @@ def conditional_mode(route: Route, data: Data, layout: Layout, extra: np.ndarray
             minimize(at, still, jac=True, method="L-BFGS-B", options=LENGTH)
             gain = lowest - best[0] if best[0] < lowest else 0.0
             lowest, position = best
+            ahead = steps_at(position) if gain > SLIGHT else ahead
         return lowest, position
 
     likely = [data.like, data.like | _ending(data)]
-    begin, ends = in_batches(_positions(route), jax.tree.map(lambda *x: np.stack(x), *likely), data)
-    found = sorted((search(one) for one in (begin, ends)), key=itemgetter(0))
+    begin, ends = in_batches(
+        _positions(form), jax.tree.map(lambda *x: np.stack(x), *likely), leaves
+    )
+    ways = [(one, steps_at(one)) for one in (begin, ends)]  # before threads, as it compiles
+    found = sorted(on_cores(search, ways), key=itemgetter(0))
     (_, mode), (_, other) = found
     mixed = mode
     for one in (other, begin, ends):
         mixed = best_blocks(potential, mixed, one, leaves, layout)
     if np.all(mixed == mode):
         return mode
-    return best_blocks(potential, search(mixed)[1], mixed, leaves, layout)
+    return best_blocks(potential, search((mixed, steps_at(mixed)))[1], mixed, leaves, layout)
 
 
 def best_blocks(
@@ -434,10 +444,11 @@ NARROWEST, WIDEST = 0.005, 0.05
 
 
 @cache
-def _positions(route: Route) -> Callable[[dict[str, Any], Data], jax.Array]:
+def _positions(form: Any) -> Callable[[dict[str, Any], Leaves], jax.Array]:
     """Compiled: the positions of unconstrained sites, each with a first dimension of draws."""
 
-    def positions(sites: dict[str, Any], data: Data) -> jax.Array:
+    def positions(sites: dict[str, Any], leaves: Leaves) -> jax.Array:
+        data: Data = jax.tree.unflatten(form, leaves)
         return jax.lax.map(lambda own: position_of(own, data), sites)
 
     return jax.jit(positions, compiler_options=QUICKLY)
@@ -492,7 +503,8 @@ def repositioned(
     know something (arXiv 1906.03028 finds it by optimisation).
     """
     flat = draws.reshape(-1, draws.shape[-1])
-    found: Found = in_batches(lambda *given: replay(route)(*given)[1], flat, data)
+    leaves, form = jax.tree.flatten(data)
+    found: Found = in_batches(lambda *given: replay(route, form)(*given)[1], flat, leaves)
     pivot, of_accuracy = _pivot(found, data.design)
     upright = as_arrays(
         data._replace(
@@ -503,9 +515,10 @@ def repositioned(
             trend=data.trend | {"accuracy": of_accuracy},
         )
     )
-    positions = in_batches(_positions(route), found.sites, upright)
+    leaves = jax.tree.leaves(upright)
+    positions = in_batches(_positions(form), found.sites, leaves)
     scale = np.maximum(positions.std(axis=0), 1e-6)
-    curved = _curvature(route, positions.mean(axis=0), scale, upright, layout)
+    curved = _curvature(route, form, positions.mean(axis=0)[None], scale, leaves, layout)
     scales = {name: np.exp(np.log(x[2]).mean(axis=0)) for name, x in found.pooled.items()}
     left = _left(curved, layout)
     centred = _shares(left, upright, scales)
@@ -520,7 +533,7 @@ def repositioned(
         f"{name}_decentered": centred[name] * loc + (value - loc) * scale ** (centred[name] - 1)
         for name, (value, loc, scale) in found.pooled.items()
     }
-    moved = in_batches(_positions(route), found.sites | based, new)
+    moved = in_batches(_positions(form), found.sites | based, jax.tree.leaves(new))
     return np.asarray(moved).reshape(draws.shape), new
 
 
@@ -669,8 +682,8 @@ def standardised(
     `scale` (dim,) is that of each coordinate, or one of all; `extra` (dim,) curvature to be added.
     """
     some = draws[np.linspace(0, len(draws) - 1, min(len(draws), PLACES)).astype(int)]
-    places = [_curvature(route, one, scale, data, layout) for one in some]
-    found = jax.tree.map(lambda *parts: np.mean(parts, axis=0), *places)
+    leaves, form = jax.tree.flatten(data)
+    found = _curvature(route, form, some, scale, leaves, layout)
     size = np.arange(layout.blocks.shape[1])
     found.shared[np.diag_indices_from(found.shared)] += extra[layout.shared]
     found.blocks[:, size, size] += extra[layout.blocks]
@@ -692,11 +705,21 @@ def from_draws(
 
 
 def _curvature(
-    route: Route, position: np.ndarray, scale: np.ndarray | float, data: Data, layout: Layout
+    route: Route,
+    form: Any,
+    positions: np.ndarray,
+    scale: np.ndarray | float,
+    leaves: Leaves,
+    layout: Layout,
 ) -> Curvature:
-    step = np.full_like(position, 1e-3 * scale)
-    found = []
-    for off in (1.0, -1.0):
-        leaves, form = jax.tree.flatten(_at_rest(route)(jnp.asarray(position), data, off))
-        found.append(curvature(potential_of(route, form), position, step, leaves, layout))
+    """At rest, in the mean over positions (rows, dim)."""
+    potential, step = potential_of(route, form), np.full(positions.shape[1], 1e-3 * scale)
+
+    def at(given: tuple[np.ndarray, float]) -> Curvature:
+        position, off = given
+        at_rest = _at_rest(route, form)(jnp.asarray(position), leaves, off)
+        return curvature(potential, position, step, at_rest, layout)
+
+    first, *others = product(positions, (1.0, -1.0))
+    found = [at(first), *on_cores(at, others)]  # the first compiles
     return jax.tree.map(lambda *parts: np.mean(parts, axis=0), *found)
