@@ -1,6 +1,7 @@
 """Calls of several threads are answered as one, each with its own answer."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
@@ -55,7 +56,7 @@ def test_calls_of_all_threads_are_answered_at_once_and_each_for_itself(answered)
             x = call(larger, x, {"step": jnp.asarray(10.0 * number)})["sum"]
         return np.asarray(x)
 
-    found = in_threads(Together(4), work, 3)
+    found = in_threads(Together(4, 8), work, 3)
     for number, own in enumerate(found):
         np.testing.assert_array_equal(own, np.full(3, number + 10.0 * number * (number + 1)))
     assert answered == [3, 2, 1]
@@ -65,7 +66,7 @@ def test_other_functions_and_shapes_are_answered_apart(answered):
     def work(number):
         return np.asarray(call(jnp.sum if number == 2 else jnp.cumsum, jnp.ones(3 + number // 3)))
 
-    found = in_threads(Together(4), work, 4)
+    found = in_threads(Together(4, 8), work, 4)
     for own, expected in zip(found, ([1, 2, 3], [1, 2, 3], 3, [1, 2, 3, 4]), strict=True):
         np.testing.assert_array_equal(own, expected)
     assert sorted(answered) == [1, 1, 2]
@@ -80,7 +81,28 @@ def test_what_a_call_raises_is_raised_in_each_thread():
             call(fails, jnp.ones(2))
         return float(call(jnp.sum, jnp.full(2, float(number))))
 
-    assert in_threads(Together(2), work, 2) == [0.0, 2.0]
+    assert in_threads(Together(2, 8), work, 2) == [0.0, 2.0]
+
+
+def test_no_more_are_at_work_between_calls_than_may_be():
+    at_work, most = [], []
+
+    def work(together):
+        with together.joined():
+            for _ in range(3):
+                at_work.append(1)
+                most.append(len(at_work))
+                time.sleep(0.01)
+                at_work.pop()
+                call(jnp.square, np.ones(2))
+
+    for limit in (2, 6):
+        together = Together(6, limit)
+        most.clear()
+        with ThreadPoolExecutor(6) as threads:
+            for one in [threads.submit(work, together) for _ in range(6)]:
+                one.result(timeout=30)
+        assert max(most) == limit
 
 
 def test_a_thread_that_has_not_joined_calls_by_itself(answered):
@@ -96,7 +118,7 @@ def test_fits_whose_chains_are_one_batch_are_those_made_alone(small_table, monke
     tables = small_table, small_table.assign(accuracy=small_table["accuracy"] * 0.9)
     ladders = [read_ladder(table) for table in tables]
     settings = {"route": direct, "chains": 2, "warmup": 50, "draws": 50, "progress": False}
-    found = in_threads(Together(2), lambda i: fit(ladders[i], seed=i, **settings), 2)
+    found = in_threads(Together(2, 8), lambda i: fit(ladders[i], seed=i, **settings), 2)
     assert answered.count(2) >= 2
     for number, (ladder, own) in enumerate(zip(ladders, found, strict=True)):
         alone = fit(ladder, seed=number, **settings)

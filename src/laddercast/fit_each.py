@@ -46,7 +46,7 @@ def fit_each(
     on_cpu = device == "cpu"
     on_cores = max(LEAST, (os.cpu_count() or 1) // max(chains, 1))
     at_once = on_cores if on_cpu else max(min(ON_DEVICE, len(tasks)), 1)
-    together = Together(at_once)
+    together = Together(at_once, os.cpu_count() or 1)
 
     def one(ladder: Ladder, own: dict[str, Any]) -> xr.DataTree:
         with nullcontext() if on_cpu else together.joined():

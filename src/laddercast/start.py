@@ -214,10 +214,18 @@ def _unconstrained(route: Route) -> Callable[..., dict[str, jax.Array]]:
     return jax.jit(unconstrained)
 
 
-def _plates(
-    route: Route, design: Design, priors: Priors
-) -> tuple[dict[str, set[str]], dict[str, tuple[int, ...]]]:
+type Plates = tuple[dict[str, set[str]], dict[str, tuple[int, ...]]]
+
+
+def _plates(route: Route, design: Design, priors: Priors) -> Plates:
     """The plates that each site of a route lies in, and its shape."""
+    leaves, form = jax.tree.flatten((design, priors))
+    like = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves)
+    return _plates_of(route, form, like)
+
+
+@cache
+def _plates_of(route: Route, form: Any, like: tuple[tuple[tuple[int, ...], Any], ...]) -> Plates:
     found, shapes = {}, {}
 
     def look(design: Design, priors: Priors) -> None:
@@ -227,7 +235,8 @@ def _plates(
                 found[name] = {frame.name for frame in site["cond_indep_stack"]}
                 shapes[name] = np.shape(site["value"])
 
-    jax.eval_shape(look, design, priors)
+    leaves = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in like]
+    jax.eval_shape(look, *jax.tree.unflatten(form, leaves))
     return found, shapes
 
 

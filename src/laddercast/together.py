@@ -32,13 +32,15 @@ class Together:
     """Where threads meet: a call waits until all that have joined have one, then one answers all.
 
     Calls of one function with arguments of the same shapes are mapped over, by `jax.vmap`, and
-    filled up to `most`, so that one number of them is compiled.
+    filled up to `most`, so that one number of them is compiled. Between calls no more than `at_work`
+    threads are at work: hundreds would mostly wait for one another.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, at_work: int) -> None:
         self.most = most
         self.called = threading.Event()
         """Once there was a first call: what came before it is compiled."""
+        self._at_work = threading.Semaphore(at_work)
         self._met = threading.Condition()
         self._joined = 0
         self._asked: list[_Asked] = []
@@ -49,9 +51,11 @@ class Together:
         with self._met:
             self._joined += 1
         _HERE.together = self
+        self._at_work.acquire()
         try:
             yield
         finally:
+            self._at_work.release()
             _HERE.together = None
             with self._met:
                 self._joined -= 1
@@ -61,6 +65,7 @@ class Together:
         """The answer to a call, once all have one."""
         asked = _Asked(function, args)
         self.called.set()
+        self._at_work.release()
         with self._met:
             self._asked.append(asked)
             # Answered by a thread that asked: JAX's settings are a thread's own.
@@ -69,6 +74,7 @@ class Together:
                     self._met.wait()
                 else:
                     self._answer()
+        self._at_work.acquire()
         if asked.error:
             raise asked.error
         return asked.result
