@@ -23,7 +23,7 @@ from laddercast.design import (
 from laddercast.ladder import checkpoint_spread, read_ladder, read_targets, run_ends
 from laddercast.model import ROUTES, Route
 from laddercast.priors import Priors
-from laddercast.replay import replay
+from laddercast.replay import keep
 from laddercast.sampler import on_device
 from laddercast.start import information, start
 
@@ -236,7 +236,7 @@ def evaluated(route: Route, data: Data, sites: dict) -> tuple[dict, dict]:
     leaves, form = jax.tree.flatten(data)
     potential = potential_of(route, form)
     gradient = jax.grad(lambda sites: potential(position_of(sites, data), leaves))(sites)
-    likelihood = replay(route, form)(position_of(sites, data)[None], leaves)[0].likelihood
+    likelihood = keep(route, form)(position_of(sites, data)[None], leaves).likelihood
     return gradient, {name: np.asarray(value)[0] for name, value in likelihood.items()}
 
 

@@ -22,6 +22,11 @@ ON_DEVICE = 256
 as long for all as for one."""
 
 
+AT_WORK = 4
+"""Of these, as many at work between chains: that is mostly Python, in which threads wait for one
+another, and more of them take longer for all."""
+
+
 def fit_each(
     ladders: Sequence[Ladder],
     *,
@@ -46,7 +51,7 @@ def fit_each(
     on_cpu = device == "cpu"
     on_cores = max(LEAST, (os.cpu_count() or 1) // max(chains, 1))
     at_once = on_cores if on_cpu else max(min(ON_DEVICE, len(tasks)), 1)
-    together = Together(at_once, os.cpu_count() or 1)
+    together = Together(at_once, AT_WORK)
 
     def one(ladder: Ladder, own: dict[str, Any]) -> xr.DataTree:
         with nullcontext() if on_cpu else together.joined():

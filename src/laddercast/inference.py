@@ -34,7 +34,7 @@ from laddercast.ladder import Ladder
 from laddercast.model import POOLED, READS, ROUTES, Route
 from laddercast.priors import Priors
 from laddercast.progress import lengthen, progress_bar
-from laddercast.replay import Kept, replay
+from laddercast.replay import find, keep
 from laddercast.sampler import Draws, Settings, compile_chains, on_device, run_chains, steps_taken
 from laddercast.start import (
     STEP,
@@ -199,9 +199,9 @@ def _sample(
     potential = potential_of(route, form)
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
-    def replayed(positions: np.ndarray, leaves: Leaves) -> Kept:
+    def replayed(positions: np.ndarray, leaves: Leaves, replay: Any = keep) -> Any:
         with on_device(_device("cpu")):  # also in another thread
-            return in_batches(lambda *given: replay(route, form)(*given)[0], positions, leaves)
+            return in_batches(replay(route, form), positions, leaves)
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
         kept = Draws(*(field[:, warmup : warmup + length] for field in found))
@@ -228,6 +228,7 @@ def _sample(
     with ThreadPoolExecutor(2) as beside:
         compiling = (
             beside.submit(compile_chains, potential, settings, center, plain, leaves, place),
+            beside.submit(replayed, center[None], leaves, find),
             beside.submit(replayed, center[None], leaves),
         )
         mode = conditional_mode(route, data, layout, extra)

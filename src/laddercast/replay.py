@@ -1,7 +1,4 @@
-"""What a route tells at positions of the sampler: for what is kept of them, and to place them anew.
-
-Both from one program: to compile, two took twice as long.
-"""
+"""What a route tells at positions of the sampler: for what is kept of them, and to place them anew."""
 
 from collections.abc import Callable
 from functools import cache
@@ -46,22 +43,62 @@ class Found(NamedTuple):
 
 
 @cache
-def replay(route: Route, form: Any) -> Callable[[jax.Array, Leaves], tuple[Kept, Found]]:
+def keep(route: Route, form: Any) -> Callable[[jax.Array, Leaves], Kept]:
     """Compiled: of positions (draws, dim), with the same first dimension in every result."""
 
-    def all_draws(positions: jax.Array, leaves: Leaves) -> tuple[Kept, Found]:
+    def one(position: jax.Array, data: Data) -> Kept:
+        _, values, trace = _sites(route, position, data)
+        latent = {name: site for name, site in trace.items() if is_latent(site)}
+        prior = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in latent.items()}
+        likelihood = {}
+        for quantity, name in MEASURED.items():
+            if name in trace:
+                # Conditional on its effect, every run would seem to be predicted as well as its
+                # checkpoints allow, and leave-one-out comparisons would be blind to the laws.
+                of_runs = trace[name]["fn"].by_run(trace[name]["value"])
+                likelihood[quantity] = of_runs[:, 0] if quantity == "reference_loss" else of_runs
+        return Kept({name: values[name] for name in latent}, likelihood, prior)
+
+    return _of_each(one, form)
+
+
+@cache
+def find(route: Route, form: Any) -> Callable[[jax.Array, Leaves], Found]:
+    """Compiled, likewise."""
+
+    def one(position: jax.Array, data: Data) -> Found:
+        sites, values, trace = _sites(route, position, data)
+        pooled = {
+            name: (values[name], *_location(trace[name]["fn"], values[name]))
+            for name in data.centred
+        }
+        steep = next(values[name] for name in STEEPNESS if name in values)
+        curve = (
+            values["law"], data.design.chance * jnp.exp(values["log_lower"]),
+            jax.nn.sigmoid(-values["logit_gap"]), values["accuracy_level"], jnp.exp(steep),
+            jnp.asarray(data.design.walk) @ values["walk_accuracy"], _fall(values),
+        )  # fmt: skip
+        return Found(sites, pooled, curve)
+
+    return _of_each(one, form)
+
+
+def _of_each(one: Callable[[jax.Array, Data], Any], form: Any) -> Callable[..., Any]:
+    def all_draws(positions: jax.Array, leaves: Leaves) -> Any:
         data: Data = jax.tree.unflatten(form, leaves)
         # Draw by draw: a batch takes far longer to compile than it saves.
-        return jax.lax.map(lambda position: _one(route, position, data), positions)
+        return jax.lax.map(lambda position: one(position, data), positions)
 
     return jax.jit(all_draws, compiler_options=QUICKLY)
 
 
-def _one(route: Route, position: jax.Array, data: Data) -> tuple[Kept, Found]:
+def _sites(
+    route: Route, position: jax.Array, data: Data
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Unconstrained sites, constrained ones as they are sampled, the trace in the model's own."""
     sites = sites_at(position, data)
     own = sampled_trace(route, data, constrained(sites))
     values = {name: site["value"] for name, site in own.items()}
-    # Once more in the model's own sites, for their densities.
     trace = trace_of(
         route,
         lambda site: values[site["name"]] if is_latent(site) else None,
@@ -69,26 +106,7 @@ def _one(route: Route, position: jax.Array, data: Data) -> tuple[Kept, Found]:
         data.priors,
         data.observed,
     )
-    latent = {name: site for name, site in trace.items() if is_latent(site)}
-    prior = {name: jnp.sum(site["fn"].log_prob(site["value"])) for name, site in latent.items()}
-    likelihood = {}
-    for quantity, name in MEASURED.items():
-        if name in trace:
-            # Conditional on its effect, every run would seem to be predicted as well as its
-            # checkpoints allow, and leave-one-out comparisons would be blind to the laws.
-            of_runs = trace[name]["fn"].by_run(trace[name]["value"])
-            likelihood[quantity] = of_runs[:, 0] if quantity == "reference_loss" else of_runs
-    kept = Kept({name: values[name] for name in latent}, likelihood, prior)
-    pooled = {
-        name: (values[name], *_location(trace[name]["fn"], values[name])) for name in data.centred
-    }
-    steep = next(values[name] for name in STEEPNESS if name in values)
-    curve = (
-        values["law"], data.design.chance * jnp.exp(values["log_lower"]),
-        jax.nn.sigmoid(-values["logit_gap"]), values["accuracy_level"], jnp.exp(steep),
-        jnp.asarray(data.design.walk) @ values["walk_accuracy"], _fall(values),
-    )  # fmt: skip
-    return kept, Found(sites, pooled, curve)
+    return sites, values, trace
 
 
 def _location(fn: Any, value: Any) -> tuple[Any, Any]:

@@ -39,7 +39,7 @@ from laddercast.design import MEASURED, Design, Observed, binomial_variance, cel
 from laddercast.geometry import FLATTEST, Curvature, Geometry, Layout, geometry, positive, refined
 from laddercast.model import RUN_DOF, Route, run_model
 from laddercast.priors import Priors
-from laddercast.replay import Found, replay
+from laddercast.replay import Found, find
 from laddercast.sampler import Potential, gradients
 
 FIXED = (
@@ -513,7 +513,7 @@ def repositioned(
     """
     flat = draws.reshape(-1, draws.shape[-1])
     leaves, form = jax.tree.flatten(data)
-    found: Found = in_batches(lambda *given: replay(route, form)(*given)[1], flat, leaves)
+    found: Found = in_batches(find(route, form), flat, leaves)
     pivot, of_accuracy = _pivot(found, data.design)
     upright = as_arrays(
         data._replace(
