@@ -4,9 +4,9 @@
 `taskset -c 0,1` before it leaves a machine of more cores two. Each prints one row and adds it to
 FILE.csv. Seconds include what is compiled, unless said otherwise.
 
-`one`: the demo's ladder, fitted twice, the second time compiled. On a GPU, beside it the same fit on
-a CPU: the largest difference of any site's means, in standard errors of both, and the extreme ratios
-of standard deviations.
+`one`: the demo's ladder, fitted twice, the second time compiled. On a GPU, beside it the same fit
+on a CPU: the largest difference of any site's means, in standard errors of both, and the extreme
+ratios of standard deviations.
 
 `many`: ladders simulated like the demo's, by `fit_each`, as a backtest or a calibration fits them.
 

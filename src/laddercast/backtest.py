@@ -49,6 +49,11 @@ SCORED = (
 )
 
 
+DRAWS = 500
+"""Per chain and route of a fold, unless told otherwise: scores need no more, and a fit adds as many
+where these have not converged."""
+
+
 def backtest(
     ladder: Ladder,
     *,
@@ -57,11 +62,12 @@ def backtest(
     seed: int = 0,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Hold out some rungs, fit the rest, forecast those held out; `settings` as `fit` takes them.
+    """Hold out some rungs, fit the rest, forecast those held out.
 
-    `folds` are kinds as `cut_folds` knows them: `sizes` and `lengths` by default, and none if
-    `hold_out` names rungs, which are a fold of kind `named`. A fold whose rest cannot be fitted is
-    warned of and left out; ValueError if none is left or the named one cannot be.
+    `settings` as `fit` takes them, but for 500 `draws` by default. `folds` are kinds as `cut_folds`
+    knows them: `sizes` and `lengths` by default, and none if `hold_out` names rungs, which are a
+    fold of kind `named`. A fold whose rest cannot be fitted is warned of and left out; ValueError
+    if none is left or the named one cannot be.
 
     One row per fold x quantity x model x task: `kind`, `fold`, the columns of `score_cells`;
     `decades` (log10 of params x tokens over the largest that was fitted of this task) and
@@ -125,7 +131,7 @@ def how_much_ladder(
 
     Fits the ladder, then without its largest size, its two largest, ..., then without its longest
     runs, its two longest lengths, ... (in tokens per parameter to two digits), as far as what is
-    left can be fitted; `settings` as `fit` takes them. `targets` as `read_targets` takes them,
+    left can be fitted; `settings` as `backtest` takes them. `targets` as `read_targets` takes them,
     with measured accuracies, and none of them a rung (ValueError otherwise).
 
     One row per sub-ladder x task and one of task `all`: `ladder` (what it was cut to), `models`
@@ -174,6 +180,7 @@ def _fits(
     ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
 ) -> Iterator[xr.DataTree]:
     """A fit of each ladder, all of them parts of a whole."""
+    settings = {"draws": DRAWS} | settings
     shown = settings.get("progress", True)
     found = fit_each(ladders, seeds=[seed] * len(ladders), within=whole, **settings)
     for _, fitted in zip(with_progress(ladders, shown, what, "fit"), found, strict=True):

@@ -93,16 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     targets.add_argument("--hold-out", dest="held_out", nargs="+", metavar="MODEL", help="do not "
                          "fit these models of the ladder, with spaces or commas between; they are "
                          "the targets where there are no TARGETS")  # fmt: skip
-    sampler = argparse.ArgumentParser(add_help=False)
-    group = sampler.add_argument_group("sampler")
-    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    group.add_argument("--route", choices=ROUTES, nargs="+", help="routes from params and tokens "
-                       "to accuracy (default: those that the ladder has the measurements for, "
-                       "pooled)")  # fmt: skip
-    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", 1000)):
-        whole = _natural if name == "seed" else _positive
-        group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
-                           help="default: %(default)s")  # fmt: skip
+    sampler, of_folds = _sampler(draws=1000), _sampler(draws=500)
 
     def command(name: str, run: Any, text: str, *parents: argparse.ArgumentParser) -> Any:
         added = commands.add_parser(name, help=text, description=f"{text}.", parents=parents)
@@ -115,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("baseline", _baseline, "forecast with the published point fits", ladder, targets, out)
     text = "hold out rungs, fit the others, forecast those held out, score"
-    added = command("backtest", _backtest, text, ladder, out, sampler)
+    added = command("backtest", _backtest, text, ladder, out, of_folds)
     added.add_argument("--folds", metavar="KINDS", help="how the ladder is cut, with commas "
                        "between: sizes, lengths (from all below a cut to all above), one-size, "
                        "one-task (a task with few rungs), reruns, largest-size, longest-runs (the "
@@ -334,6 +325,21 @@ def _completion(args: argparse.Namespace) -> int:
     _complete_paths(parser, {"DIR": shtab.DIRECTORY} | dict.fromkeys(PATHS, shtab.FILE))
     print(shtab.complete(parser, args.shell))
     return 0
+
+
+def _sampler(draws: int) -> argparse.ArgumentParser:
+    """The arguments that `fit` takes, with this default."""
+    sampler = argparse.ArgumentParser(add_help=False)
+    group = sampler.add_argument_group("sampler")
+    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    group.add_argument("--route", choices=ROUTES, nargs="+", help="routes from params and tokens "
+                       "to accuracy (default: those that the ladder has the measurements for, "
+                       "pooled)")  # fmt: skip
+    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", draws)):
+        whole = _natural if name == "seed" else _positive
+        group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
+                           help="default: %(default)s")  # fmt: skip
+    return sampler
 
 
 def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a route tells at positions of the sampler: for what is kept of them, and to place them anew."""
+"""What a route tells at positions of the sampler, to be kept, and to place them anew."""
 
 from collections.abc import Callable
 from functools import cache

@@ -32,8 +32,8 @@ from laddercast.sampler import on_device
 
 TRIES = 100
 """Resamples drawn for a replicate of a task, at most, until one can be fitted."""
-BATCH = 50
-"""Replicates fitted side by side: few enough for a cache, and each batch ends with its slowest."""
+BATCH = 4
+"""Replicates fitted side by side: each batch takes as many steps as the slowest of it."""
 STEPS = 400
 DAMPED, UNDAMPED = 1e12, 1e-12
 """Damping relative to the curvature: where steps are lost in rounding, and where it is no more."""

@@ -194,8 +194,8 @@ def run_chains(
     """All chains, each from its row of `centers`: warm-up, then `draws`, of which all are returned.
 
     With the states of chains that are `going`, only as many `draws` more. The second result are the
-    states at the end. On a CPU chains run side by side in threads. On another device they run as one
-    batch, which other fits under way can join, and all else stays on the CPU.
+    states at the end. On a CPU chains run side by side in threads. On another device they run as
+    one batch, which other fits under way can join, and all else stays on the CPU.
     """
     chains = len(centers)
     chunks = _chunks(draws if going else settings.warmup + draws)

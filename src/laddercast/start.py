@@ -235,7 +235,8 @@ def _plates_of(route: Route, form: Any, like: tuple[tuple[tuple[int, ...], Any],
                 found[name] = {frame.name for frame in site["cond_indep_stack"]}
                 shapes[name] = np.shape(site["value"])
 
-    leaves = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in like]
+    like_arrays: Any = jax.ShapeDtypeStruct
+    leaves = [like_arrays(shape, kind) for shape, kind in like]
     jax.eval_shape(look, *jax.tree.unflatten(form, leaves))
     return found, shapes
 

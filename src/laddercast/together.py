@@ -32,8 +32,8 @@ class Together:
     """Where threads meet: a call waits until all that have joined have one, then one answers all.
 
     Calls of one function with arguments of the same shapes are mapped over, by `jax.vmap`, and
-    filled up to `most`, so that one number of them is compiled. Between calls no more than `at_work`
-    threads are at work: hundreds would mostly wait for one another.
+    filled up to `most`, so that one number of them is compiled. Between calls no more than
+    `at_work` threads are at work: hundreds would mostly wait for one another.
     """
 
     def __init__(self, most: int, at_work: int) -> None:
