@@ -126,6 +126,7 @@ def functions(*names):
 """
 
 
+@pytest.mark.slow
 def test_names_shared_with_modules_are_functions_if_the_modules_came_first():
     python(
         "import inspect, laddercast.score, laddercast.baseline\n"
@@ -138,6 +139,7 @@ def test_names_shared_with_modules_are_functions_if_the_modules_came_first():
     )
 
 
+@pytest.mark.slow
 def test_all_public_names_load_whatever_came_first():
     """ArviZ before `numpyro.infer` is a trap: the one registers the other only if loaded."""
     python(

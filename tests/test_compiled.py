@@ -32,6 +32,7 @@ def programs(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*-cache")}
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_anew(tmp_path):
     place, first = run(tmp_path)
     assert Path(place).parent == tmp_path
@@ -70,6 +71,7 @@ def test_the_users_own_choice_stands(tmp_path):
     assert not (tmp_path / "ours").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_unless_asked(tmp_path):
     environment = os.environ | {compiled.SWITCH: str(tmp_path)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -103,6 +105,7 @@ print(hashlib.sha256(jax.jit(total).lower(Priors(), 0.01).as_text().encode()).he
 """
 
 
+@pytest.mark.slow
 def test_a_program_is_the_same_whatever_the_order_of_sets():
     found = set()
     for seed in "012":

@@ -57,6 +57,7 @@ def placed(request, wide_table):
         yield potential_of(route, form), draws[0, 0], leaves, layout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTES)
 def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
     route, rng = ROUTES[name], np.random.default_rng(0)

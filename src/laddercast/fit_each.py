@@ -21,7 +21,6 @@ ON_DEVICE = 256
 """Fits at once on another device, where chains of all of them move as one batch: a step takes about
 as long for all as for one."""
 
-
 AT_WORK = 4
 """Of these, as many at work between chains: that is mostly Python, in which threads wait for one
 another, and more of them take longer for all."""

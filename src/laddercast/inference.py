@@ -92,8 +92,10 @@ def fit(
     reads both). Per route, warm-ups of `warmup` steps, each of which finds the coordinates for the
     next, then `draws` per chain. Where these have not converged though none diverged, as many
     again; where that does not help, all that once more from where they ended, in coordinates found
-    from them, with shorter steps. With `within`, a larger ladder of the same tasks, the fit shares
-    what was compiled for that one's shape.
+    from them, with shorter steps. With `device="gpu"` chains run there, as one batch, and all else
+    on the CPU: one small ladder is faster without (`fit_each` lets many share a batch). With
+    `within`, a larger ladder of the same tasks, the fit shares what was compiled for that one's
+    shape.
 
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
@@ -296,9 +298,13 @@ def _device(name: str) -> Any:
     try:
         return jax.devices(name)[0]
     except RuntimeError as error:
+        cure = (
+            "name it in JAX_PLATFORMS, as all but chains runs there"
+            if name == "cpu"
+            else 'use device="cpu", or install JAX for your GPU'
+        )
         raise ValueError(
-            f"device={name!r}: JAX has no such device here ({error}); "
-            'use device="cpu", or install JAX for your GPU'
+            f"device={name!r}: JAX has no such device here ({error}); {cure}"
         ) from None
 
 
