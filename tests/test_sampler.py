@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from laddercast.geometry import Layout, plain_geometry
-from laddercast.sampler import Settings, _kernel, compile_chains, on_device, run_chains
+from laddercast.sampler import FIRST_STEP, Settings, _kernel, compile_chains, on_device, run_chains
 
 LAYOUT = Layout(
     np.arange(2), np.arange(2, 6).reshape(2, 2), np.array([6]), np.arange(7), {}, {}, {}
@@ -31,6 +31,7 @@ def test_chains_take_what_was_compiled_before_them():
         rest = np.ones((2, 7)), plain, data, jax.random.key(1), 400, bar, CPU
         found, _ = run_chains(normal, SETTINGS, 0.8, *rest)
         careful, _ = run_chains(normal, SETTINGS, 0.98, *rest)
+        settled, going = run_chains(normal, SETTINGS, 0.98, *rest, whole=False)
     assert before == [1, 1]
     assert [program._cache_size() for program in programs] == before
     accepted, more = (chains.accept_prob[:, 50:].mean() for chains in (found, careful))
@@ -38,3 +39,8 @@ def test_chains_take_what_was_compiled_before_them():
     # The standard error of a mean of 800 draws is .035, if they are independent.
     draws = found.position[:, 50:].reshape(-1, 7)
     np.testing.assert_allclose(draws.mean(axis=0), np.arange(7.0), atol=0.25)
+    assert settled.accept_prob[:, 50:].mean() > 0.95
+    # Of a warm-up that only settles, steps are what has changed.
+    for state in going:
+        np.testing.assert_array_equal(state.adapt_state.inverse_mass_matrix, 1.0)
+        assert float(state.adapt_state.step_size) > 2 * FIRST_STEP

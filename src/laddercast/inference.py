@@ -35,7 +35,15 @@ from laddercast.model import POOLED, READS, ROUTES, Route
 from laddercast.priors import Priors
 from laddercast.progress import lengthen, progress_bar
 from laddercast.replay import find, keep
-from laddercast.sampler import Draws, Settings, compile_chains, on_device, run_chains, steps_taken
+from laddercast.sampler import (
+    Draws,
+    Settings,
+    compile_chains,
+    on_device,
+    run_chains,
+    settling,
+    steps_taken,
+)
 from laddercast.start import (
     STEP,
     conditional_mode,
@@ -46,8 +54,13 @@ from laddercast.start import (
     start,
 )
 
-TARGET_ACCEPTS = 0.9, 0.98
-"""Where the first has not converged: shorter steps, as divergences ask for."""
+FIRST_TARGET = 0.8
+"""In warm-ups, which only find coordinates."""
+
+TARGET_ACCEPTS = 0.94, 0.98
+"""Steps so short that a trajectory takes as many every time, 31 as a rule: effective draws per
+gradient are as many as with longer ones, but per draw they are more. The second, where the first
+has not converged: shorter yet, as divergences ask for."""
 
 MAX_TREE_DEPTH = (7, 10)
 """A warm-up from the start, in poor coordinates, is not worth long trajectories."""
@@ -89,13 +102,13 @@ def fit(
 
     `route`: one or some of `two_stage`, `by_reference`, `direct`, `chain`; by default those of the
     first three that the ladder has the measurements for (`loss`, `reference_loss`, neither; `chain`
-    reads both). Per route, warm-ups of `warmup` steps, each of which finds the coordinates for the
-    next, then `draws` per chain. Where these have not converged though none diverged, as many
-    again; where that does not help, all that once more from where they ended, in coordinates found
-    from them, with shorter steps. With `device="gpu"` chains run there, as one batch, and all else
-    on the CPU: one small ladder is faster without (`fit_each` lets many share a batch). With
-    `within`, a larger ladder of the same tasks, the fit shares what was compiled for that one's
-    shape.
+    reads both). Per route, warm-ups of `warmup` steps, each of which finds coordinates, at most 100
+    more in the last of these, then `draws` per chain. Where these have not converged though none
+    diverged, as many again; where that does not help, all that once more from where they ended, in
+    coordinates found from them, with shorter steps. With `device="gpu"` chains run there, as one
+    batch, and all else on the CPU: one small ladder is faster without (`fit_each` lets many share a
+    batch). With `within`, a larger ladder of the same tasks, the fit shares what was compiled for
+    that one's shape.
 
     The first route's groups are the tree's own: `posterior`, `sample_stats`, `log_likelihood` (per
     model x task and site), `log_prior`, `observed_data`, `constant_data`; those of each further
@@ -121,7 +134,7 @@ def fit(
     place = _device(device)
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     sampler = Sampler(seed, chains, warmup, draws)
-    each = chains * (WARMUPS * steps_taken(warmup) + steps_taken(warmup + draws))
+    each = chains * (WARMUPS * steps_taken(warmup) + steps_taken(settling(warmup) + draws))
     kept = partial(
         as_tree,
         design=design, observed=observed, labels=labels, frame=frame, tasks=ladder.tasks, runs=runs,
@@ -193,7 +206,7 @@ def _sample(
 ) -> tuple[xr.DataTree, list[str], dict[str, Any]]:
     """The draws as they are kept, why they cannot be trusted, and the settings used."""
     seed, chains, warmup, draws = given
-    one_warmup = chains * steps_taken(warmup)
+    one_warmup, settled = chains * steps_taken(warmup), settling(warmup)
     settings = Settings(warmup, MAX_TREE_DEPTH)
     data, layout = start(route, design, priors, observed)
     extra = information(data)
@@ -206,7 +219,7 @@ def _sample(
             return in_batches(replay(route, form), positions, leaves)
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
-        kept = Draws(*(field[:, warmup : warmup + length] for field in found))
+        kept = Draws(*(field[:, settled : settled + length] for field in found))
         *own, dim = kept.position.shape
         replays = replayed(kept.position.reshape(-1, dim), leaves)
         replays = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), replays)
@@ -242,7 +255,7 @@ def _sample(
         centers = np.tile(mode, (chains, 1))
         for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
             found, _ = run_chains(
-                potential, settings, TARGET_ACCEPTS[0], centers, coordinates, leaves, key, 0, bar,
+                potential, settings, FIRST_TARGET, centers, coordinates, leaves, key, 0, bar,
                 place,
             )  # fmt: skip
             early, steps = some(found.position, warmup // 2), found.num_steps[:, warmup // 2 :]
@@ -260,13 +273,13 @@ def _sample(
         given_chains = (
             potential, settings, target, early[:, -1], coordinates, leaves, key, draws, bar, place
         )  # fmt: skip
-        found, going = run_chains(*given_chains)
+        found, going = run_chains(*given_chains, whole=False)
         tree, doubts = kept_of(found, draws)
         # One chain cannot show it, and draws fewer than the limit on effective ones, or twice of
         # them, cannot reach it.
         if not doubts or chains < 2 or chains * draws < ESS_PARAMETERS:
             break
-        if not found.diverging[:, warmup:].any():
+        if not found.diverging[:, settled:].any():
             # What moves slowly needs more draws, not other steps.
             lengthen(bar, chains * steps_taken(draws))
             bar.set_description("not converged, sampling on")
@@ -277,9 +290,9 @@ def _sample(
             if not doubts:
                 break
         if target == TARGET_ACCEPTS[0]:
-            lengthen(bar, chains * steps_taken(warmup + draws))
+            lengthen(bar, chains * steps_taken(settled + draws))
             bar.set_description("not converged, with shorter steps")
-        early = some(found.position, warmup)
+        early = some(found.position, settled)
     used = {
         "chains": chains,
         "warmup": warmup,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc import hmc
+from numpyro.infer.hmc_util import build_adaptation_schedule
 from numpyro.infer.util import ParamInfo
 
 from laddercast.compiled import QUICKLY, WELL
@@ -22,6 +23,9 @@ CHUNK = 50
 """Draws per compiled call: progress is shown between calls."""
 
 FIRST_STEP = 0.1
+
+SETTLING = 100
+"""Steps of warm-up in coordinates found from draws: only the length of steps is left to adapt."""
 
 Potential = Callable[[jax.Array, Any], jax.Array]
 """Negative log density of a position, given data (a pytree of arrays)."""
@@ -110,9 +114,16 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
         return state, sample
 
     def begin(
-        key: jax.Array, value: jax.Array, slope: jax.Array, data: Any, target: jax.Array
+        key: jax.Array, value: jax.Array, slope: jax.Array, data: Any, target: jax.Array, at: Any
     ) -> Any:
-        return nuts(key, jnp.zeros_like(slope), value, data[0].pulled(slope), data, target)[0]
+        state, _ = nuts(key, jnp.zeros_like(slope), value, data[0].pulled(slope), data, target)
+        step, window = at
+        return state._replace(
+            i=state.i + step,
+            adapt_state=state.adapt_state._replace(
+                window_idx=state.adapt_state.window_idx + window
+            ),
+        )
 
     def advance(state: Any, data: tuple[Geometry, Any], target: jax.Array) -> tuple[Any, Draws]:
         here = state.rng_key, state.z, state.potential_energy, state.z_grad
@@ -144,9 +155,22 @@ def _chunks(steps: int) -> int:
     return -(-steps // CHUNK)
 
 
+def settling(warmup: int) -> int:
+    """Steps of a warm-up of as many that chains take in coordinates found from draws: its last."""
+    return min(warmup, SETTLING)
+
+
 def steps_taken(steps: int) -> int:
     """Steps that a chain takes for at least `steps`: chunks are not cut."""
     return CHUNK * _chunks(steps)
+
+
+def _begin_at(warmup: int, whole: bool) -> tuple[int, int]:
+    """The step of a warm-up to begin at, and the window of its schedule."""
+    if whole:
+        return 0, 0
+    # In the last window, scales of coordinates stay.
+    return warmup - settling(warmup), len(build_adaptation_schedule(warmup)) - 1
 
 
 def _numbers(keys: jax.Array) -> np.ndarray:
@@ -174,7 +198,8 @@ def compile_chains(
         place = geometry._replace(center=jnp.asarray(center))
         # Nothing is as likely as the start: each trajectory ends with its first step.
         target = np.float64(0.5)
-        state = begin(key, np.float64(-np.inf), np.zeros_like(center), (place, data), target)
+        at = _begin_at(settings.warmup, whole=True)
+        state = begin(key, np.float64(-np.inf), np.zeros_like(center), (place, data), target, at)
         advance(state, (place, data), target)
 
 
@@ -190,22 +215,25 @@ def run_chains(
     bar: Any,
     device: Any,
     going: list[Any] | None = None,
+    whole: bool = True,
 ) -> tuple[Draws, list[Any]]:
     """All chains, each from its row of `centers`: warm-up, then `draws`, of which all are returned.
 
-    With the states of chains that are `going`, only as many `draws` more. The second result are the
-    states at the end. On a CPU chains run side by side in threads. On another device they run as
-    one batch, which other fits under way can join, and all else stays on the CPU.
+    The warm-up is `whole`, or `settling` steps alone. With the states of chains that are `going`,
+    only as many `draws` more. The second result are the states at the end. On a CPU chains run side
+    by side in threads. On another device they run as one batch, which other fits under way can
+    join, and all else stays on the CPU.
     """
     chains = len(centers)
-    chunks = _chunks(draws if going else settings.warmup + draws)
+    warmup = settings.warmup if whole else settling(settings.warmup)
+    chunks = _chunks(draws if going else warmup + draws)
     begin, advance, advance_all = _kernel(potential, settings)
 
     target = np.float64(target_accept)
     places = [geometry._replace(center=jnp.asarray(center)) for center in centers]
-    keys = _numbers(jax.random.split(key, chains))
+    keys, at = _numbers(jax.random.split(key, chains)), _begin_at(settings.warmup, whole)
     states = going or [
-        begin(key, *found, (place, data), target)
+        begin(key, *found, (place, data), target, at)
         for key, place, *found in zip(
             keys, places, *gradients(potential, centers, data), strict=True
         )
