@@ -122,8 +122,9 @@ def test_draws_put_at_other_positions_are_the_same_draws(wide_table, name):
 def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(placed):
     potential, position, leaves, layout = placed
     exact = np.asarray(jax.hessian(potential)(jnp.asarray(position), leaves))
-    # Positions as far off as these have coordinates of which a standard deviation is 3e-4.
-    step = np.linspace(5e-5, 1e-4, len(position))
+    # As fits have it, for positions as far off as these: there are coordinates of which a standard
+    # deviation is 3e-4.
+    step = np.linspace(2e-7, 4e-7, len(position))
     found = curvature(potential, position, step, leaves, layout)
     shared, blocks, alone = layout[:3]
     close = {"rtol": 1e-5, "atol": 1e-6 * np.abs(exact).max()}

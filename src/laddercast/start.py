@@ -328,16 +328,13 @@ def information(data: Data) -> np.ndarray:
 def curvature(
     potential: Potential, position: np.ndarray, step: np.ndarray, leaves: Leaves, layout: Layout
 ) -> Curvature:
-    """Second derivatives, all coordinates of one color at once; `step` (dim,) is one for each.
-
-    From differences of gradients, extrapolated to a step of zero.
-    """
+    """Second derivatives, all coordinates of one color at once; `step` (dim,) is one for each."""
     shared, blocks, alone, color = layout[:4]
     steps = np.where(color == np.arange(color.max() + 1)[:, None], step, 0.0)
-    points = position + np.array([1.0, -1.0, 0.5, -0.5])[:, None, None] * steps
+    points = position + np.array([1.0, -1.0])[:, None, None] * steps
     _, slopes = gradients(potential, points.reshape(-1, len(position)), leaves)
-    whole, whole_back, half, half_back = slopes.reshape(points.shape)
-    changes = (8 * (half - half_back) - (whole - whole_back)) / 6
+    ahead, back = slopes.reshape(points.shape)
+    changes = (ahead - back) / 2
     # Far off, where a search strays, some are not defined: they count as flat.
     changes = np.where(np.isfinite(changes), changes, 0.0)
     within = changes[color[blocks[0]]][:, blocks] / step[blocks.T][..., None]
