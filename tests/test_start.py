@@ -19,7 +19,7 @@ from laddercast.density import (
     straightened,
 )
 from laddercast.design import ladder_design
-from laddercast.geometry import Curvature, Layout, geometry
+from laddercast.geometry import Curvature, Layout, geometry, plain_geometry, refined
 from laddercast.ladder import Ladder, read_ladder
 from laddercast.model import ROUTES
 from laddercast.priors import Priors
@@ -233,3 +233,24 @@ def test_a_mode_is_found_where_thousands_of_checkpoints_speak():
         begin = np.asarray(ravel_pytree(data.like)[0])
         assert np.isfinite(mode).all()
         assert potential(mode, leaves) < potential(begin, leaves) - 1000
+
+
+def test_draws_correct_scales_however_wrong_and_leave_those_that_were_right() -> None:
+    rng, dim, tasks = np.random.default_rng(0), 40, 3
+    numbers = np.arange(dim + tasks)
+    layout = Layout(
+        numbers[:dim], numbers[dim:, None], np.zeros(0, int), np.zeros(len(numbers)), {}, {}, {}
+    )
+    plain = plain_geometry(layout)
+    # Two directions across the shared ones, of which curvature had the scale wrong.
+    narrow, wide = (np.repeat([a, b], dim // 2) / np.sqrt(dim) for a, b in ((1, 1), (1, -1)))
+    scale = np.eye(dim) + (0.05 - 1) * np.outer(narrow, narrow) + (20 - 1) * np.outer(wide, wide)
+    draws = rng.normal(size=(1000, dim + tasks))
+    draws[:, :dim] = draws[:, :dim] @ scale
+    found = refined(plain, draws).matrix().toarray()
+    left = np.linalg.inv(found) @ np.cov(draws.T) @ np.linalg.inv(found).T
+    assert np.sqrt(np.linalg.eigvalsh(left)).min() > 0.4
+    assert np.sqrt(np.linalg.eigvalsh(left)).max() < 2
+
+    right = refined(plain, rng.normal(size=(1000, dim + tasks))).matrix().toarray()
+    assert np.abs(np.log(np.linalg.svd(right, compute_uv=False))).max() < 0.35

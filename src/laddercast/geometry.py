@@ -147,6 +147,9 @@ def _raised(values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 PER_DRAW = 4
 """Draws of a chain that count for one: they hang together."""
 
+LEAST = 1e-3
+"""No variance is taken to be a smaller part of what it was held for."""
+
 
 def refined(found: Geometry, draws: np.ndarray) -> Geometry:
     """The same geometry with its factors corrected by the covariance of draws (draws, dim).
@@ -186,7 +189,13 @@ def _plain_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _shrunk(u: np.ndarray) -> np.ndarray:
-    """Cholesky factor of the covariance of u (draws, dim), shrunk."""
+    """Cholesky factor of the covariance of u (draws, dim), shrunk.
+
+    Variances smaller than chance leaves of ones (Marchenko and Pastur) are as much smaller here.
+    """
     count, dim = len(u) / PER_DRAW, u.shape[1]
-    covariance = (count * np.cov(u.T) + dim * np.eye(dim)) / (count + dim)
-    return np.asarray(cholesky(covariance, lower=True))
+    values, vectors = np.linalg.eigh(np.cov(u.T).reshape(dim, dim))
+    least = max(1 - np.sqrt(dim / count), LEAST) ** 2
+    shrunk = (count * np.maximum(values, least) + dim) / (count + dim)
+    shrunk *= np.clip(values / least, LEAST, 1)
+    return np.asarray(cholesky(vectors * shrunk @ vectors.T, lower=True))
