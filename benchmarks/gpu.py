@@ -127,7 +127,7 @@ def _least(posterior: Any) -> float:
     from laddercast.convergence import quality
 
     columns = [x.to_numpy().reshape(*x.shape[:2], -1) for x in posterior.values()]
-    return float(quality(np.concatenate(columns, axis=-1)).bulk.min())
+    return float(quality(*columns).bulk.min())
 
 
 def main() -> None:

@@ -30,18 +30,28 @@ class Quality(NamedTuple):
     tail: np.ndarray
 
 
-def quality(draws: np.ndarray) -> Quality:
+def quality(*draws: np.ndarray) -> Quality:
     """Quality of draws (chains, draws, columns), as `az.rhat` and `az.ess` define it.
 
-    For all columns at once: column by column, as ArviZ works, it takes as long as some of the
-    sampling. NaN where draws are too few, constant or not finite. Vehtari et al., arXiv 1903.08008.
+    For the columns of all arrays, many at once: column by column, as ArviZ works, it takes as long
+    as some of the sampling. NaN where draws are too few, constant or not finite. Vehtari et al.,
+    arXiv 1903.08008.
     """
-    chains, length, columns = draws.shape
-    if length // 2 < 2 or not columns:
-        return Quality(*np.full((3, columns), np.nan))
-    blocks = (draws[..., first : first + AT_ONCE] for first in range(0, columns, AT_ONCE))
+    chains, length = draws[0].shape[:2]
+    ends = np.cumsum([own.shape[2] for own in draws])
+    if length // 2 < 2 or not ends[-1]:
+        return Quality(*np.full((3, ends[-1]), np.nan))
+
+    def block(first: int) -> np.ndarray:
+        # Put together here: all columns of many tasks at once are large.
+        cuts = [
+            own[..., max(first - begin, 0) : max(first + AT_ONCE - begin, 0)]
+            for own, begin in zip(draws, [0, *ends], strict=False)
+        ]
+        return _quality(np.concatenate(cuts, axis=-1))
+
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = np.concatenate(list(threads.map(_quality, blocks)), axis=1)
+        found = np.concatenate(list(threads.map(block, range(0, ends[-1], AT_ONCE))), axis=1)
     found[0] = np.nan if chains < 2 else found[0]
     return Quality(*found)
 
@@ -112,7 +122,7 @@ def complaints(fitted: xr.DataTree) -> list[str]:
     shape = posterior.sizes["chain"], posterior.sizes["draw"]
     names = [str(name) for name in posterior.data_vars]
     columns = [posterior[name].to_numpy().reshape(*shape, -1) for name in names]
-    of_all = quality(np.concatenate(columns, axis=-1))
+    of_all = quality(*columns)
     first = 0
     for name, own in zip(names, columns, strict=True):
         part = Quality(*(x[first : first + own.shape[-1]] for x in of_all))

@@ -206,7 +206,7 @@ def _sample(
 ) -> tuple[xr.DataTree, list[str], dict[str, Any]]:
     """The draws as they are kept, why they cannot be trusted, and the settings used."""
     seed, chains, warmup, draws = given
-    one_warmup, settled = chains * steps_taken(warmup), settling(warmup)
+    one_warmup = chains * steps_taken(warmup)
     settings = Settings(warmup, MAX_TREE_DEPTH)
     data, layout = start(route, design, priors, observed)
     extra = information(data)
@@ -219,7 +219,7 @@ def _sample(
             return in_batches(replay(route, form), positions, leaves)
 
     def kept_of(found: Draws, length: int) -> tuple[xr.DataTree, list[str]]:
-        kept = Draws(*(field[:, settled : settled + length] for field in found))
+        kept = Draws(*(field[:, :length] for field in found))
         *own, dim = kept.position.shape
         replays = replayed(kept.position.reshape(-1, dim), leaves)
         replays = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), replays)
@@ -279,7 +279,7 @@ def _sample(
         # them, cannot reach it.
         if not doubts or chains < 2 or chains * draws < ESS_PARAMETERS:
             break
-        if not found.diverging[:, settled:].any():
+        if not found.diverging.any():
             # What moves slowly needs more draws, not other steps.
             lengthen(bar, chains * steps_taken(draws))
             bar.set_description("not converged, sampling on")
@@ -290,9 +290,9 @@ def _sample(
             if not doubts:
                 break
         if target == TARGET_ACCEPTS[0]:
-            lengthen(bar, chains * steps_taken(settled + draws))
+            lengthen(bar, chains * steps_taken(settling(warmup) + draws))
             bar.set_description("not converged, with shorter steps")
-        early = some(found.position, settled)
+        early = some(found.position, 0)
     used = {
         "chains": chains,
         "warmup": warmup,

@@ -217,16 +217,18 @@ def run_chains(
     going: list[Any] | None = None,
     whole: bool = True,
 ) -> tuple[Draws, list[Any]]:
-    """All chains, each from its row of `centers`: warm-up, then `draws`, of which all are returned.
+    """All chains, each from its row of `centers`: warm-up, then at least `draws`.
 
-    The warm-up is `whole`, or `settling` steps alone. With the states of chains that are `going`,
-    only as many `draws` more. The second result are the states at the end. On a CPU chains run side
+    The warm-up is `whole`, and returned as well, or `settling` steps, which are not. With the
+    states of chains that are `going`, only `draws` more. The second result are the states at the
+    end. On a CPU chains run side
     by side in threads. On another device they run as one batch, which other fits under way can
     join, and all else stays on the CPU.
     """
     chains = len(centers)
     warmup = settings.warmup if whole else settling(settings.warmup)
     chunks = _chunks(draws if going else warmup + draws)
+    left_out = 0 if whole or going else warmup
     begin, advance, advance_all = _kernel(potential, settings)
 
     target = np.float64(target_accept)
@@ -238,15 +240,18 @@ def run_chains(
             keys, places, *gradients(potential, centers, data), strict=True
         )
     ]
-    shape = chains, CHUNK * chunks
+    shape = chains, CHUNK * chunks - left_out
     found = Draws(
         np.empty((*shape, centers.shape[1])), np.empty(shape, bool), np.empty(shape, int),
         np.empty(shape), np.empty(shape),
     )  # fmt: skip
 
-    def keep(number: Any, chunk: int, part: Draws) -> None:
-        for whole, new in zip(found, part, strict=True):
-            whole[number, CHUNK * chunk : CHUNK * (chunk + 1)] = new
+    def keep(some: slice, chunk: int, part: Draws) -> None:
+        end = CHUNK * (chunk + 1) - left_out
+        new = min(end, CHUNK)
+        if new > 0:
+            for whole, of_chunk in zip(found, part, strict=True):
+                whole[some, end - new : end] = of_chunk[:, CHUNK - new :]
 
     if not in_threads(device):
         batch = jax.tree.map(lambda *x: np.stack(x), *states)
@@ -262,7 +267,7 @@ def run_chains(
         with on_device(device):
             for chunk in some:
                 state, part = advance(state, (places[number], data), target)
-                keep(number, chunk, part)
+                keep(slice(number, number + 1), chunk, Draws(*(np.asarray(x)[None] for x in part)))
                 bar.update(CHUNK)
         return state
 
