@@ -12,7 +12,9 @@ import xarray as xr
 from laddercast.compiled import keep, make_room
 
 # What commands and tests compile is kept between test sessions, but not in the user's own folder.
-COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
+# JAX locks no file that it writes, so each process of tests has its own.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / WORKER
 os.environ["LADDERCAST_COMPILED"] = str(COMPILED)
 
 

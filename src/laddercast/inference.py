@@ -292,7 +292,8 @@ def _sample(
         if target == TARGET_ACCEPTS[0]:
             lengthen(bar, chains * steps_taken(settling(warmup) + draws))
             bar.set_description("not converged, with shorter steps")
-        early = some(found.position, 0)
+            early = some(found.position, 0).copy()
+            del tree, found
     used = {
         "chains": chains,
         "warmup": warmup,
