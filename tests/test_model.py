@@ -77,6 +77,7 @@ def draw_from_prior(route, design: Design, draws: int) -> dict[str, np.ndarray]:
         return {name: np.asarray(value) for name, value in sites.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTES)
 def test_prior_predictive_is_what_real_models_could_have(small_table, name):
     design = ladder_design(read_ladder(small_table))[0]

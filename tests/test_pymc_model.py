@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 pymc_model = pytest.importorskip("pymc_model", reason="the rivals in speed are not installed")
 
 
+@pytest.mark.slow
 def test_the_pymc_model_has_the_density_of_the_numpyro_model():
     table = lc.demo_ladder()[0].table.copy()
     # Some cells were not measured.

@@ -244,6 +244,7 @@ def test_points_keep_measurements() -> None:
         assert (row.task, row.measured) == ("two", 0.7)
 
 
+@pytest.mark.slow
 def test_bootstrap_of_the_published_ladder(data_dir: Path) -> None:
     path = data_dir.parent / "reference" / "published_method_bootstrap.csv"
     if not path.is_file():

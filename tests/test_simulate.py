@@ -200,6 +200,7 @@ def test_demo_truth_is_the_published_fit_rounded(data_dir: Path) -> None:
         np.testing.assert_allclose(given, known, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_draw_from_the_prior_depends_on_the_seed_alone() -> None:
     ladder, targets, population = simulate_from_prior(3)
     again, same_targets, same_population = simulate_from_prior(3)

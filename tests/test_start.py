@@ -100,6 +100,7 @@ def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTES)
 def test_draws_put_at_other_positions_are_the_same_draws(wide_table, name):
     route = ROUTES[name]
@@ -119,6 +120,7 @@ def test_draws_put_at_other_positions_are_the_same_draws(wide_table, name):
     assert np.abs(draws - moved).max() > 0.1
 
 
+@pytest.mark.slow
 def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(placed):
     potential, position, leaves, layout = placed
     exact = np.asarray(jax.hessian(potential)(jnp.asarray(position), leaves))
