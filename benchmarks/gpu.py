@@ -126,8 +126,7 @@ def wide(device: str, warmup: int, draws: int, tasks: int, chains: int) -> dict[
 def _least(posterior: Any) -> float:
     from laddercast.convergence import quality
 
-    columns = [x.to_numpy().reshape(*x.shape[:2], -1) for x in posterior.values()]
-    return float(quality(*columns).bulk.min())
+    return float(quality(*(x.to_numpy() for x in posterior.values())).bulk.min())
 
 
 def main() -> None:

@@ -91,8 +91,7 @@ def worker(growth: str, size: int, warmup: int, draws: int, once: bool) -> dict[
         )
         found[kind] = time.perf_counter() - begin
     posterior = fitted["posterior"].to_dataset()
-    columns = [x.to_numpy().reshape(*x.shape[:2], -1) for x in posterior.values()]
-    of_all = quality(*columns)
+    of_all = quality(*(x.to_numpy() for x in posterior.values()))
     return found | {
         "kept": posterior.sizes["draw"],
         "steps": float(fitted["sample_stats"]["n_steps"].mean()),

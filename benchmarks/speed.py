@@ -238,8 +238,7 @@ def told(kind: str, begin: float, draws: Sites, names: list[str]) -> dict[str, A
     from laddercast.convergence import quality
 
     seconds = time.perf_counter() - begin
-    flat = [draws[name].reshape(*draws[name].shape[:2], -1) for name in names]
-    of_all = quality(*flat)
+    of_all = quality(*(draws[name] for name in names))
     # A column that is stuck has none, and makes both NaN.
     worst = {"s": seconds, "ess": float(of_all.bulk.min()), "rhat": float(of_all.rhat.max())}
     return {f"{kind}_{word}": value for word, value in worst.items()}

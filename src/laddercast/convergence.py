@@ -31,14 +31,15 @@ class Quality(NamedTuple):
 
 
 def quality(*draws: np.ndarray) -> Quality:
-    """Quality of draws (chains, draws, columns), as `az.rhat` and `az.ess` define it.
+    """Quality of draws (chains, draws, ...), as `az.rhat` and `az.ess` define it, column by column.
 
-    For the columns of all arrays, many at once: column by column, as ArviZ works, it takes as long
-    as some of the sampling. NaN where draws are too few, constant or not finite. Vehtari et al.,
-    arXiv 1903.08008.
+    The columns are those of all arrays in turn. Many are measured at once: one by one, as ArviZ
+    works, it takes as long as some of the sampling. NaN where draws are too few, constant or not
+    finite. Vehtari et al., arXiv 1903.08008.
     """
     chains, length = draws[0].shape[:2]
-    ends = np.cumsum([own.shape[2] for own in draws])
+    flat = [own.reshape(chains, length, -1) for own in draws]
+    ends = np.cumsum([own.shape[2] for own in flat])
     if length // 2 < 2 or not ends[-1]:
         return Quality(*np.full((3, ends[-1]), np.nan))
 
@@ -46,7 +47,7 @@ def quality(*draws: np.ndarray) -> Quality:
         # Put together here: all columns of many tasks at once are large.
         cuts = [
             own[..., max(first - begin, 0) : max(first + AT_ONCE - begin, 0)]
-            for own, begin in zip(draws, [0, *ends], strict=False)
+            for own, begin in zip(flat, [0, *ends], strict=False)
         ]
         return _quality(np.concatenate(cuts, axis=-1))
 
@@ -119,16 +120,15 @@ def complaints(fitted: xr.DataTree) -> list[str]:
     if diverging:
         found.append(f"{diverging} divergences")
     found += _too_few_chains(posterior.sizes["chain"])
-    shape = posterior.sizes["chain"], posterior.sizes["draw"]
-    names = [str(name) for name in posterior.data_vars]
-    columns = [posterior[name].to_numpy().reshape(*shape, -1) for name in names]
-    of_all = quality(*columns)
+    sites = {str(name): site.to_numpy() for name, site in posterior.items()}
+    of_all = quality(*sites.values())
     first = 0
-    for name, own in zip(names, columns, strict=True):
-        part = Quality(*(x[first : first + own.shape[-1]] for x in of_all))
-        first += own.shape[-1]
+    for name, own in sites.items():
+        columns = own[0, 0].size
+        part = Quality(*(x[first : first + columns] for x in of_all))
+        first += columns
         # What has no dimension of its own is of the population.
-        bound = RHAT_POPULATION if posterior[name].ndim == 2 else RHAT
+        bound = RHAT_POPULATION if own.ndim == 2 else RHAT
         found += _faults(name, part, bound, ESS_PARAMETERS)
     return found
 

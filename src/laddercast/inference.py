@@ -232,10 +232,9 @@ def _sample(
         tree = as_kept(*replays, stats)
         return tree, complaints(tree)
 
-    def some(positions: np.ndarray, first: int) -> np.ndarray:
-        """Of those from the first on at most `TELLING` of all chains, among them the last."""
-        later = positions[:, first:]
-        return later[:, :: -max(1, chains * later.shape[1] // TELLING)][:, ::-1]
+    def some(positions: np.ndarray) -> np.ndarray:
+        """At most `TELLING` of all chains, among them the last."""
+        return positions[:, :: -max(1, chains * positions.shape[1] // TELLING)][:, ::-1]
 
     center = np.asarray(ravel_pytree(data.like)[0])
     plain = jax.tree.map(jnp.asarray, plain_geometry(layout))
@@ -258,7 +257,7 @@ def _sample(
                 potential, settings, FIRST_TARGET, centers, coordinates, leaves, key, 0, bar,
                 place,
             )  # fmt: skip
-            early, steps = some(found.position, warmup // 2), found.num_steps[:, warmup // 2 :]
+            early, steps = some(found.position[:, warmup // 2 :]), found.num_steps[:, warmup // 2 :]
             centers = early[:, -1]
             if not left or steps.mean() < FEW_STEPS:
                 lengthen(bar, -left * one_warmup)
@@ -292,7 +291,7 @@ def _sample(
         if target == TARGET_ACCEPTS[0]:
             lengthen(bar, chains * steps_taken(settling(warmup) + draws))
             bar.set_description("not converged, with shorter steps")
-            early = some(found.position, 0).copy()
+            early = some(found.position).copy()
             del tree, found
     used = {
         "chains": chains,

@@ -221,9 +221,8 @@ def run_chains(
 
     The warm-up is `whole`, and returned as well, or `settling` steps, which are not. With the
     states of chains that are `going`, only `draws` more. The second result are the states at the
-    end. On a CPU chains run side
-    by side in threads. On another device they run as one batch, which other fits under way can
-    join, and all else stays on the CPU.
+    end. On a CPU chains run side by side in threads. On another device they run as one batch, which
+    other fits under way can join, and all else stays on the CPU.
     """
     chains = len(centers)
     warmup = settings.warmup if whole else settling(settings.warmup)
