@@ -1,3 +1,5 @@
+import threading
+import warnings
 from importlib import import_module
 
 import numpy as np
@@ -117,6 +119,37 @@ def test_rivals_are_those_of_the_rungs_fitted(small_table, monkeypatch):
         np.testing.assert_allclose(
             table[f"bootstrap_{name}"].astype(float), resampled[name].loc[table.index].astype(float)
         )
+
+
+@pytest.mark.usefixtures("fits")
+def test_each_warning_is_of_the_fold_and_of_the_fit_that_it_is_of(wide_table, monkeypatch):
+    begun = threading.Barrier(2, timeout=10)
+    own = module.bootstrap
+
+    def of_rivals(rungs, held_out, *, seed):
+        begun.wait()  # two threads are in here at once
+        warnings.warn(f"of {len(rungs.models)} rungs", stacklevel=2)
+        begun.wait()
+        return own(rungs, held_out, seed=seed)
+
+    stand_in = module.forecast
+
+    def of_fits(ladder, targets, *, seed):
+        if not_yet:
+            warnings.warn(not_yet.pop(), RuntimeWarning, stacklevel=2)
+        return stand_in(ladder, targets, seed=seed)
+
+    not_yet = ["of a fit"]
+    monkeypatch.setattr(module, "bootstrap", of_rivals)
+    monkeypatch.setattr(module, "forecast", of_fits)
+    with pytest.warns() as caught:
+        backtest(read_ladder(wide_table))
+    assert [(str(one.message), one.category) for one in caught] == [
+        ("of a fit", RuntimeWarning), ("of 6 rungs", UserWarning), ("of 6 rungs", UserWarning),
+    ]  # fmt: skip
+    not_yet.append("of a fit")
+    with pytest.raises(RuntimeWarning, match="of a fit"):  # as all warnings are errors here
+        backtest(read_ladder(wide_table))
 
 
 @pytest.mark.usefixtures("fits")

@@ -13,10 +13,12 @@ from laddercast.design import (
     QUANTITIES,
     Design,
     Observed,
+    Seen,
     Size,
     cells,
     ladder_design,
     pad,
+    roomy,
     size,
     target_design,
 )
@@ -202,6 +204,38 @@ def test_padding_adds_rows_of_which_nothing_was_measured(ragged_table: pd.DataFr
     same, _ = pad(design, observed, own)
     for one, other in zip(jax.tree.leaves(design), jax.tree.leaves(same), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_targets_near_and_far_few_and_some_are_of_one_size(small_table: pd.DataFrame) -> None:
+    ladder = read_ladder(small_table)
+    frame = ladder_design(ladder)[-1]
+    names = [f"model {i}" for i in range(20)]
+    grid = pd.DataFrame(
+        {
+            "model": names,
+            "params": np.geomspace(10**7, 10**12, 20).astype(int),
+            "tokens": 10**11,
+            "checkpoints": 1.0,
+        }
+    )
+
+    def shapes(targets: pd.DataFrame) -> list[tuple[int, ...]]:
+        wide = roomy(target_design(targets, ladder.tasks, frame)[0])
+        return [np.shape(leaf) for leaf in jax.tree.leaves(wide)]
+
+    assert shapes(grid[9:12]) == shapes(grid[16:]) != shapes(grid[:5])
+    assert shapes(grid[:17]) == shapes(grid)
+    own, _ = target_design(grid[:3], ladder.tasks, frame)
+    wide = roomy(own)
+    assert (len(wide.run), len(wide.end)) == (4, 4)
+    # What is added has no weight.
+    for name in ("walk", "beyond"):
+        before, after = getattr(own, name), getattr(wide, name)
+        np.testing.assert_array_equal(after[:3, : before.shape[1]], before)
+        assert not after[:3, before.shape[1] :].any()
+    for quantity in QUANTITIES:
+        seen: Seen = getattr(wide, quantity)
+        np.testing.assert_array_equal(seen.at.all(axis=1), [1, 1, 1, 0])
 
 
 @pytest.mark.parametrize("field", Size._fields)

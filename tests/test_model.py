@@ -19,7 +19,7 @@ from laddercast.convergence import complaints
 from laddercast.density import CENTRED
 from laddercast.design import MEASURED, Design, Seen, ladder_design
 from laddercast.fitted import DIMS, frame_of, routes_of
-from laddercast.forecast import forecast, forecast_table
+from laddercast.forecast import _predict, forecast, forecast_table
 from laddercast.inference import fit
 from laddercast.ladder import Ladder, read_ladder, run_ends
 from laddercast.model import POOLED, READS, ROUTES, Runs, by_reference, chain, direct, two_stage
@@ -375,6 +375,22 @@ def test_more_checkpoints_leave_less_noise(fitted):
     many = forecast_quietly(fitted, TARGETS.assign(checkpoints=100))
     ratio = (many["variance"]["checkpoint"] / one["variance"]["checkpoint"]).to_numpy()
     assert (ratio < 0.02).all()
+
+
+def test_a_forecast_of_other_targets_compiles_nothing(fitted):
+    far = [10**13, 10**14, 10**14]
+    names = ["one", "two", "three"]
+    some = pd.DataFrame({"model": names, "params": 10**9, "tokens": far})
+    more = pd.DataFrame({"model": [*names, "four"], "params": 10**9, "tokens": [10**9, *far]})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "target .* a ladder says little")
+        of_some = forecast_quietly(fitted, some)
+        compiled = _predict._cache_size()
+        of_more = forecast_quietly(fitted, more)
+    assert _predict._cache_size() == compiled
+    # The laws are those of the targets, whatever stands beside them.
+    law = of_more["variance"]["law"].to_numpy()[len(of_more["variance"]["law"]) // 4 :]
+    np.testing.assert_allclose(of_some["variance"]["law"], law, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -63,6 +63,15 @@ def test_crps_is_that_of_a_normal():
     assert np.abs(cells["pit"] - norm.cdf(z)).max() < 4 * 0.5 / np.sqrt(draws)
 
 
+def test_crps_is_that_of_the_draws_themselves():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(4, 51)).round(1), rng.normal(size=4)  # some draws are the same
+    cells = score_cells(as_forecast(x, np.linspace(0, 1, 51), {"loss": y}))
+    between = np.abs(x[:, :, None] - x[:, None]).mean(axis=(1, 2))
+    off = np.abs(x - y[:, None]).mean(axis=1)
+    np.testing.assert_allclose(cells["crps"], off - between / 2, rtol=1e-12)
+
+
 def test_coverage_counts_cells():
     measured = {"loss": np.array([0.5, 0.24, 0.05, 0.99]), "accuracy": np.array([0.74] * 4)}
     scores = score(as_forecast(GRID, GRID, measured))

@@ -1,8 +1,10 @@
 """Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
 
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,24 +86,31 @@ def backtest(
     fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
     aside = ThreadPoolExecutor(1)
-    try:
-        others = [aside.submit(_rivals, fold, seed) for fold in cuts]
-        for fold, fitted, rivals in zip(cuts, fits, others, strict=True):
-            forecasted = forecast(fitted, fold.held_out, seed=seed)
-            cells = score_cells(forecasted)
-            cells.insert(0, "kind", fold.kind)
-            cells.insert(1, "fold", fold.name)
-            cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
-            cells = _with_rivals(cells, fold, rivals.result())
-            cells["ladder_flops"] = flops[fold.rungs.models].sum()
-            cells["target_flops"] = cells[c.MODEL].map(flops)
-            cells["converged"] = int(forecasted.attrs["converged"])
-            parts.append(cells)
-    finally:
-        aside.shutdown(cancel_futures=True)
-    # Not while rivals are at work: what they warn of is collected, from whatever thread.
-    for fold, other in zip(cuts, others, strict=True):
-        _warn_once(fold, other.result().messages)
+    with _collected() as of_fits:
+        try:
+            begun = [aside.submit(_rivals, fold, seed) for fold in cuts]
+            for fold, fitted in zip(cuts, fits, strict=True):
+                forecasted = forecast(fitted, fold.held_out, seed=seed)
+                cells = score_cells(forecasted)
+                cells.insert(0, "kind", fold.kind)
+                cells.insert(1, "fold", fold.name)
+                cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
+                cells["ladder_flops"] = flops[fold.rungs.models].sum()
+                cells["target_flops"] = cells[c.MODEL].map(flops)
+                cells["converged"] = int(forecasted.attrs["converged"])
+                parts.append(cells)
+            # All is fitted: from the last on, those that wait for the other thread are of this one.
+            rivals = [
+                other.result() if not other.cancel() else _rivals(fold, seed)
+                for fold, other in zip(cuts[::-1], begun[::-1], strict=True)
+            ][::-1]
+        finally:
+            aside.shutdown(cancel_futures=True)
+    for message in of_fits:
+        warnings.warn(message, stacklevel=2)
+    for fold, other in zip(cuts, rivals, strict=True):
+        _warn_once(fold, other.messages)
+    parts = [_with_rivals(*each) for each in zip(parts, cuts, rivals, strict=True)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -243,8 +252,9 @@ class Rivals(NamedTuple):
 
 def _rivals(fold: Fold, seed: int) -> Rivals:
     rungs, held_out = fold.rungs, fold.held_out
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    messages: list[Warning] = []
+    _OF_THREAD.messages = messages
+    try:
         points = {BASELINE: baseline(rungs, held_out, [PUBLISHED[loss_column(rungs.table)]])}
         resampled = bootstrap(rungs, held_out, seed=seed)
         points["best_rung"] = best_rung(rungs, held_out)
@@ -252,7 +262,29 @@ def _rivals(fold: Fold, seed: int) -> Rivals:
             points["lowest_loss_rung"] = lowest_loss_rung(rungs, held_out)
         except ValueError as reason:
             warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", stacklevel=2)
-    return Rivals(points, resampled, [str(warning.message) for warning in caught])
+    finally:
+        del _OF_THREAD.messages
+    return Rivals(points, resampled, [str(message) for message in messages])
+
+
+_OF_THREAD = threading.local()
+
+
+@contextmanager
+def _collected() -> Iterator[list[Warning]]:
+    """Collects warnings: those of a thread in which rivals are at work for these, others here.
+
+    Python's own collection is of all threads, and of the one that began it last.
+    """
+    others: list[Warning] = []
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        getattr(_OF_THREAD, "messages", others).append(message)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield others
 
 
 def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Rivals) -> pd.DataFrame:

@@ -83,6 +83,10 @@ class Labels(NamedTuple):
     task: list[str]
 
 
+LEAST_STEPS = 8
+"""Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
+
+
 class Size(NamedTuple):
     """What a compiled fit depends on beside the number of tasks."""
 
@@ -171,6 +175,20 @@ def target_design(
     return design._replace(**everywhere), rows
 
 
+def roomy(design: Design) -> Design:
+    """The design of targets in arrays of few sizes: forecasts share what was compiled for one."""
+    runs, steps = _rounded(len(design.end)), design.beyond.shape[1]
+    room = Size(runs, runs, _rounded(design.walk.shape[1], LEAST_STEPS))
+    wide, _ = pad(design, Observed(), room)
+    more = _rounded(steps, LEAST_STEPS) - steps
+    return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
+
+
+def _rounded(count: int, least: int = 1) -> int:
+    """Up to a power of two, or to a multiple of 16: no more than twice as many."""
+    return max(least, -(-count // 16) * 16 if count > 16 else 1 << (count - 1).bit_length())
+
+
 def size(design: Design) -> Size:
     """The size of a design, which another can be padded to."""
     return Size(len(design.log_params), len(design.end), design.walk.shape[1])
@@ -218,6 +236,7 @@ def pad(design: Design, observed: Observed, to: Size) -> tuple[Design, Observed]
         **{
             name: longer(value, runs if name.endswith("spread") else points, 1.0)
             for name, value in observed._asdict().items()
+            if value is not None
         }
     )
 

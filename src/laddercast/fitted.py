@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-import arviz as az
 import numpy as np
 import pandas as pd
 import xarray as xr
+from arviz_base import dict_to_dataset, from_dict
 
 from laddercast import columns as c
 from laddercast.design import MEASURED, QUANTITIES, Design, Frame, Labels, Observed, cells
@@ -80,7 +80,7 @@ def as_tree(
             f"{quantity}_spread": spread if last else spread[:, 0],
         }
         dims |= {quantity: ["point", *last], f"{quantity}_spread": [c.MODEL, *last]}
-    tree = az.from_dict(
+    tree = from_dict(
         {
             "posterior": posterior,
             "sample_stats": sample_stats,
@@ -105,7 +105,7 @@ def as_tree(
     tree["observed_data"] = xr.DataTree(tree["observed_data"].to_dataset().assign_coords(points))
     # A site's log prior is one number a draw, whatever dimensions the site itself has.
     tree["log_prior"] = xr.DataTree(
-        az.dict_to_dataset(log_prior, sample_dims=["chain", "draw"], check_conventions=False)
+        dict_to_dataset(log_prior, sample_dims=["chain", "draw"], check_conventions=False)
     )
     tree["log_likelihood"] = xr.DataTree(_of_cells(log_likelihood, design, model, task))
     tree.attrs["frame"] = json.dumps(

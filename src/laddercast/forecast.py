@@ -15,8 +15,8 @@ from numpyro import handlers
 from laddercast import columns as c
 from laddercast.compiled import QUICKLY, in_batches
 from laddercast.convergence import mark
-from laddercast.design import MEASURED, target_design
-from laddercast.fitted import frame_of, routes_of, rungs_of, tasks_of
+from laddercast.design import MEASURED, roomy, target_design
+from laddercast.fitted import DIMS, frame_of, routes_of, rungs_of, tasks_of
 from laddercast.ladder import read_targets
 from laddercast.model import ROUTES, run_model
 from laddercast.pool import pool
@@ -71,11 +71,16 @@ def _forecast(
     """The forecast of one route."""
     name = str(fitted.attrs["route"])
     tasks, frame = tasks_of(fitted), frame_of(fitted)
-    design, rows = target_design(models, tasks, frame)
+    own, rows = target_design(models, tasks, frame)
+    design = roomy(own)
     posterior = fitted["posterior"].to_dataset()
     draws = {site: value.to_numpy() for site, value in posterior.items() if site not in PER_FIT}
     chains, length = next(iter(draws.values())).shape[:2]
     flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
+    for site, value in flat.items():
+        if "interval" in DIMS.get(str(site), ()):
+            more = design.walk.shape[1] - value.shape[1]
+            flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
     cpu = jax.devices("cpu")[0]
     with on_device(cpu):
         keys = jax.random.split(jax.random.key(seed), chains * length)
@@ -84,7 +89,8 @@ def _forecast(
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
-        value = np.broadcast_to(sites[site], (len(keys), len(models), len(tasks)))
+        value = sites[site][:, : len(models)]
+        value = np.broadcast_to(value, (len(keys), len(models), len(tasks)))
         return value.reshape(chains, length, -1)
 
     levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
