@@ -118,6 +118,7 @@ def test_residuals_widen_and_leave_the_resamples_alone(demo: tuple[Ladder, pd.Da
     assert not np.array_equal(draws(other), draws(without))
 
 
+@pytest.mark.slow
 def test_tasks_share_their_resamples(demo: tuple[Ladder, pd.DataFrame]) -> None:
     ladder, targets = demo
     twins = [ladder.table[ladder.table["task"] == "piqa"].assign(task=t) for t in ("one", "two")]
@@ -155,6 +156,7 @@ def test_resamples_that_cannot_be_fitted_are_drawn_again(
     assert (spread(tree) > 0).all()
 
 
+@pytest.mark.slow
 def test_one_model_of_each_size_has_no_resamples_but_itself() -> None:
     n = np.array([1e8, 2e8, 4e8, 8e8, 16e8])
     d = n * np.array([100, 20, 60, 30, 200])

@@ -21,7 +21,7 @@ from laddercast.density import (
 from laddercast.design import ladder_design
 from laddercast.geometry import Curvature, Layout, geometry, plain_geometry, refined
 from laddercast.ladder import Ladder, read_ladder
-from laddercast.model import ROUTES
+from laddercast.model import POOLED, ROUTES
 from laddercast.priors import Priors
 from laddercast.sampler import on_device
 from laddercast.simulate import demo_ladder
@@ -47,7 +47,7 @@ def some_way_off(route, table, priors):
     return jax.tree.map(jnp.asarray, data), layout, moved, (draws, begun)
 
 
-@pytest.fixture(params=ROUTES)
+@pytest.fixture(params=[*POOLED, pytest.param("chain", marks=pytest.mark.slow)])
 def placed(request, wide_table):
     """Potential, gradient, a position off the start, leaves and layout of a route."""
     route = ROUTES[request.param]
