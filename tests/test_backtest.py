@@ -124,31 +124,40 @@ def test_rivals_are_those_of_the_rungs_fitted(small_table, monkeypatch):
 @pytest.mark.usefixtures("fits")
 def test_each_warning_is_of_the_fold_and_of_the_fit_that_it_is_of(wide_table, monkeypatch):
     begun = threading.Barrier(2, timeout=10)
-    own = module.bootstrap
+    own, stand_in = module.bootstrap, module.forecast
 
     def of_rivals(rungs, held_out, *, seed):
         begun.wait()  # two threads are in here at once
-        warnings.warn(f"of {len(rungs.models)} rungs", stacklevel=2)
+        warnings.warn(f"of {sorted(set(held_out['model']))} gives NaN", stacklevel=2)
         begun.wait()
         return own(rungs, held_out, seed=seed)
 
-    stand_in = module.forecast
-
     def of_fits(ladder, targets, *, seed):
-        if not_yet:
-            warnings.warn(not_yet.pop(), RuntimeWarning, stacklevel=2)
+        warnings.warn(f"fitted {len(ladder.table)}", RuntimeWarning, stacklevel=2)
         return stand_in(ladder, targets, seed=seed)
 
-    not_yet = ["of a fit"]
     monkeypatch.setattr(module, "bootstrap", of_rivals)
     monkeypatch.setattr(module, "forecast", of_fits)
     with pytest.warns() as caught:
-        backtest(read_ladder(wide_table))
-    assert [(str(one.message), one.category) for one in caught] == [
-        ("of a fit", RuntimeWarning), ("of 6 rungs", UserWarning), ("of 6 rungs", UserWarning),
-    ]  # fmt: skip
-    not_yet.append("of a fit")
-    with pytest.raises(RuntimeWarning, match="of a fit"):  # as all warnings are errors here
+        table = backtest(read_ladder(wide_table))
+    left = table.groupby("fold", sort=False)["model"].unique()
+    rows = [(~wide_table["model"].isin(models)).sum() for models in left]
+    assert [(one.category, str(one.message)) for one in caught] == [
+        *((RuntimeWarning, f"fitted {count}") for count in rows),
+        (UserWarning, f"fold sizes, {left.index[0]}: of {sorted(left.iloc[0])} gives NaN"),
+        (UserWarning, f"fold lengths, {left.index[1]}: of {sorted(left.iloc[1])} gives NaN"),
+    ]
+    assert {one.filename for one in caught[:2]} == {__file__}
+
+
+@pytest.mark.usefixtures("fits")
+def test_what_was_warned_of_before_an_error_is_told(wide_table, monkeypatch):
+    def broken(*_, **__):
+        warnings.warn("of a fit", stacklevel=2)
+        raise KeyError("broken")
+
+    monkeypatch.setattr(module, "forecast", broken)
+    with pytest.warns(match="of a fit"), pytest.raises(KeyError, match="broken"):
         backtest(read_ladder(wide_table))
 
 

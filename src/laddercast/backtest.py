@@ -4,13 +4,14 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
 from laddercast import columns as c
 from laddercast.baseline import baseline
@@ -74,42 +75,45 @@ def backtest(
     One row per fold x quantity x model x task: `kind`, `fold`, the columns of `score_cells`;
     `decades` (log10 of params x tokens over the largest that was fitted of this task) and
     `distance` (`far` from 1 decade; `inside` if it has no more params, tokens per parameter or
-    compute than were fitted, within 1 %; else `near`); point forecasts `baseline` (the
-    published method's), `best_rung` and `lowest_loss_rung` from the same rungs, each with its
-    absolute `_error`; `bootstrap`, the median of the published method's, with `_error, _crps` and
-    `_inside.., _width..`; all in points for accuracy and NaN where a method gives none;
-    `ladder_flops` of the rungs fitted, `target_flops` of the model held out (6ND unless every row
-    has `flops`), `converged` (1 or 0).
+    compute than were fitted, within 1 %; else `near`); `ladder_flops` of the rungs fitted,
+    `target_flops` of the model held out (6ND unless every row has `flops`), `converged` (1 or 0);
+    point forecasts `baseline` (the published method's), `best_rung` and `lowest_loss_rung` from the
+    same rungs, each with its absolute `_error`; `bootstrap`, the median of the published method's,
+    with `_error, _crps` and `_inside.., _width..`; all in points for accuracy and NaN where a
+    method gives none. Warnings of fits and rivals come at the end.
     """
     cuts = _folds(ladder, folds, hold_out)
     flops = _flops(ladder.table, _all_have_flops(ladder.table))
     fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
     aside = ThreadPoolExecutor(1)
-    with _collected() as of_fits:
+    # Rivals have small matrices, too.
+    with threadpool_limits(1, user_api="blas"), _collected():
         try:
             begun = [aside.submit(_rivals, fold, seed) for fold in cuts]
-            for fold, fitted in zip(cuts, fits, strict=True):
-                forecasted = forecast(fitted, fold.held_out, seed=seed)
-                cells = score_cells(forecasted)
-                cells.insert(0, "kind", fold.kind)
-                cells.insert(1, "fold", fold.name)
-                cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
-                cells["ladder_flops"] = flops[fold.rungs.models].sum()
-                cells["target_flops"] = cells[c.MODEL].map(flops)
-                cells["converged"] = int(forecasted.attrs["converged"])
-                parts.append(cells)
+            with closing(fits):
+                for fold, fitted in zip(cuts, fits, strict=True):
+                    forecasted = forecast(fitted, fold.held_out, seed=seed)
+                    cells = score_cells(forecasted)
+                    cells.insert(0, "kind", fold.kind)
+                    cells.insert(1, "fold", fold.name)
+                    cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
+                    cells["ladder_flops"] = flops[fold.rungs.models].sum()
+                    cells["target_flops"] = cells[c.MODEL].map(flops)
+                    cells["converged"] = int(forecasted.attrs["converged"])
+                    parts.append(cells)
+                    for other in begun:
+                        if other.done():
+                            other.result()  # its error comes now, not after all fits
             # All is fitted: from the last on, those that wait for the other thread are of this one.
             rivals = [
-                other.result() if not other.cancel() else _rivals(fold, seed)
+                _rivals(fold, seed) if other.cancel() else other.result()
                 for fold, other in zip(cuts[::-1], begun[::-1], strict=True)
             ][::-1]
         finally:
             aside.shutdown(cancel_futures=True)
-    for message in of_fits:
-        warnings.warn(message, stacklevel=2)
-    for fold, other in zip(cuts, rivals, strict=True):
-        _warn_once(fold, other.messages)
+    for fold, found in zip(cuts, rivals, strict=True):
+        _warn_once(fold, found.messages)
     parts = [_with_rivals(*each) for each in zip(parts, cuts, rivals, strict=True)]
     return pd.concat(parts, ignore_index=True)
 
@@ -271,20 +275,24 @@ _OF_THREAD = threading.local()
 
 
 @contextmanager
-def _collected() -> Iterator[list[Warning]]:
-    """Collects warnings: those of a thread in which rivals are at work for these, others here.
+def _collected() -> Iterator[None]:
+    """Collects warnings: of a thread in which rivals are at work for these; others, to come after.
 
     Python's own collection is of all threads, and of the one that began it last.
     """
     others: list[Warning] = []
 
-    def show(message: Any, *_: Any, **__: Any) -> None:
+    def show(message: Any, *_: Any) -> None:
         getattr(_OF_THREAD, "messages", others).append(message)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = show
-        yield others
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = show  # type: ignore[assignment]
+            yield
+    finally:
+        for message in others:
+            warnings.warn(message, stacklevel=4)  # where `backtest` is called
 
 
 def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Rivals) -> pd.DataFrame:

@@ -24,6 +24,10 @@ MEASURED = {
 QUANTITIES = tuple(MEASURED)
 
 
+LEAST_STEPS = 8
+"""Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
+
+
 class Frame(NamedTuple):
     """What a ladder fixes for its forecasts: reference sizes, and the knots of discrepancy.
 
@@ -81,10 +85,6 @@ class Labels(NamedTuple):
 
     model: list[str]
     task: list[str]
-
-
-LEAST_STEPS = 8
-"""Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
 
 
 class Size(NamedTuple):
@@ -185,7 +185,7 @@ def roomy(design: Design) -> Design:
 
 
 def _rounded(count: int, least: int = 1) -> int:
-    """Up to a power of two, or to a multiple of 16: no more than twice as many."""
+    """Up to a power of two, or to a multiple of 16: less than twice as many, or `least`."""
     return max(least, -(-count // 16) * 16 if count > 16 else 1 << (count - 1).bit_length())
 
 

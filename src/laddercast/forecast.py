@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,16 +82,19 @@ def _forecast(
         if "interval" in DIMS.get(str(site), ()):
             more = design.walk.shape[1] - value.shape[1]
             flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
+
+    def of_targets(*given: Any) -> dict[str, np.ndarray]:
+        return {site: np.asarray(x)[:, : len(models)] for site, x in _predict(name, *given).items()}
+
     cpu = jax.devices("cpu")[0]
     with on_device(cpu):
         keys = jax.random.split(jax.random.key(seed), chains * length)
         placed = jax.tree.map(jnp.asarray, design)
-        sites = in_batches(partial(_predict, name), (keys, flat), placed, Priors())
+        sites = in_batches(of_targets, (keys, flat), placed, Priors())
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
-        value = sites[site][:, : len(models)]
-        value = np.broadcast_to(value, (len(keys), len(models), len(tasks)))
+        value = np.broadcast_to(sites[site], (len(keys), len(models), len(tasks)))
         return value.reshape(chains, length, -1)
 
     levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}

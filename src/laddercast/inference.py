@@ -73,7 +73,7 @@ than this on average, up to their number."""
 TELLING = 1000
 """Draws from which coordinates are found: more tell little more."""
 
-RECORDED = ("laddercast", "numpyro", "jax", "arviz", "numpy", "pandas", "xarray")
+RECORDED = ("laddercast", "numpyro", "jax", "arviz-base", "numpy", "pandas", "xarray")
 
 
 class Sampler(NamedTuple):
