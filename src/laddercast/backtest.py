@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -191,7 +191,7 @@ def how_much_ladder(
 
 def _fits(
     ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
-) -> Iterator[xr.DataTree]:
+) -> Generator[xr.DataTree, None, None]:
     """A fit of each ladder, all of them parts of a whole."""
     settings = {"draws": DRAWS} | settings
     shown = settings.get("progress", True)
