@@ -246,6 +246,10 @@ def _extents(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
 
 
+_OF_THREAD = threading.local()
+"""`messages`, while rivals are at work in a thread: what they warn of."""
+
+
 class Rivals(NamedTuple):
     """What others forecast of a fold: points by method, the bootstrap, what they warned of."""
 
@@ -269,9 +273,6 @@ def _rivals(fold: Fold, seed: int) -> Rivals:
     finally:
         del _OF_THREAD.messages
     return Rivals(points, resampled, [str(message) for message in messages])
-
-
-_OF_THREAD = threading.local()
 
 
 @contextmanager

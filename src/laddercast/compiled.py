@@ -99,6 +99,16 @@ def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
     return found
 
 
+def few_sizes(count: int, least: int = 1) -> int:
+    """So many or some more, or `least`: arrays padded to it share what was compiled for one.
+
+    Up to 16 a power of two, beyond a multiple of 16, or of an eighth of the next power of two.
+    """
+    power = 1 << (count - 1).bit_length()
+    unit = min(power, max(16, power // 8))
+    return max(least, -(-count // unit) * unit)
+
+
 def on_cores(function: Callable[[Any], Any], each: Iterable[Any]) -> list[Any]:
     """What a function that calls compiled ones makes of each, in threads.
 

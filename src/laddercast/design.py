@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from laddercast import columns as c
+from laddercast.compiled import few_sizes
 from laddercast.ladder import WARMUP_SHARE, Ladder, checkpoint_spread, run_ends
 
 KNOT_DECADES = 0.5
@@ -177,16 +178,11 @@ def target_design(
 
 def roomy(design: Design) -> Design:
     """The design of targets in arrays of few sizes: forecasts share what was compiled for one."""
-    runs, steps = _rounded(len(design.end)), design.beyond.shape[1]
-    room = Size(runs, runs, _rounded(design.walk.shape[1], LEAST_STEPS))
+    runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
+    room = Size(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)
-    more = _rounded(steps, LEAST_STEPS) - steps
+    more = few_sizes(steps, LEAST_STEPS) - steps
     return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
-
-
-def _rounded(count: int, least: int = 1) -> int:
-    """Up to a power of two, or to a multiple of 16: less than twice as many, or `least`."""
-    return max(least, -(-count // 16) * 16 if count > 16 else 1 << (count - 1).bit_length())
 
 
 def size(design: Design) -> Size:

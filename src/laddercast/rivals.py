@@ -26,6 +26,7 @@ from laddercast.baseline import (
     step_2,
     target_rows,
 )
+from laddercast.compiled import few_sizes
 from laddercast.design import loss_column
 from laddercast.ladder import Ladder, read_targets, run_ends
 from laddercast.sampler import on_device
@@ -241,9 +242,7 @@ def _residual_sd(step: Step, theta: np.ndarray) -> float:
 def _refits(step: Step, theta: np.ndarray, counts: pd.DataFrame) -> np.ndarray:
     """Coefficients (replicates, coefficients): the better of two starts, `theta` and the last."""
     weights = _weights(step, counts)
-    points = len(step.y)
-    unit = max(16, 2 ** int(np.ceil(np.log2(points))) // 8)
-    more = -points % unit  # so that few shapes compile
+    more = few_sizes(len(step.y), 16) - len(step.y)
     x, y = np.pad(step.x, ((0, 0), (0, more)), "edge"), np.pad(step.y, (0, more))
     weights = np.pad(weights, ((0, 0), (0, more)))
     delta = HUBER_DELTA if step.law.huber else float("inf")
