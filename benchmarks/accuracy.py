@@ -19,10 +19,10 @@ import xarray as xr
 from results import keep
 
 import laddercast as lc
-from laddercast.fitted import routes_of
-from laddercast.model import POOLED, ROUTES
-from laddercast.pool import pool
-from laddercast.score import score_cells
+from laddercast.evaluation.scores import score_cells
+from laddercast.forecasting.pools import pool
+from laddercast.inference.results import routes_of
+from laddercast.model.routes import POOLED, ROUTES
 
 ROOT = Path(__file__).parents[1]
 SIZES = ("190M", "370M", "760M", "1.3B")

@@ -35,7 +35,7 @@ def one(device: str, warmup: int, draws: int) -> dict[str, Any]:
     import arviz as az
 
     import laddercast as lc
-    from laddercast.model import two_stage
+    from laddercast.model.routes import two_stage
 
     ladder = lc.demo_ladder()[0]
 
@@ -72,9 +72,9 @@ def one(device: str, warmup: int, draws: int) -> dict[str, Any]:
 def many(device: str, warmup: int, draws: int, ladders: int) -> dict[str, Any]:
     """Many small ladders."""
     import laddercast as lc
-    from laddercast.fit_each import fit_each
-    from laddercast.model import two_stage
-    from laddercast.simulate import demo_truth
+    from laddercast.evaluation.simulation import demo_truth
+    from laddercast.inference.many import fit_each
+    from laddercast.model.routes import two_stage
 
     sizes, lengths = np.geomspace(*PARAMS, 4).astype(int), np.geomspace(*TOKENS_PER_PARAM, 4)
     all_of = [
@@ -97,12 +97,12 @@ def many(device: str, warmup: int, draws: int, ladders: int) -> dict[str, Any]:
 def wide(device: str, warmup: int, draws: int, tasks: int, chains: int) -> dict[str, Any]:
     """Many tasks, many chains."""
     import laddercast as lc
-    from laddercast import inference
-    from laddercast.model import two_stage
+    from laddercast.inference import fitting
+    from laddercast.model.routes import two_stage
 
     ladder = ladder_of("tasks", tasks)
     runs: list[tuple[float, int]] = []
-    plain = inference.run_chains
+    plain = fitting.run_chains
 
     def timed(*given: Any) -> Any:
         begin = time.perf_counter()
@@ -110,7 +110,7 @@ def wide(device: str, warmup: int, draws: int, tasks: int, chains: int) -> dict[
         runs.append((time.perf_counter() - begin, found[0].num_steps.shape[1]))
         return found
 
-    inference.run_chains = timed
+    fitting.run_chains = timed
     begin = time.perf_counter()
     fitted = lc.fit(
         ladder, route=two_stage, chains=chains, warmup=warmup, draws=draws, device=device,
@@ -124,7 +124,7 @@ def wide(device: str, warmup: int, draws: int, tasks: int, chains: int) -> dict[
 
 
 def _least(posterior: Any) -> float:
-    from laddercast.convergence import quality
+    from laddercast.sampling.diagnostics import quality
 
     return float(quality(*(x.to_numpy() for x in posterior.values())).bulk.min())
 

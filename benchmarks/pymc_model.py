@@ -1,7 +1,7 @@
 """Route `two_stage` in PyMC, from which nutpie makes machine code.
 
-The density and the sites of `laddercast.model.two_stage`, pooled sites as standard deviates, for
-ladders with one point per run.
+The density and the sites of `laddercast.model.routes.two_stage`, pooled sites as standard
+deviates, for ladders with one point per run.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ import numpyro.distributions as dist
 import pymc as pm
 import pytensor.tensor as pt
 
-from laddercast.design import Design, Observed, Seen, binomial_variance
-from laddercast.model import RUN_DOF
-from laddercast.priors import Priors
+from laddercast.model.design import Design, Observed, Seen, binomial_variance
+from laddercast.model.priors import Priors
+from laddercast.model.routes import RUN_DOF
 
 
 def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:

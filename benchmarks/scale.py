@@ -51,7 +51,7 @@ JITTER = 0.1
 def ladder_of(growth: str, size: int) -> Any:
     """A simulated ladder of this size: but for its tasks, if they are drawn, like the demo's."""
     import laddercast as lc
-    from laddercast.simulate import demo_truth, simulate_from_prior
+    from laddercast.evaluation.simulation import demo_truth, simulate_from_prior
 
     given = {"tasks": TASKS, "rungs": RUNGS, "checkpoints": CHECKPOINTS} | {growth: size}
     given["checkpoints"] = given.get("every", given["checkpoints"])
@@ -76,8 +76,8 @@ def ladder_of(growth: str, size: int) -> Any:
 def worker(growth: str, size: int, warmup: int, draws: int, once: bool) -> dict[str, Any]:
     """What one process finds."""
     import laddercast as lc
-    from laddercast.convergence import quality
-    from laddercast.model import two_stage
+    from laddercast.model.routes import two_stage
+    from laddercast.sampling.diagnostics import quality
 
     warnings.simplefilter("ignore")
     ladder = ladder_of(growth, size)

@@ -94,8 +94,8 @@ def latent(data: tuple[Any, ...]) -> list[str]:
     import jax
     from numpyro import handlers
 
-    from laddercast.density import is_latent
-    from laddercast.model import two_stage
+    from laddercast.model.routes import two_stage
+    from laddercast.sampling.density import is_latent
 
     names: list[str] = []
 
@@ -110,7 +110,7 @@ def latent(data: tuple[Any, ...]) -> list[str]:
 def ours(case: Case) -> Way:
     """The package's own way."""
     import laddercast as lc
-    from laddercast.model import two_stage
+    from laddercast.model.routes import two_stage
 
     def draw(seed: int) -> Sites:
         fitted = lc.fit(
@@ -130,8 +130,8 @@ def rival(method: str, case: Case, data: tuple[Any, ...]) -> Way:
     from numpyro import handlers, infer
     from numpyro.infer.reparam import LocScaleReparam
 
-    from laddercast.density import CENTRED
-    from laddercast.model import two_stage
+    from laddercast.model.routes import two_stage
+    from laddercast.sampling.density import CENTRED
 
     # Those of other routes are not there, which does no harm.
     pooled = () if method == "numpyro centred" else CENTRED
@@ -235,7 +235,7 @@ def rival(method: str, case: Case, data: tuple[Any, ...]) -> Way:
 
 def told(kind: str, begin: float, draws: Sites, names: list[str]) -> dict[str, Any]:
     """Seconds since then, and the quality of these sites."""
-    from laddercast.convergence import quality
+    from laddercast.sampling.diagnostics import quality
 
     seconds = time.perf_counter() - begin
     of_all = quality(*(draws[name] for name in names))
@@ -249,12 +249,12 @@ def worker(method: str, number: int, fold: bool, short: bool) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from laddercast.design import ladder_design
-    from laddercast.folds import DEFAULT, cut_folds
-    from laddercast.priors import Priors
+    from laddercast.evaluation.folds import DEFAULT, cut_folds
+    from laddercast.model.design import ladder_design
+    from laddercast.model.priors import Priors
 
     warnings.simplefilter("ignore")
-    for name in ("laddercast.inference", *{"blackjax", "nutpie"} & {method}):
+    for name in ("laddercast.inference.fitting", *{"blackjax", "nutpie"} & {method}):
         import_module(name)
     if method != OURS:
         jax.config.update("jax_enable_x64", True)
@@ -320,7 +320,7 @@ def samplers(given: argparse.Namespace) -> pd.DataFrame:
 
 def processes(given: argparse.Namespace) -> pd.DataFrame:
     """Commands in turn; seconds of each, and how many times as long as importing libraries."""
-    from laddercast.cli import NOT_CONVERGED
+    from laddercast.cli.commands import NOT_CONVERGED
 
     rows = []
     with TemporaryDirectory() as name:
@@ -376,7 +376,7 @@ def tables_in(folder: Path, short: bool) -> list[str]:
     """Arguments of `forecast`: the paper's files, or those of a simulated ladder, written here."""
     names = ("olmo_ladder.csv", "olmo_targets.csv", "olmo_tasks.csv")
     if short or not paper(names[0]).exists():
-        from laddercast.simulate import DEMO_TARGETS
+        from laddercast.evaluation.simulation import DEMO_TARGETS
 
         ladder = ladder_of(short)
         ladder.table.to_csv(folder / names[0], index=False)

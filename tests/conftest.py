@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast.compiled import keep, make_room
+from laddercast.sampling.programs import keep, make_room
 
 # What commands and tests compile is kept between test sessions, but not in the user's own folder.
 # JAX locks no file that it writes, so each process of tests has its own.
@@ -105,11 +105,11 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list:
     The same stands in for the bootstrap.
     Of a ladder of 4 rungs or fewer the stand-in says that it has not converged.
     """
-    from laddercast.ladder import read_targets
+    from laddercast.data.ladder import read_targets
 
     # The package's attribute of this name is the function.
-    module = import_module("laddercast.backtest")
-    fits_of = import_module("laddercast.fit_each")
+    module = import_module("laddercast.evaluation.backtests")
+    fits_of = import_module("laddercast.inference.many")
     given = []
 
     def fit(ladder, **settings):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from laddercast.averages import mean_over_tasks
-from laddercast.forecast import forecast_table
+from laddercast.forecasting.averages import mean_over_tasks
+from laddercast.forecasting.forecasts import forecast_table
 
 
 def forecast_of(draws: np.ndarray, measured: list[float]) -> xr.DataTree:

@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast.backtest import backtest, how_much_ladder, score_backtest
-from laddercast.baseline import baseline
-from laddercast.ladder import read_ladder
-from laddercast.model import two_stage
-from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
-from laddercast.score import score_cells
+from laddercast.baselines.published import baseline
+from laddercast.baselines.resampling import bootstrap
+from laddercast.baselines.rungs import best_rung, lowest_loss_rung
+from laddercast.data.ladder import read_ladder
+from laddercast.evaluation.backtests import backtest, how_much_ladder, score_backtest
+from laddercast.evaluation.scores import score_cells
+from laddercast.model.routes import two_stage
 
 # The package's attribute of this name is the function.
-module = import_module("laddercast.backtest")
+module = import_module("laddercast.evaluation.backtests")
 
 ALL_KINDS = ("sizes", "lengths", "one-size", "one-task", "reruns")
 SHORT = {"route": two_stage, "chains": 2, "warmup": 50, "draws": 50, "progress": False}
@@ -339,7 +340,7 @@ def test_targets_among_the_rungs_are_refused(small_table, fits):
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_held_out_numbers_change_nothing_but_the_score(small_table, monkeypatch):
     posteriors, predictions, tables = [], [], []
-    fits_of = import_module("laddercast.fit_each")
+    fits_of = import_module("laddercast.inference.many")
     fit, forecast = fits_of.fit, module.forecast
 
     def recorded_fit(*args, **settings):

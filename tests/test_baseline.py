@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from laddercast.baseline import FROM, METHODS, baseline, fit_two_step
-from laddercast.columns import FORECAST_COLUMNS
-from laddercast.ladder import Ladder, read_ladder, read_targets
+from laddercast.baselines.published import FROM, METHODS, baseline, fit_two_step
+from laddercast.data.ladder import Ladder, read_ladder, read_targets
+from laddercast.data.words import FORECAST_COLUMNS
 
 Law = Callable[..., np.ndarray]
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast import columns as c
-from laddercast.cli import main
+from laddercast.cli.commands import main
+from laddercast.data import words as c
 
 QUICK = ["--chains", "2", "--warmup", "30", "--draws", "20"]
 ONE_ROUTE = ["--route", "two_stage"]
@@ -129,12 +129,12 @@ def functions(*names):
 @pytest.mark.slow
 def test_names_shared_with_modules_are_functions_if_the_modules_came_first():
     python(
-        "import inspect, laddercast.score, laddercast.baseline\n"
+        "import inspect, laddercast.evaluation.scores, laddercast.baselines.published\n"
         "import laddercast as lc\n" + FUNCTIONS + "functions('score', 'baseline')\n"
         "lc.forecast_table\n"
         "functions('forecast', 'score', 'baseline')\n"
         "from laddercast import baseline\n"
-        "from laddercast.forecast import forecast\n"
+        "from laddercast.forecasting.forecasts import forecast\n"
         "assert baseline is lc.baseline and forecast is lc.forecast"
     )
 
@@ -146,9 +146,10 @@ def test_all_public_names_load_whatever_came_first():
         "import inspect, arviz\n"
         "import laddercast as lc\n" + FUNCTIONS + "lc.fit\n"
         "functions('forecast', 'score', 'baseline', 'backtest', 'simulate')\n"
-        "import laddercast.forecast, laddercast.score, laddercast.baseline, laddercast.backtest\n"
+        "import laddercast.forecasting.forecasts, laddercast.evaluation.scores\n"
+        "import laddercast.baselines.published, laddercast.evaluation.backtests\n"
         "functions('forecast', 'score', 'baseline', 'backtest', 'simulate')\n"
-        "assert set(lc.__all__) <= set(dir(lc))\n"
+        "assert dir(lc) == sorted(lc.__all__)\n"
         "for name in lc.__all__: assert getattr(lc, name) is not None\n"
         "try: lc.nothing\n"
         "except AttributeError as error: assert 'nothing' in str(error)\n"
@@ -161,7 +162,7 @@ def test_all_public_names_load_whatever_came_first():
 
 def test_importing_the_package_imports_nothing_slow():
     python(
-        "import sys, laddercast, laddercast.cli\n"
+        "import sys, laddercast, laddercast.cli.commands\n"
         "slow = {'jax', 'numpy', 'pandas', 'numpyro', 'arviz', 'xarray', 'matplotlib'}\n"
         "slow |= {'pooch', 'requests', 'shtab', 'tqdm'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)"
@@ -209,7 +210,7 @@ def test_interrupt(files, monkeypatch, capsys):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("laddercast.ladder"), "read_ladder", stop)
+    monkeypatch.setattr(import_module("laddercast.data.ladder"), "read_ladder", stop)
     status = main(
         ["baseline", files["ladder"], "--targets", files["targets"], "--out", files["out"]]
     )
@@ -353,7 +354,7 @@ def test_backtest_refuses_unknown_folds(files, capsys):
 
 
 def test_backtest_helps_with_every_kind_of_fold(capsys):
-    from laddercast.folds import KINDS
+    from laddercast.evaluation.folds import KINDS
 
     with pytest.raises(SystemExit):
         main(["backtest", "--help"])
@@ -362,6 +363,7 @@ def test_backtest_helps_with_every_kind_of_fold(capsys):
 
 
 def test_the_routes_offered_are_those_of_the_model():
-    from laddercast import cli, model
+    from laddercast.cli import commands
+    from laddercast.model import routes
 
-    assert tuple(model.ROUTES) == cli.ROUTES
+    assert tuple(routes.ROUTES) == commands.ROUTES

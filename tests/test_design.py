@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from laddercast.density import Data, position_of, potential_of
-from laddercast.design import (
+from laddercast.data.ladder import checkpoint_spread, read_ladder, read_targets, run_ends
+from laddercast.model.design import (
     DEFAULT_ITEMS,
     KNOT_DECADES,
     MEASURED,
@@ -22,12 +22,12 @@ from laddercast.design import (
     size,
     target_design,
 )
-from laddercast.ladder import checkpoint_spread, read_ladder, read_targets, run_ends
-from laddercast.model import ROUTES, Route
-from laddercast.priors import Priors
-from laddercast.replay import keep
-from laddercast.sampler import on_device
-from laddercast.start import information, start
+from laddercast.model.priors import Priors
+from laddercast.model.routes import ROUTES, Route
+from laddercast.sampling.chains import on_device
+from laddercast.sampling.density import Data, position_of, potential_of
+from laddercast.sampling.replay import keep
+from laddercast.sampling.start import information, start
 
 TARGETS = pd.DataFrame(
     {"model": ["big", "bigger"], "params": [3_000_000_000, 7_000_000_000], "tokens": 2 * [10**11]}

@@ -1,7 +1,7 @@
 import pytest
 
-from laddercast import doctor
-from laddercast.cli import main
+from laddercast.cli import doctor
+from laddercast.cli.commands import main
 
 
 def test_a_sound_machine(capsys, monkeypatch, tmp_path):

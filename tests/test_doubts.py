@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
-from laddercast.forecast import forecast_table
+from laddercast.forecasting.forecasts import forecast_table
+from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 
 TASKS = pd.DataFrame(
     {"chance": [0.25, 0.25], "items": [1000.0, 1000.0]}, index=pd.Index(["easy", "hard"])

@@ -11,13 +11,13 @@ import pytest
 import xarray as xr
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from laddercast.fit_each import fit_each
-from laddercast.inference import fit
-from laddercast.ladder import read_ladder
-from laddercast.model import direct
-from laddercast.together import call
+from laddercast.data.ladder import read_ladder
+from laddercast.inference.fitting import fit
+from laddercast.inference.many import fit_each
+from laddercast.model.routes import direct
+from laddercast.sampling.together import call
 
-module = import_module("laddercast.fit_each")
+module = import_module("laddercast.inference.many")
 
 
 @pytest.fixture

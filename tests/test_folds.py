@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from laddercast.folds import CUTS, KINDS, cut_folds
-from laddercast.ladder import as_targets, read_ladder
+from laddercast.data.ladder import as_targets, read_ladder
+from laddercast.evaluation.folds import CUTS, KINDS, cut_folds
 
 
 def cells_of(table):

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 import laddercast as lc
-from laddercast import cli
-from laddercast.loaders.presets import OLMO
+from laddercast.cli import commands as cli
+from laddercast.data.loaders.presets import OLMO
 from test_loaders import (
     DATADECIDE_SIZES,
     LEVANTER_KEYS,

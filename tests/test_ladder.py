@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from laddercast.checks import SHOWN
-from laddercast.ladder import (
+from laddercast.data.checks import SHOWN
+from laddercast.data.ladder import (
     Ladder,
     as_targets,
     checkpoint_spread,

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laddercast import laws
+from laddercast.model import laws
 
 A, B, E, ALPHA, BETA = 400.0, 410.0, 1.7, 0.34, 0.28
 REFERENCE = 5e8, 3e10

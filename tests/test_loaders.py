@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import laddercast as lc
-from laddercast.cli import main
-from laddercast.loaders.presets import (
+from laddercast.cli.commands import main
+from laddercast.data.loaders.presets import (
     BARE_CHOICE,
     CHANCE,
     OLMO,
@@ -440,7 +440,7 @@ def one_question(**changes: object) -> dict[str, object]:
 
 
 def test_shapes_of_questions():
-    from laddercast.loaders.lm_eval import _question
+    from laddercast.data.loaders.lm_eval import _question
 
     assert _question(one_question())[0] == pytest.approx(1.0)
     assert _question(one_question(target=" answer 2"))[0] == pytest.approx(1.0)

@@ -15,16 +15,25 @@ from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
 from numpyro.infer.reparam import LocScaleReparam
 from scipy import stats
 
-from laddercast.convergence import complaints
-from laddercast.density import CENTRED
-from laddercast.design import MEASURED, Design, Seen, ladder_design
-from laddercast.fitted import DIMS, frame_of, routes_of
-from laddercast.forecast import _predict, forecast, forecast_table
-from laddercast.inference import fit
-from laddercast.ladder import Ladder, read_ladder, run_ends
-from laddercast.model import POOLED, READS, ROUTES, Runs, by_reference, chain, direct, two_stage
-from laddercast.priors import Priors
-from laddercast.sampler import on_device
+from laddercast.data.ladder import Ladder, read_ladder, run_ends
+from laddercast.forecasting.forecasts import _predict, forecast, forecast_table
+from laddercast.inference.fitting import fit
+from laddercast.inference.results import DIMS, frame_of, routes_of
+from laddercast.model.design import MEASURED, Design, Seen, ladder_design
+from laddercast.model.priors import Priors
+from laddercast.model.routes import (
+    POOLED,
+    READS,
+    ROUTES,
+    Runs,
+    by_reference,
+    chain,
+    direct,
+    two_stage,
+)
+from laddercast.sampling.chains import on_device
+from laddercast.sampling.density import CENTRED
+from laddercast.sampling.diagnostics import complaints
 
 SHORT = {"chains": 2, "warmup": 100, "draws": 190, "progress": False}
 TARGETS = pd.DataFrame(
@@ -51,7 +60,7 @@ def forecast_quietly(*args, **settings) -> xr.DataTree:
 @pytest.fixture(scope="module")
 def ladder() -> Ladder:
     """The demo's ladder with three of its tasks and a reference loss beside theirs."""
-    from laddercast.simulate import demo_ladder
+    from laddercast.evaluation.simulation import demo_ladder
 
     whole = demo_ladder(seed=3)[0]
     n, d = whole.table["params"].astype(float), whole.table["tokens"].astype(float)
@@ -410,7 +419,7 @@ def test_chains_in_one_batch_are_those_in_threads(small_table, monkeypatch):
     ladder = read_ladder(small_table)
     short = {"route": two_stage, "warmup": 50, "draws": 50}
     one = fit_quietly(ladder, **short)
-    monkeypatch.setattr("laddercast.sampler.in_threads", lambda device: False)
+    monkeypatch.setattr("laddercast.sampling.chains.in_threads", lambda device: False)
     other = fit_quietly(ladder, **short)
     for name in ("alpha_center", "walk_accuracy_scale", "E"):
         first, second = (tree["posterior"][name].to_numpy() for tree in (one, other))

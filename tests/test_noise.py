@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast.inference import fit
-from laddercast.ladder import Ladder, read_ladder, run_ends
-from laddercast.model import two_stage
-from laddercast.noise import metric_noise, noise_by_task, rerun_noise
+from laddercast.data.ladder import Ladder, read_ladder, run_ends
+from laddercast.evaluation.noise import metric_noise, noise_by_task, rerun_noise
+from laddercast.inference.fitting import fit
+from laddercast.model.routes import two_stage
 
 # Loss checkpoint SD, accuracy checkpoint SD (points), rerun SD of loss (%) and accuracy (points).
 MEASURED = {

@@ -11,5 +11,6 @@ def test_the_wheel_is_typed_and_has_the_reports_template(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = ZipFile(wheel).namelist()
     assert "laddercast/py.typed" in names
-    assert {"laddercast/templates/report.html", "laddercast/templates/sort.js"} <= set(names)
+    templates = "laddercast/reporting/templates"
+    assert {f"{templates}/report.html", f"{templates}/sort.js"} <= set(names)
     assert not [name for name in names if name.endswith(".csv")]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from laddercast.pool import pool
+from laddercast.forecasting.pools import pool
 
 CELLS = (("big", "easy"), ("big", "hard"), ("huge", "easy"))
 SOURCES = ("law", "discrepancy", "run", "checkpoint")

@@ -8,11 +8,11 @@ import tqdm
 import tqdm.notebook
 from nbclient import NotebookClient
 
-from laddercast.progress import _kind, lengthen, progress_bar, with_progress
+from laddercast.sampling.progress import _kind, lengthen, progress_bar, with_progress
 
 BARS = """
 from concurrent.futures import ThreadPoolExecutor
-from laddercast.progress import lengthen, progress_bar, with_progress
+from laddercast.sampling.progress import lengthen, progress_bar, with_progress
 
 for _ in with_progress(["a", "b"], True, "backtest", "fit"):
     with progress_bar(8, True) as bar, ThreadPoolExecutor(2) as threads:

@@ -9,11 +9,11 @@ from numpyro import handlers, infer
 from numpyro.infer.reparam import LocScaleReparam
 
 import laddercast as lc
-from laddercast.density import CENTRED
-from laddercast.design import ladder_design
-from laddercast.model import two_stage
-from laddercast.priors import Priors
-from laddercast.sampler import on_device
+from laddercast.model.design import ladder_design
+from laddercast.model.priors import Priors
+from laddercast.model.routes import two_stage
+from laddercast.sampling.chains import on_device
+from laddercast.sampling.density import CENTRED
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 pymc_model = pytest.importorskip("pymc_model", reason="the rivals in speed are not installed")

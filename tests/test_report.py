@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast.backtest import score_backtest
-from laddercast.cli import main
-from laddercast.report import read_backtest, read_results, render, report
-from laddercast.score import UNITS
+from laddercast.cli.commands import main
+from laddercast.evaluation.backtests import score_backtest
+from laddercast.evaluation.scores import UNITS
+from laddercast.reporting.page import read_backtest, read_results, render, report
 
 NASTY = "<script>alert(1)</script>"
 DOLLARS = "$\\frac a$ & \"b\" 'c'"
@@ -119,7 +119,7 @@ def expected(monkeypatch: pytest.MonkeyPatch) -> None:
         }
     )
     monkeypatch.setattr(
-        sys.modules["laddercast.report"], "expected_table", lambda *_, **__: table.copy()
+        sys.modules["laddercast.reporting.page"], "expected_table", lambda *_, **__: table.copy()
     )
 
 

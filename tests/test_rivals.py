@@ -6,13 +6,22 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast.baseline import HUBER_DELTA, Step, baseline, by_task, fit_step, step_1, step_2
-from laddercast.columns import FORECAST_COLUMNS
-from laddercast.forecast import forecast_table
-from laddercast.ladder import Ladder, read_ladder, read_targets
-from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung, refit
-from laddercast.score import score, score_cells
-from laddercast.simulate import demo_ladder
+from laddercast.baselines.published import (
+    HUBER_DELTA,
+    Step,
+    baseline,
+    by_task,
+    fit_step,
+    step_1,
+    step_2,
+)
+from laddercast.baselines.resampling import bootstrap, refit
+from laddercast.baselines.rungs import best_rung, lowest_loss_rung
+from laddercast.data.ladder import Ladder, read_ladder, read_targets
+from laddercast.data.words import FORECAST_COLUMNS
+from laddercast.evaluation.scores import score, score_cells
+from laddercast.evaluation.simulation import demo_ladder
+from laddercast.forecasting.forecasts import forecast_table
 
 X64 = jax.config.jax_enable_x64
 """As it was before any fit."""

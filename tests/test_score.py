@@ -4,8 +4,8 @@ import pytest
 import xarray as xr
 from scipy.stats import norm
 
-from laddercast.ladder import read_ladder
-from laddercast.score import score, score_cells
+from laddercast.data.ladder import read_ladder
+from laddercast.evaluation.scores import score, score_cells
 
 CELLS = (("big", "easy"), ("big", "hard"), ("huge", "easy"), ("huge", "hard"))
 GRID = np.linspace(0.0, 1.0, 1001)

@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from laddercast.design import ladder_design
-from laddercast.ladder import read_targets
-from laddercast.model import READS, ROUTES, direct
-from laddercast.recovery import coverage, recovery, uniformity
-from laddercast.simulate import (
+from laddercast.data.ladder import read_targets
+from laddercast.evaluation.calibration import coverage, recovery, uniformity
+from laddercast.evaluation.simulation import (
     DEMO_SIZES,
     PRIOR_TARGETS,
     demo_ladder,
@@ -16,6 +14,8 @@ from laddercast.simulate import (
     simulate,
     simulate_from_prior,
 )
+from laddercast.model.design import ladder_design
+from laddercast.model.routes import READS, ROUTES, direct
 
 QUIET = {"run_loss": 0.0, "run_accuracy": 0.0, "checkpoint_loss": 0.0, "checkpoint_accuracy": 0.0}
 STILL = {"walk_loss_scale": 0.0, "walk_accuracy_scale": 0.0}

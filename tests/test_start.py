@@ -8,7 +8,13 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
-from laddercast.density import (
+from laddercast.data.ladder import Ladder, read_ladder
+from laddercast.evaluation.simulation import demo_ladder
+from laddercast.model.design import ladder_design
+from laddercast.model.priors import Priors
+from laddercast.model.routes import POOLED, ROUTES
+from laddercast.sampling.chains import on_device
+from laddercast.sampling.density import (
     Bent,
     bend,
     constrained,
@@ -18,14 +24,8 @@ from laddercast.density import (
     sites_at,
     straightened,
 )
-from laddercast.design import ladder_design
-from laddercast.geometry import Curvature, Layout, geometry, plain_geometry, refined
-from laddercast.ladder import Ladder, read_ladder
-from laddercast.model import POOLED, ROUTES
-from laddercast.priors import Priors
-from laddercast.sampler import on_device
-from laddercast.simulate import demo_ladder
-from laddercast.start import (
+from laddercast.sampling.preconditioner import Curvature, Layout, geometry, plain_geometry, refined
+from laddercast.sampling.start import (
     _turns,
     best_blocks,
     conditional_mode,

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laddercast import sampler
-from laddercast.inference import fit
-from laddercast.ladder import read_ladder
-from laddercast.model import direct
-from laddercast.together import Together, call
+from laddercast.data.ladder import read_ladder
+from laddercast.inference.fitting import fit
+from laddercast.model.routes import direct
+from laddercast.sampling import chains
+from laddercast.sampling.together import Together, call
 
-module = import_module("laddercast.together")
+module = import_module("laddercast.sampling.together")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_thread_that_has_not_joined_calls_by_itself(answered):
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_fits_whose_chains_are_one_batch_are_those_made_alone(small_table, monkeypatch, answered):
     # As on a GPU, where chains of one fit are a batch as well.
-    monkeypatch.setattr(sampler, "in_threads", lambda device: False)
+    monkeypatch.setattr(chains, "in_threads", lambda device: False)
     tables = small_table, small_table.assign(accuracy=small_table["accuracy"] * 0.9)
     ladders = [read_ladder(table) for table in tables]
     settings = {"route": direct, "chains": 2, "warmup": 50, "draws": 50, "progress": False}

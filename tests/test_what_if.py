@@ -11,11 +11,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from laddercast.forecast import forecast, forecast_table
-from laddercast.inference import fit
-from laddercast.plots import plot_iso_accuracy, plot_what_if
-from laddercast.simulate import demo_truth, simulate
-from laddercast.what_if import (
+from laddercast.evaluation.simulation import demo_truth, simulate
+from laddercast.forecasting.forecasts import forecast, forecast_table
+from laddercast.forecasting.grids import (
     MANY_CHECKPOINTS,
     distance,
     expected_table,
@@ -23,6 +21,8 @@ from laddercast.what_if import (
     thinned,
     what_if,
 )
+from laddercast.inference.fitting import fit
+from laddercast.plots import plot_iso_accuracy, plot_what_if
 
 PARAMS = [200e6, 3e9]
 TOKENS = [4e9, 20e9, 6e11]

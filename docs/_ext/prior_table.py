@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from laddercast.priors import Priors
+from laddercast.model.priors import Priors
 
 
 class Meaning(NamedTuple):

@@ -1,168 +1,92 @@
 """From measurements of small language models to credible intervals for a big one's accuracy."""
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader as lazy
+
+# Names load on first use (PEP 562): imports are slow, and `--help` needs none.
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    submodules=["baselines", "plots"],
+    submod_attrs={
+        "_version": ["__version__"],
+        "baselines.published": ["baseline"],
+        "baselines.resampling": ["bootstrap"],
+        "baselines.rungs": ["best_rung", "lowest_loss_rung"],
+        "data": ["datasets", "loaders"],
+        "data.ladder": ["Ladder", "read_ladder", "read_targets"],
+        "data.loaders.lm_eval": ["read_lm_eval"],
+        "data.loaders.olmes": ["read_olmes"],
+        "data.loaders.presets": ["Keys", "Preset", "Size"],
+        "data.loaders.wandb": ["read_wandb"],
+        "evaluation.backtests": ["backtest", "how_much_ladder", "score_backtest"],
+        "evaluation.noise": ["metric_noise", "noise_by_task", "rerun_noise"],
+        "evaluation.scores": ["score"],
+        "evaluation.simulation": ["demo_ladder", "simulate"],
+        "forecasting.averages": ["mean_over_tasks"],
+        "forecasting.forecasts": ["forecast", "forecast_table"],
+        "forecasting.grids": ["what_if"],
+        "forecasting.pools": ["pool"],
+        "inference.fitting": ["fit"],
+        "inference.many": ["fit_each"],
+        "model": ["routes"],
+        "model.priors": ["Priors"],
+        "model.routes": ["by_reference", "chain", "direct", "two_stage"],
+        "plots.calibration": ["plot_calibration"],
+        "plots.grids": ["plot_iso_accuracy", "plot_what_if"],
+        "plots.intervals": ["plot_forecast"],
+        "plots.noise": ["plot_noise"],
+        "plots.stages": ["plot_stage1", "plot_stage2"],
+        "reporting.page": ["report"],
+    },
+)
 
 if TYPE_CHECKING:
-    from laddercast import datasets
-    from laddercast.averages import mean_over_tasks
-    from laddercast.backtest import backtest, how_much_ladder, score_backtest
-    from laddercast.baseline import baseline
-    from laddercast.fit_each import fit_each
-    from laddercast.forecast import forecast, forecast_table
-    from laddercast.inference import fit
-    from laddercast.ladder import Ladder, read_ladder, read_targets
-    from laddercast.loaders.lm_eval import read_lm_eval
-    from laddercast.loaders.olmes import read_olmes
-    from laddercast.loaders.presets import Keys, Preset, Size
-    from laddercast.loaders.wandb import read_wandb
-    from laddercast.model import by_reference, chain, direct, two_stage
-    from laddercast.noise import metric_noise, noise_by_task, rerun_noise
-    from laddercast.plots import (
-        plot_calibration,
-        plot_forecast,
-        plot_iso_accuracy,
-        plot_noise,
-        plot_stage1,
-        plot_stage2,
-        plot_what_if,
-    )
-    from laddercast.pool import pool
-    from laddercast.priors import Priors
-    from laddercast.report import report
-    from laddercast.rivals import best_rung, bootstrap, lowest_loss_rung
-    from laddercast.score import score
-    from laddercast.simulate import demo_ladder, simulate
-    from laddercast.what_if import what_if
-
-    __version__: str
-
-__all__ = [
-    "Keys",
-    "Ladder",
-    "Preset",
-    "Priors",
-    "Size",
-    "__version__",
-    "backtest",
-    "baseline",
-    "best_rung",
-    "bootstrap",
-    "by_reference",
-    "chain",
-    "datasets",
-    "demo_ladder",
-    "direct",
-    "fit",
-    "fit_each",
-    "forecast",
-    "forecast_table",
-    "how_much_ladder",
-    "lowest_loss_rung",
-    "mean_over_tasks",
-    "metric_noise",
-    "noise_by_task",
-    "plot_calibration",
-    "plot_forecast",
-    "plot_iso_accuracy",
-    "plot_noise",
-    "plot_stage1",
-    "plot_stage2",
-    "plot_what_if",
-    "pool",
-    "read_ladder",
-    "read_lm_eval",
-    "read_olmes",
-    "read_targets",
-    "read_wandb",
-    "report",
-    "rerun_noise",
-    "score",
-    "score_backtest",
-    "simulate",
-    "two_stage",
-    "what_if",
-]
-
-_MODULE = {
-    "Keys": "loaders.presets",
-    "Ladder": "ladder",
-    "Preset": "loaders.presets",
-    "Priors": "priors",
-    "Size": "loaders.presets",
-    "best_rung": "rivals",
-    "bootstrap": "rivals",
-    "by_reference": "model",
-    "chain": "model",
-    "demo_ladder": "simulate",
-    "direct": "model",
-    "fit": "inference",
-    "forecast_table": "forecast",
-    "how_much_ladder": "backtest",
-    "lowest_loss_rung": "rivals",
-    "mean_over_tasks": "averages",
-    "metric_noise": "noise",
-    "noise_by_task": "noise",
-    "read_ladder": "ladder",
-    "read_lm_eval": "loaders.lm_eval",
-    "read_olmes": "loaders.olmes",
-    "read_targets": "ladder",
-    "read_wandb": "loaders.wandb",
-    "rerun_noise": "noise",
-    "score_backtest": "backtest",
-    "two_stage": "model",
-}
-"""Where each public name lives; of the others, `plot_*` in plots, the rest in its namesake."""
-
-_SUBMODULES = ("datasets",)
-"""Public names that are modules."""
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing a submodule binds it here: where a public function has its name, that one stays.
-        if isinstance(value, ModuleType) and name in __all__ and name not in _SUBMODULES:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
-def _mend_numpyro() -> None:
-    # `import arviz` leaves a lazy NumPyro behind. Where a submodule is then the first thing that is
-    # touched, NumPyro loads twice, and its subpackages lose the submodules bound to them.
-    if "numpyro" in sys.modules:
-        getattr(sys.modules["numpyro"], "__version__", None)  # loads it, if it was lazy
-        for name, module in list(sys.modules.items()):
-            parent, _, child = name.rpartition(".")
-            if name.startswith("numpyro.") and not hasattr(sys.modules[parent], child):
-                setattr(sys.modules[parent], child, module)
-
-
-_mend_numpyro()
-
-
-def __getattr__(name: str) -> Any:
-    """Load public names on first use (PEP 562): imports are slow, and `--help` needs none."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("laddercast")
-    elif name in _SUBMODULES:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        _mend_numpyro()
-        home = "plots" if name.startswith("plot_") else _MODULE.get(name, name)
-        value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    """Public names, loaded or not."""
-    return sorted(set(globals()) | set(__all__))
+    from laddercast import baselines as baselines
+    from laddercast import plots as plots
+    from laddercast._version import __version__ as __version__
+    from laddercast.baselines.published import baseline as baseline
+    from laddercast.baselines.resampling import bootstrap as bootstrap
+    from laddercast.baselines.rungs import best_rung as best_rung
+    from laddercast.baselines.rungs import lowest_loss_rung as lowest_loss_rung
+    from laddercast.data import datasets as datasets
+    from laddercast.data import loaders as loaders
+    from laddercast.data.ladder import Ladder as Ladder
+    from laddercast.data.ladder import read_ladder as read_ladder
+    from laddercast.data.ladder import read_targets as read_targets
+    from laddercast.data.loaders.lm_eval import read_lm_eval as read_lm_eval
+    from laddercast.data.loaders.olmes import read_olmes as read_olmes
+    from laddercast.data.loaders.presets import Keys as Keys
+    from laddercast.data.loaders.presets import Preset as Preset
+    from laddercast.data.loaders.presets import Size as Size
+    from laddercast.data.loaders.wandb import read_wandb as read_wandb
+    from laddercast.evaluation.backtests import backtest as backtest
+    from laddercast.evaluation.backtests import how_much_ladder as how_much_ladder
+    from laddercast.evaluation.backtests import score_backtest as score_backtest
+    from laddercast.evaluation.noise import metric_noise as metric_noise
+    from laddercast.evaluation.noise import noise_by_task as noise_by_task
+    from laddercast.evaluation.noise import rerun_noise as rerun_noise
+    from laddercast.evaluation.scores import score as score
+    from laddercast.evaluation.simulation import demo_ladder as demo_ladder
+    from laddercast.evaluation.simulation import simulate as simulate
+    from laddercast.forecasting.averages import mean_over_tasks as mean_over_tasks
+    from laddercast.forecasting.forecasts import forecast as forecast
+    from laddercast.forecasting.forecasts import forecast_table as forecast_table
+    from laddercast.forecasting.grids import what_if as what_if
+    from laddercast.forecasting.pools import pool as pool
+    from laddercast.inference.fitting import fit as fit
+    from laddercast.inference.many import fit_each as fit_each
+    from laddercast.model import routes as routes
+    from laddercast.model.priors import Priors as Priors
+    from laddercast.model.routes import by_reference as by_reference
+    from laddercast.model.routes import chain as chain
+    from laddercast.model.routes import direct as direct
+    from laddercast.model.routes import two_stage as two_stage
+    from laddercast.plots.calibration import plot_calibration as plot_calibration
+    from laddercast.plots.grids import plot_iso_accuracy as plot_iso_accuracy
+    from laddercast.plots.grids import plot_what_if as plot_what_if
+    from laddercast.plots.intervals import plot_forecast as plot_forecast
+    from laddercast.plots.noise import plot_noise as plot_noise
+    from laddercast.plots.stages import plot_stage1 as plot_stage1
+    from laddercast.plots.stages import plot_stage2 as plot_stage2
+    from laddercast.reporting.page import report as report

@@ -1,0 +1,516 @@
+"""The command line. Imports of what is slow to load stand inside the commands, for `--help`."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from laddercast.cli.printing import percent, print_beside, print_forecast, print_rows, print_scores
+from laddercast.data import words as c
+from laddercast.data.loaders.presets import FORMATS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from laddercast.data.ladder import Ladder
+
+UNFIT, BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
+MARK = "NOT_CONVERGED.txt"
+"""Written beside results that must not be relied on."""
+
+INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
+TABLES = ("forecast.csv", "scores.csv")
+FITTED = ("fit.nc", "predictions.nc", "forecast.png", "report.html", MARK)
+BACKTEST = ("backtest.png", "how_much.csv", MARK)
+
+ROUTES = ("two_stage", "by_reference", "direct", "chain")
+"""As the functions of `routes` are called, which is slow to import."""
+
+PATHS = ("LADDER", "TARGETS", "TASKS")
+"""What arguments that are files are called."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 1 if `doctor` finds faults, 2 for bad input, 3 if the sampler did
+    not converge, 130 for ^C.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        with _plain_warnings():
+            return int(args.command(args))
+    except (ValueError, OSError) as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fail(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="laddercast",
+        description="Forecast a large language model's task accuracy, with credible intervals, "
+        "from a ladder of small ones.",
+        epilog="Exit status: 0; 2 for bad input; 3 if the sampler did not converge (results are "
+        f"written, and marked by {MARK}).",
+    )
+    parser.add_argument("--version", action=_Version)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    out = argparse.ArgumentParser(add_help=False)
+    out.add_argument(
+        "--out", type=Path, required=True, metavar="DIR",
+        help="folder of the results, made if absent; files of their names are replaced",
+    )  # fmt: skip
+    ladder = argparse.ArgumentParser(add_help=False)
+    ladder.add_argument("ladder", metavar="LADDER", help="CSV or Parquet: model, params, tokens, "
+                        "task, accuracy, and loss or reference_loss; or logs")  # fmt: skip
+    ladder.add_argument("--from", dest="format", choices=FORMATS, metavar="FORMAT", help="what "
+                        "LADDER, a folder or file of logs, was written by: "
+                        f"{', '.join(FORMATS)}")  # fmt: skip
+    ladder.add_argument("--manifest", metavar="FILE", help="with --from: table of what the logs "
+                        "lack: model, params, tokens, and run if it has another name")  # fmt: skip
+    ladder.add_argument("--recipe", help="with --from olmes: the recipe to keep")
+    ladder.add_argument("--tasks", metavar="TASKS", help="table of the tasks used: task, chance, "
+                        "items; may be left out if the ladder has them; with --from also names, "
+                        "with commas between")  # fmt: skip
+    ladder.add_argument("--rungs", choices=("last", "every"), default="last", help="whether only "
+                        "the end of each run speaks for the laws, or every checkpoint "
+                        "(default: %(default)s)")  # fmt: skip
+    targets = argparse.ArgumentParser(add_help=False)
+    targets.add_argument("--targets", metavar="TARGETS", help="table of the models to forecast: "
+                         "model, params, tokens; with task, loss, accuracy they are scored; the "
+                         "ladder's own measurements of them are not fitted")  # fmt: skip
+    targets.add_argument("--hold-out", dest="held_out", nargs="+", metavar="MODEL", help="do not "
+                         "fit these models of the ladder, with spaces or commas between; they are "
+                         "the targets where there are no TARGETS")  # fmt: skip
+    sampler, of_folds = _sampler(draws=1000), _sampler(draws=500)
+
+    def command(name: str, run: Any, text: str, *parents: argparse.ArgumentParser) -> Any:
+        added = commands.add_parser(name, help=text, description=f"{text}.", parents=parents)
+        added.set_defaults(command=run)
+        return added
+
+    command("demo", _demo, "forecast from a simulated ladder, beside the truth", out, sampler)
+    command(
+        "forecast", _forecast, "fit a ladder and forecast targets", ladder, targets, out, sampler
+    )
+    command("baseline", _baseline, "forecast with the published point fits", ladder, targets, out)
+    text = "hold out rungs, fit the others, forecast those held out, score"
+    added = command("backtest", _backtest, text, ladder, out, of_folds)
+    added.add_argument("--folds", metavar="KINDS", help="how the ladder is cut, with commas "
+                       "between: sizes, lengths (from all below a cut to all above), one-size, "
+                       "one-task (a task with few rungs), reruns, largest-size, longest-runs (the "
+                       "two quick ones); default: sizes,lengths")  # fmt: skip
+    added.add_argument("--hold-out", nargs="+", metavar="MODEL", help="hold out these models; "
+                       "without --folds, nothing else")  # fmt: skip
+    added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
+                       "from ever less of the ladder (how_much.csv)")  # fmt: skip
+    text = "write one HTML file of a forecast: what to expect, what to doubt and why"
+    added = command("report", _report, text)
+    added.add_argument("folder", type=Path, metavar="DIR", help="what `forecast --out` wrote")
+    added.add_argument("--backtest", type=Path, metavar="DIR", help="what `backtest --out` wrote, "
+                       "of the same ladder (default: the first DIR, if it has one)")  # fmt: skip
+    added.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first "
+                       "DIR")  # fmt: skip
+    text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
+    command("doctor", _doctor, text)
+    text = "print a shell's completion script"
+    added = command("completion", _completion, text)
+    added.epilog = (
+        'bash: eval "$(laddercast completion bash)" in ~/.bashrc. zsh: laddercast completion zsh '
+        "> _laddercast in a folder of $fpath. fish: laddercast completion fish > "
+        "~/.config/fish/completions/laddercast.fish"
+    )
+    added.add_argument("shell", choices=("bash", "zsh", "fish"))
+    return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from laddercast import __version__
+
+        print(f"laddercast {__version__}")
+        parser.exit()
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
+    return int(text)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from laddercast.evaluation.simulation import demo_ladder
+
+    ladder, targets, truth = demo_ladder(args.seed)
+    with _folder(args.out, (*INPUTS, *TABLES, *FITTED)) as folder:
+        ladder.table.to_csv(folder / "ladder.csv", index=False)
+        ladder.tasks.to_csv(folder / "tasks.csv")
+        targets.to_csv(folder / "targets.csv", index=False)
+        truth.to_csv(folder / "truth.csv")
+        return _fit_and_forecast(args, ladder, targets, folder, "law_accuracy")
+
+
+def _forecast(args: argparse.Namespace) -> int:
+    ladder, targets = _read(args)
+    with _folder(args.out, (*TABLES, *FITTED)) as folder:
+        return _fit_and_forecast(args, ladder, targets, folder)
+
+
+def _fit_and_forecast(
+    args: argparse.Namespace,
+    ladder: "Ladder",
+    targets: "pd.DataFrame",
+    folder: Path,
+    truth: str | None = None,
+) -> int:
+    """`truth` names a column of the targets that is shown beside the forecast."""
+    from laddercast.baselines.published import baseline
+    from laddercast.evaluation.backtests import PUBLISHED
+    from laddercast.forecasting.forecasts import forecast, forecast_table
+    from laddercast.inference.fitting import fit
+    from laddercast.model.design import loss_column
+    from laddercast.sampling.programs import keep
+
+    keep()
+    fitted = fit(ladder, **_settings(args))
+    fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
+    result = forecast(fitted, targets, seed=args.seed)
+    result.to_netcdf(folder / "predictions.nc", engine="h5netcdf")
+    table = forecast_table(result)
+    table.to_csv(folder / "forecast.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a task that the published method cannot fit has no point
+        points = baseline(ladder, targets, [PUBLISHED[loss_column(ladder.table)]])
+    _save(_plots().plot_forecast(result, points), folder / "forecast.png")
+    known = None if truth is None else targets.rename(columns={truth: "truth"})
+    print_forecast(table, known)
+    if table["measured"].notna().any():
+        _score(result, points, folder)
+    return _converged(bool(result.attrs["converged"]), result.attrs["complaints"], folder)
+
+
+def _baseline(args: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from laddercast.baselines.published import baseline
+    from laddercast.evaluation.scores import UNITS
+
+    ladder, targets = _read(args)
+    with _folder(args.out, TABLES) as folder:
+        table = baseline(ladder, targets)
+        table.to_csv(folder / "forecast.csv", index=False)
+        known = table.dropna(subset=["q50", "measured"])
+        known = known.assign(
+            error=(known["q50"] - known["measured"]).abs()
+            * known["quantity"].map(UNITS).astype(float)
+        )
+        cells = pd.concat([known, known.assign(task=c.ALL)])
+        groups = cells.groupby(["method", "quantity", c.TASK], sort=False)["error"]
+        scores = groups.agg(cells="size", error="mean").reset_index()
+        if len(scores):
+            scores.to_csv(folder / "scores.csv", index=False)
+        of_accuracy = table[table["quantity"] == c.ACCURACY]
+        columns = [*dict.fromkeys(of_accuracy["method"]), "measured"]
+        by_cell: dict[tuple[str, str], dict[str, float]] = {}
+        for row in of_accuracy.to_dict("records"):
+            values = by_cell.setdefault((row[c.MODEL], row[c.TASK]), {"measured": row["measured"]})
+            values[row["method"]] = row["q50"]
+        rows = [
+            [*cell, *(percent(values[name]) for name in columns)]
+            for cell, values in by_cell.items()
+        ]
+        print_rows(["target", "task", *columns], rows)
+        overall = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)]
+        for row in overall.to_dict("records"):
+            print(
+                f"{row['method']}: mean absolute error {row['error']:.2f} points, "
+                f"{row['cells']} cells"
+            )
+    return 0
+
+
+def _backtest(args: argparse.Namespace) -> int:
+    from laddercast.evaluation.backtests import METHODS, backtest, how_much_ladder, score_backtest
+    from laddercast.evaluation.scores import UNITS
+    from laddercast.sampling.programs import keep
+
+    keep()
+    ladder, targets = _read(args, args.how_much)
+    with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
+        kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
+        held_out = args.hold_out and _names(args.hold_out, ladder.models)
+        table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
+        written = table.copy()
+        rivals = [name for name in METHODS if name in table]
+        for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
+            written[name] /= written["quantity"].map(UNITS)
+        last = ["kind", "fold", "decades", "distance", *rivals, "pit", "converged"]
+        written.reindex(columns=[*c.FORECAST_COLUMNS, *last]).to_csv(
+            folder / "forecast.csv", index=False
+        )
+        scores = score_backtest(table)
+        scores.to_csv(folder / "scores.csv", index=False)
+        _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
+        print_beside(scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)])
+        folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
+        failed = [f"the fold {name}" for name in _unconverged(folds, "fold")]
+        if targets is not None:
+            enough = how_much_ladder(ladder, targets, **_settings(args))
+            enough.to_csv(folder / "how_much.csv", index=False)
+            print()
+            overall = enough[enough[c.TASK] == c.ALL]
+            more = {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
+            print_scores(overall, "ladder", more)
+            failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
+        return _converged(not failed, ", ".join(failed), folder)
+
+
+def _report(args: argparse.Namespace) -> int:
+    _plots()
+    from laddercast.reporting.page import NAME, read_backtest, read_results, report
+
+    forecasted, fitted = read_results(args.folder)
+    table = read_backtest(args.backtest or args.folder)
+    if table is None and args.backtest is not None:
+        raise ValueError(
+            f"--backtest {args.backtest}: no forecast.csv and scores.csv of a backtest there; "
+            "`laddercast backtest LADDER --out DIR` writes them"
+        )
+    print(report(forecasted, fitted, args.out or args.folder / NAME, backtest=table))
+    if forecasted.attrs.get("converged", 1):
+        return 0
+    complaints = forecasted.attrs.get("complaints", "")
+    print(f"not converged, do not rely on these results: {complaints}", file=sys.stderr)
+    return NOT_CONVERGED
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from laddercast.cli.doctor import examine
+
+    findings, faults = examine()
+    width = max(len(name) for name, _ in findings)
+    for name, finding in findings:
+        print(f"{name.ljust(width)}  {finding}")
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    if not faults:
+        print("nothing here stops a fit")
+    return UNFIT if faults else 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    import shtab
+
+    parser = _parser()
+    _complete_paths(parser, {"DIR": shtab.DIRECTORY} | dict.fromkeys(PATHS, shtab.FILE))
+    print(shtab.complete(parser, args.shell))
+    return 0
+
+
+def _sampler(draws: int) -> argparse.ArgumentParser:
+    """The arguments that `fit` takes, with this default."""
+    sampler = argparse.ArgumentParser(add_help=False)
+    group = sampler.add_argument_group("sampler")
+    group.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    group.add_argument("--route", choices=ROUTES, nargs="+", help="routes from params and tokens "
+                       "to accuracy (default: those that the ladder has the measurements for, "
+                       "pooled)")  # fmt: skip
+    for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", draws)):
+        whole = _natural if name == "seed" else _positive
+        group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
+                           help="default: %(default)s")  # fmt: skip
+    return sampler
+
+
+def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> None:
+    """Say to shtab which arguments, by what their value is called, are files and folders."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                _complete_paths(inner, words)
+        elif action.metavar in words:
+            action.complete = words[str(action.metavar)]  # type: ignore[attr-defined]
+
+
+def _unconverged(table: "pd.DataFrame", column: str) -> list[str]:
+    return list(dict.fromkeys(table.loc[table["converged"] == 0, column]))
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    words = ("seed", "chains", "warmup", "draws", "device")
+    settings = {word: getattr(args, word) for word in words}
+    if args.route:
+        from laddercast.model import routes
+
+        settings["route"] = [getattr(routes, name) for name in args.route]
+    return settings
+
+
+def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder", Any]:
+    """The ladder and the targets (None without), the faults of both in one ValueError."""
+    from laddercast.data.ladder import read_targets
+
+    faults, ladder, targets = [], None, None
+    try:
+        ladder = _read_ladder(args)
+    except ValueError as error:
+        faults.append(str(error))
+    source = source if source is not None else getattr(args, "targets", None)
+    try:
+        targets = None if source is None else read_targets(source)
+    except ValueError as error:
+        faults.append(str(error))
+    held_out = getattr(args, "held_out", None)
+    if source is None and not held_out and args.command is not _backtest:
+        faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
+    if ladder is None or faults:
+        raise ValueError("\n".join(faults))
+    if held_out:
+        ladder, measured = ladder.split(hold_out=_names(held_out, ladder.models))
+        targets = measured if targets is None else targets
+    return ladder if targets is None else _without_targets(ladder, targets), targets
+
+
+def _read_ladder(args: argparse.Namespace) -> "Ladder":
+    from laddercast.data.ladder import read_ladder
+
+    if args.format is None:
+        given = [f"--{word}" for word in ("manifest", "recipe") if getattr(args, word)]
+        if given:
+            raise ValueError(f"{' and '.join(given)}: only with --from ({', '.join(FORMATS)})")
+        return read_ladder(args.ladder, args.tasks, args.rungs)
+    from laddercast.data.loaders.lm_eval import read_lm_eval
+    from laddercast.data.loaders.olmes import read_olmes
+    from laddercast.data.loaders.wandb import read_wandb
+
+    tool, _, preset = args.format.partition(":")
+    tasks = args.tasks
+    if tasks and Path(tasks).suffix.lower() not in (".csv", ".parquet", ".pq"):
+        tasks = [name.strip() for name in tasks.split(",")]
+    if args.recipe and tool != "olmes":
+        raise ValueError("--recipe: only with --from olmes")
+    if tool == "wandb":
+        return read_wandb(args.ladder, preset, args.manifest, tasks, args.rungs)
+    if tool == "lm-eval":
+        return read_lm_eval(args.ladder, args.manifest, tasks, args.rungs)
+    return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe)
+
+
+def _names(words: Sequence[str], models: Sequence[str]) -> list[str]:
+    """Models, with spaces or (as --tasks takes names) commas between."""
+    names: list[str] = []
+    for word in words:
+        names += [word] if word in models else [name for name in word.split(",") if name]
+    return names
+
+
+def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
+    """The ladder without what is to be forecast: models measured at or past a target's tokens."""
+    ends = ladder.table.groupby(c.MODEL)[c.TOKENS].max()
+    known = targets[targets[c.MODEL].isin(ends.index)]
+    measured = set(known[c.MODEL][known[c.TOKENS].to_numpy() <= ends[known[c.MODEL]].to_numpy()])
+    if not measured:
+        return ladder
+    names = [model for model in ladder.models if model in measured]
+    print(f"targets, not fitted: {', '.join(names)}", file=sys.stderr)
+    return ladder.keep(model for model in ladder.models if model not in measured)
+
+
+@contextmanager
+def _folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A passing folder inside `out`, whose files move there once all are written.
+
+    Of `names`, what was not written is removed from `out`: it would belong to an earlier run.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        passing = TemporaryDirectory(prefix=".laddercast-", dir=out)
+    except OSError as error:
+        raise OSError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
+    with passing as folder:
+        yield Path(folder)
+        written = [name for name in names if (Path(folder) / name).exists()]
+        for name in names:
+            if name in written:
+                os.replace(Path(folder) / name, out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+    print(f"written to {out}: {', '.join(written)}", file=sys.stderr)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    def show(message: Warning | str, *_: Any) -> None:
+        print(f"warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        # Said once, at the end, with the exit status.
+        warnings.filterwarnings("ignore", "the (fit|forecast) has not converged")
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _converged(converged: bool, complaints: str, folder: Path) -> int:
+    if converged:
+        return 0
+    text = "not converged, do not rely on these results: "
+    (folder / MARK).write_text(f"{text}{complaints}\n")
+    first, *others = complaints.split("; ")
+    more = f" and {len(others)} more complaints, all in {MARK}" if others else ""
+    cure = "give more --warmup or --draws, or more rungs"
+    print(f"{text}{first}{more}; {cure}", file=sys.stderr)
+    return NOT_CONVERGED
+
+
+def _plots() -> Any:
+    os.environ.setdefault("MPLBACKEND", "Agg")  # files only: no window, no display
+    from laddercast import plots
+
+    return plots
+
+
+def _save(ax: Any, path: Path) -> None:
+    ax.figure.savefig(path, dpi=150)
+
+
+def _score(result: "xr.DataTree", points: "pd.DataFrame", folder: Path) -> None:
+    from laddercast.evaluation.scores import score
+
+    scores = score(result)
+    scores.to_csv(folder / "scores.csv", index=False)
+    found = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)]
+    for row in found.to_dict("records"):
+        shares = [row[f"cover{level}"] for level in (50, 80, 95)]
+        inside = " / ".join(f"{round(share * row['cells'])}" for share in shares)
+        print(
+            f"{row['cells']} measured accuracies: mean absolute error {row['error']:.2f} points, "
+            f"CRPS {row['crps']:.2f} points; inside the 50 / 80 / 95 % interval: {inside}"
+        )
+    point = points[points["quantity"] == c.ACCURACY]
+    error = (100 * (point["q50"] - point["measured"])).abs()
+    if error.notna().any():
+        print(f"published method: mean absolute error {error.mean():.2f} points")

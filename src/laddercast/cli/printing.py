@@ -1,0 +1,84 @@
+"""The tables that commands print."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from laddercast.data import words as c
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
+    """Accuracies of a forecast table in %, beside what was measured and, if known, the truth."""
+    head = ["target", "task", "median", "80 % interval", "95 % interval"]
+    rows = []
+    of_accuracy = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
+    for row in of_accuracy.to_dict("records"):
+        pairs = (("q10", "q90"), ("q025", "q975"))
+        ends = [f"{percent(row[low])} to {percent(row[high])}" for low, high in pairs]
+        rows.append([row[c.MODEL], row[c.TASK], percent(row["q50"]), *ends])
+    columns = {}
+    if of_accuracy["measured"].notna().any():
+        columns["measured"] = of_accuracy["measured"]
+    if truth is not None:
+        keys = [c.MODEL, c.TASK]
+        joined = of_accuracy[keys].merge(truth[[*keys, "truth"]], on=keys, how="left")
+        columns["truth"] = joined["truth"]
+    for name, values in columns.items():
+        head.append(name)
+        for cells, value in zip(rows, values, strict=True):
+            cells.append(percent(value))
+    print("accuracy in %")
+    print_rows(head, rows)
+
+
+def print_beside(scores: "pd.DataFrame") -> None:
+    """Our scores of a backtest, a row for each kind and distance, and the CRPS of its rivals."""
+    from laddercast.evaluation.backtests import METHODS
+
+    scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
+    ours = scores[scores["method"] == METHODS[0]].reset_index(drop=True)
+    fewer = False
+    for name in METHODS[1:]:
+        rival = scores[scores["method"] == name].set_index("held_out").reindex(ours["held_out"])
+        part = rival["cells"].to_numpy() < ours["cells"].to_numpy()
+        fewer |= part.any()
+        ours[name] = [
+            "-" if crps != crps else f"{crps:.2f}" + "*" * int(some)
+            for crps, some in zip(rival["crps"], part, strict=True)
+        ]
+    heads = {"baseline": "published", "bootstrap": "its bootstrap"}
+    more = {heads.get(name, name.replace("_", " ")): (name, "") for name in METHODS[1:]}
+    print_scores(ours, "held_out", more)
+    print("published to lowest loss rung: their CRPS; that of a point is its error")
+    if fewer:
+        print("* of the cells it can forecast; ours on the same cells: scores.csv, laddercast_crps")
+
+
+def print_scores(scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]]) -> None:
+    """Scores of accuracy, in points and in % of cells; `more` are further columns by heading."""
+    columns = {"error": ("error", ".2f"), "CRPS": ("crps", ".2f")}
+    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in (50, 80, 95)} | more
+    rows = [
+        [row[first], str(row["cells"]), *(f"{row[name]:{form}}" for name, form in columns.values())]
+        for row in scores.to_dict("records")
+    ]
+    print("accuracy: error, CRPS in points, measurements inside intervals in %")
+    print_rows([first.replace("_", " "), "cells", *columns], rows, left=1)
+
+
+def percent(value: float) -> str:
+    """0.123 as 12.3; what is not known as a dash."""
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:
+    """A table with the first columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for cells in (head, *rows):
+        line = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        print("  ".join(line).rstrip())

@@ -1,0 +1,467 @@
+"""Checks of users' tables. Each appends its faults to a list; `stop_on` raises them together."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from textwrap import shorten
+
+import numpy as np
+import pandas as pd
+
+from laddercast.data import words as c
+
+SHOWN = 5
+"""Rows shown of one kind of fault; the others are counted."""
+
+EXACT, SHORTEST = 0.7, 3
+"""Only where a column is missing (a cutoff below the first) does a short form stand for it."""
+
+MIN_MODELS = 3
+MIN_SIZES = 2
+
+
+def stop_on(faults: Sequence[str]) -> None:
+    """Raise one ValueError that lists `faults`, one a line, if there are any."""
+    lines = [" ".join(fault.split()) for fault in faults]  # values may hold line breaks
+    if len(lines) == 1:
+        raise ValueError(lines[0])
+    if lines:
+        raise ValueError(f"{len(lines)} faults:\n" + "\n".join(f"- {line}" for line in lines))
+
+
+def read_table(
+    source: str | Path | pd.DataFrame, what: str, faults: list[str]
+) -> tuple[pd.DataFrame, str]:
+    """The table as read, indexed by the row numbers that errors name, and its name in errors.
+
+    Row numbers are those a spreadsheet shows (the header is row 1); a DataFrame keeps its index.
+    After a fault the table has no columns.
+    """
+    if isinstance(source, pd.DataFrame):
+        if not len(source.columns):
+            faults.append(f"{what}: the table is empty; give a table with columns and rows")
+        return source.copy(deep=False), what
+    if not isinstance(source, str | os.PathLike):
+        faults.append(f"{what}: {type(source).__name__} is no table; give a path or a DataFrame")
+        return pd.DataFrame(), what
+    path = Path(source)
+    name = path.name
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            table = pd.read_parquet(path)
+            # Text that is no UTF-8 fails only when it is used.
+            table.select_dtypes("str").apply(lambda text: text.str.strip())
+        else:
+            table = _read_csv(path)
+    except FileNotFoundError:
+        faults.append(f"{path}: no such file; check the path")
+        return pd.DataFrame(), name
+    except pd.errors.EmptyDataError:
+        faults.append(f"{name}: the file is empty; give a table with a header and rows")
+        return pd.DataFrame(), name
+    except IsADirectoryError:
+        cure = "give a CSV or Parquet file, or read logs with a loader (--from)"
+        faults.append(f"{path}: is a folder, which cannot be read as a table; {cure}")
+        return pd.DataFrame(), name
+    except Exception as error:
+        # pandas, pyarrow and the decompressors raise nearly anything when bytes are corrupt.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        faults.append(f"{name}: cannot be read ({reason}); give CSV in UTF-8, or Parquet")
+        return pd.DataFrame(), name
+    if table.index.names == [None]:
+        table.index = pd.RangeIndex(2, len(table) + 2)
+    return table.dropna(how="all"), name
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    # Counts are read as text, for float64 cannot hold integers above 2**53.
+    as_text = dict.fromkeys((*c.TEXT, c.PARAMS, c.TOKENS), "str")
+    with warnings.catch_warnings():
+        # A row longer than the header loses its surplus with no more than a warning.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        table = pd.read_csv(
+            path,
+            dtype=as_text,
+            index_col=False,
+            skipinitialspace=True,
+            skip_blank_lines=False,  # they count as rows
+            low_memory=False,  # else a long column of mixed types warns
+        )
+    header = [str(column) for column in table.columns]
+    if not header:
+        raise ValueError("the first line is blank")
+    if any("\0" in column for column in header):
+        raise ValueError("NUL bytes, as in UTF-16 or a binary file")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        raise ValueError("columns are not separated by commas")
+    return table
+
+
+def check_columns(
+    table: pd.DataFrame, required: Sequence[str], name: str, faults: list[str]
+) -> pd.DataFrame:
+    """The table with plain names of columns and rows; faults are missing and misspelt columns."""
+    levels = [str(level) for level in table.index.names]
+    table = table.copy(deep=False)
+    table.index = table.index.to_flat_index().rename(None)
+    given = [str(column).strip() for column in table.columns]
+    table.columns = pd.Index(given)
+    # pandas renames the second `loss` of a CSV to `loss.1`.
+    twice = {column for column in given if given.count(column) > 1}
+    twice |= {word for word in c.KNOWN if f"{word}.1" in given}
+    if twice:
+        listed = ", ".join(sorted(twice))
+        faults.append(f"{name}: columns given twice: {listed}; keep one of each")
+        table = table.loc[:, ~table.columns.duplicated()]
+    missing = [word for word in required if word not in given]
+    if c.ACCURACY in required and c.LOSS not in given and c.REFERENCE_LOSS not in given:
+        missing.append(c.LOSS)
+    unlike = []
+    for word in missing:
+        near = _misspelt(word, table, 0.6)
+        if word == c.LOSS and (not near or _misspelt(c.REFERENCE_LOSS, table, 0.7)):
+            word, near = c.REFERENCE_LOSS, _misspelt(c.REFERENCE_LOSS, table, 0.7)
+        if word in levels:
+            cure = "it is in the index: give `table.reset_index()`"
+            faults.append(f"{name}: column `{word}` is missing; {cure}")
+        elif near:
+            faults.append(f"{name}: column `{word}` is missing; rename `{near}`")
+        else:
+            unlike.append("`loss` or `reference_loss`" if word == c.REFERENCE_LOSS else f"`{word}`")
+    if unlike:
+        what = "columns {} are missing; add them"
+        if len(unlike) == 1:
+            what = "column {} is missing; add it"
+        faults.append(f"{name}: {what.format(', '.join(unlike))} to {_listed(given)}")
+    if c.MODEL in required:
+        others = (c.TASK, c.LOSS, c.ACCURACY, c.RECIPE, c.LOSS_KIND)
+        _check_spelling(table, [word for word in others if word not in missing], name, faults)
+    if given and table.empty:
+        faults.append(f"{name}: the table is empty; give rows below its columns")
+    return table
+
+
+def check_ladder_rows(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+    """The ladder's values with their types; faults are values no measurement can have."""
+    for words, cure in (
+        ((c.ACCURACY,), "give fractions in [0, 1]"),
+        ((c.LOSS, c.REFERENCE_LOSS), "give the losses that were measured"),
+    ):
+        present = [word for word in words if word in table]
+        if len(table) and present and not any(_given(table[w]).notna().any() for w in present):
+            faults.append(f"{name}: no row has a value of {' or '.join(present)}; {cure}")
+    return _check_rows(table, (c.MODEL, c.TASK, c.TOKENS), name, faults)
+
+
+def check_target_rows(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+    """The targets' values with their types; faults as for a ladder."""
+    keys = (c.MODEL, c.TASK, c.TOKENS) if c.TASK in table else (c.MODEL,)
+    return _check_rows(table, keys, name, faults)
+
+
+def check_tasks(
+    table: pd.DataFrame, tasks: pd.DataFrame, name: str, faults: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`(tasks indexed by task, the ladder's rows of these tasks and of none)`.
+
+    Without a table of tasks the ladder's own `chance` and `items` serve. Faults are a chance that
+    is missing or outside [0, 1), items below 1, and a task that the ladder lacks. Rows of other
+    tasks leave the ladder before their values are checked: they are not used.
+    """
+    own = not len(tasks.columns)
+    if own:
+        tasks, source = table, name
+        if c.TASK in table and c.CHANCE not in table:
+            near = _misspelt(c.CHANCE, table, 0.6)
+            cure = f"rename `{near}`" if near else "add it, or give a table of tasks with it"
+            faults.append(f"{name}: column `{c.CHANCE}` is missing; {cure}")
+    else:
+        source = str(tasks.attrs.get("name", "tasks"))
+        if tasks.index.name == c.TASK and c.TASK not in tasks:
+            tasks = tasks.reset_index()
+        tasks = check_columns(tasks, (c.TASK, c.CHANCE), source, faults)
+    _check_spelling(tasks, [c.ITEMS], source, faults)
+    if c.TASK not in tasks:
+        return tasks, table
+    if own:
+        tasks = tasks.assign(**{c.TASK: _as_text(tasks[c.TASK])}).dropna(subset=[c.TASK])
+    else:
+        tasks = _text(tasks, (c.TASK,), source, faults)
+        if c.TASK in table:
+            names = _as_text(table[c.TASK])
+            absent = tasks[c.TASK].notna() & ~tasks[c.TASK].isin(names) & bool(len(table))
+            cure = f"its tasks are {_listed(sorted(names.dropna().unique()))}"
+            _report(tasks[c.TASK], absent, f"is in no row of {name}", cure, source, faults)
+            table = table[names.isin(tasks[c.TASK]) | names.isna()]
+    if c.CHANCE not in tasks:
+        return tasks, table
+    if own:
+        values = {
+            word: _numbers(_given(tasks[word])) for word in (c.CHANCE, c.ITEMS) if word in tasks
+        }
+        tasks = tasks[~pd.DataFrame({c.TASK: tasks[c.TASK], **values}).duplicated()]
+        tasks = tasks.sort_values(c.TASK, kind="stable")
+    task = tasks[c.TASK]
+    what = "has more than one chance or number of items" if own else "is given twice"
+    again = task.duplicated() & task.notna()
+    _report(task, again, what, "keep one of each", source, faults)
+    cure = "give the accuracy of guessing, 0 if there is none"
+    _report(task, _given(tasks[c.CHANCE]).isna(), "has no chance", cure, source, faults)
+    tasks = _numeric(tasks, c.CHANCE, source, faults)
+    chance = tasks[c.CHANCE]
+    cure = "give the accuracy of guessing as a fraction"
+    outside = (chance < 0) | (chance >= 1)
+    _report(chance, outside, "is outside [0, 1)", cure, source, faults)
+    if c.ITEMS in tasks:
+        tasks = _numeric(tasks, c.ITEMS, source, faults)
+        items = tasks[c.ITEMS]
+        _report(items, items < 1, "is below 1", "give the number of questions", source, faults)
+    else:
+        tasks = tasks.assign(**{c.ITEMS: np.nan})
+    return tasks.drop_duplicates(c.TASK).set_index(c.TASK)[[c.CHANCE, c.ITEMS]], table
+
+
+def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]) -> None:
+    """Faults that leave the laws without an answer: too few models or sizes, N bound to D."""
+    if table.empty or not set(c.LADDER_REQUIRED) <= set(table):
+        return
+    measured = [word for word in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if c.measured(table, word)]
+    counts = pd.DataFrame(index=sorted(table[c.TASK].dropna().unique()))
+    for quantity in (*measured[:1], *measured[-1:]):
+        counts[quantity] = table.dropna(subset=[quantity]).groupby(c.TASK)[c.MODEL].nunique()
+    counts = counts.fillna(0).astype(int)
+    few = counts[counts.min(axis=1) < MIN_MODELS]
+    if len(few):
+        listed = "; ".join(
+            f"{task}: " + ", ".join(f"{count} with {quantity}" for quantity, count in row.items())
+            for task, row in few.iterrows()
+        )
+        faults.append(
+            f"{name}: fewer than {MIN_MODELS} models have measured a task ({listed}); "
+            "add models, or leave the task out"
+        )
+    if not all(pd.api.types.is_integer_dtype(table[word]) for word in (c.PARAMS, c.TOKENS)):
+        return  # their own faults come first
+    points = table.dropna(subset=measured[:1]).drop_duplicates([c.MODEL, c.TOKENS])
+    sizes = points[c.PARAMS].unique()
+    if len(sizes) < MIN_SIZES:
+        faults.append(
+            f"{name}: fewer than {MIN_SIZES} sizes (params {', '.join(map(str, sizes))}); "
+            "add models of another size"
+        )
+        return
+    if rungs == "last":
+        points = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
+    if len(points) < MIN_MODELS:
+        return  # reported with the tasks
+    logs = np.log(points[[c.PARAMS, c.TOKENS]].to_numpy(float))
+    spread = np.linalg.svd(logs - logs.mean(axis=0), compute_uv=False)
+    if spread[-1] < 1e-2 * spread[0]:
+        what, cure = "checkpoints", "add runs of other lengths"
+        if rungs == "last":
+            what = "ends of runs"
+            cure = f'take each checkpoint with rungs="every" (--rungs every), or {cure}'
+        faults.append(
+            f"{name}: the {what} cannot tell params from tokens (one line in logs); {cure}"
+        )
+
+
+def _misspelt(word: str, table: pd.DataFrame, cutoff: float) -> str | None:
+    others = {str(column).lower(): str(column) for column in table if column not in c.KNOWN}
+    close = get_close_matches(word, others, n=1, cutoff=cutoff)
+    if not close and cutoff < EXACT:
+        # Short forms, as `acc`, are unlike the word by their length alone.
+        close = [short for short in others if len(short) >= SHORTEST and word.startswith(short)]
+    return others[close[0]] if close else None
+
+
+def _check_spelling(
+    table: pd.DataFrame, words: Sequence[str], name: str, faults: list[str]
+) -> None:
+    """Optional columns: a misspelt one would be ignored without a word."""
+    for word in words:
+        near = _misspelt(word, table, 0.8) if word not in table else None
+        # `recipe_id` and the like are the user's own.
+        if near and not near.lower().startswith(f"{word}_"):
+            cure = f"rename it to `{word}`, or leave it out"
+            faults.append(f"{name}: column `{near}` looks like a misspelt `{word}`; {cure}")
+
+
+def _check_rows(
+    table: pd.DataFrame, keys: Sequence[str], name: str, faults: list[str]
+) -> pd.DataFrame:
+    table = _text(table, [word for word in (c.MODEL, c.TASK) if word in table], name, faults)
+    table = _counts(table, name, faults)
+    table = _measurements(table, name, faults)
+    _one_params_per_model(table, name, faults)
+    if set(keys) <= set(table):
+        known = table.dropna(subset=list(keys))
+        twice = known[known.duplicated(list(keys), keep=False)]
+        shown = [" x ".join(map(_figure, key)) for key in twice[list(keys)].itertuples(index=False)]
+        _list(twice.index, shown, "is given twice", "keep one row for each", name, faults)
+    _one_of_each(table, name, faults)
+    return table
+
+
+def _given(values: pd.Series) -> pd.Series:
+    """Numbers as they are, all else as text: dates and booleans are no numbers."""
+    return values if values.dtype.kind in "iuf" else _as_text(values)
+
+
+def _as_text(values: pd.Series) -> pd.Series:
+    """As text without spaces around it, missing where nothing is left."""
+    text = values.astype("str").str.strip()
+    return text.mask(text == "")
+
+
+def _numbers(given: pd.Series) -> pd.Series:
+    """As float64, NaN where they are not numbers."""
+    numeric = given.dtype.kind in "iuf"
+    values = given.to_numpy(float, na_value=np.nan) if numeric else [_float(text) for text in given]
+    return pd.Series(values, index=given.index, name=given.name, dtype=float)
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return int(float(text))
+
+
+def _text(table: pd.DataFrame, words: Sequence[str], name: str, faults: list[str]) -> pd.DataFrame:
+    for word in words:
+        table = table.assign(**{word: _as_text(table[word])})
+        _list(table.index[table[word].isna()], [word], "is missing", "name it", name, faults)
+    return table
+
+
+def _numeric(table: pd.DataFrame, word: str, name: str, faults: list[str]) -> pd.DataFrame:
+    given = _given(table[word])
+    numbers = _numbers(given)
+    text = numbers.isna() & given.notna()
+    _report(given, text, "is not a number", "give a number", name, faults)
+    infinite = numbers.abs() == np.inf
+    _report(numbers, infinite, "is infinite", "give a finite number", name, faults)
+    return table.assign(**{word: numbers.mask(infinite)})
+
+
+def _counts(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+    cure = "give a whole number, not thousands or billions"
+    for word in (c.PARAMS, c.TOKENS):
+        if word not in table:
+            continue
+        given = _given(table[word])
+        _list(table.index[given.isna()], [word], "is missing", cure, name, faults)
+        before = len(faults)
+        table = _numeric(table, word, name, faults)
+        numbers = table[word]
+        fractional = (numbers > 0) & (numbers != np.floor(numbers))
+        _report(numbers, numbers <= 0, "is not above 0", cure, name, faults)
+        _report(numbers, fractional, "is fractional", cure, name, faults)
+        _report(numbers, numbers >= 2**63, "is too large", cure, name, faults)
+        if len(faults) > before or given.isna().any():
+            continue
+        # Not by way of float64, which cannot hold integers above 2**53.
+        numeric = given.dtype.kind in "iuf"
+        whole = given.to_numpy("int64") if numeric else [_int(text) for text in given]
+        table = table.assign(**{word: pd.Series(whole, index=table.index, dtype="int64")})
+    return table
+
+
+def _measurements(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+    for word in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS, c.CHECKPOINTS):
+        if word not in table:
+            continue
+        table = _numeric(table, word, name, faults)
+        values = table[word]
+        if word in (c.LOSS, c.REFERENCE_LOSS, c.FLOPS):
+            cure = "leave it empty if it was not measured"
+            _report(values, values <= 0, "is not above 0", cure, name, faults)
+        elif word == c.ACCURACY:
+            cure = "give fractions, not percent"
+            _report(values, values > 1, "is above 1", cure, name, faults)
+            _report(values, values < 0, "is below 0", "give fractions in [0, 1]", name, faults)
+        elif word == c.CHECKPOINTS:
+            table = table.fillna({word: 1.0})
+            cure = "give how many checkpoints the row is the mean of"
+            no_count = (values < 1) | (values % 1 > 0)
+            _report(values, no_count, "is not a count", cure, name, faults)
+    return table
+
+
+def _one_params_per_model(table: pd.DataFrame, name: str, faults: list[str]) -> None:
+    if not {c.MODEL, c.PARAMS} <= set(table):
+        return
+    sizes = table.dropna(subset=[c.MODEL, c.PARAMS]).drop_duplicates([c.MODEL, c.PARAMS])
+    again = sizes[sizes.duplicated(c.MODEL)].drop_duplicates(c.MODEL)
+    values = sizes.groupby(c.MODEL)[c.PARAMS].agg(_some)
+    shown = [f"model {model} has params {values[model]}" for model in again[c.MODEL]]
+    cure = "give each model one size, or models of two sizes two names"
+    _list(again.index, shown, "", cure, name, faults)
+
+
+def _some(values: pd.Series) -> str:
+    few, more = values.iloc[:SHOWN], len(values) - SHOWN
+    return " and ".join([*map(_figure, few), *([f"{more} more"] if more > 0 else [])])
+
+
+def _one_of_each(table: pd.DataFrame, name: str, faults: list[str]) -> None:
+    cures = {
+        c.LOSS_KIND: "losses of several definitions cannot be mixed; keep the rows of one",
+        c.RECIPE: "one law cannot hold for several recipes; keep the rows of one",
+    }
+    for word, cure in cures.items():
+        if word not in table:
+            continue
+        kinds = _as_text(table[word]).dropna()
+        found = sorted(kinds.unique())
+        if len(found) > 1:
+            first = kinds.index[kinds != kinds.iloc[0]][0]
+            faults.append(f"{name} row {first}: more than one {word} ({', '.join(found)}); {cure}")
+
+
+def _report(
+    column: pd.Series, wrong: pd.Series, what: str, cure: str, name: str, faults: list[str]
+) -> None:
+    if wrong.any():
+        values = column[wrong]
+        shown = [f"{column.name} {_figure(value)}" for value in values]
+        _list(values.index, shown, what, cure, name, faults)
+
+
+def _list(
+    rows: pd.Index, shown: Sequence[str], what: str, cure: str, name: str, faults: list[str]
+) -> None:
+    """One fault for all `rows`: the first with what is `shown` of it (or of all), then others."""
+    if not len(rows):
+        return
+    also = ""
+    if len(rows) > 1:
+        others = [str(row) for row in rows[1:SHOWN]]
+        if len(set(shown)) == 1:
+            also = f"row{'s' * (len(others) > 1)} {', '.join(others)}"
+        else:
+            also = ", ".join(f"row {row}: {shown[i]}" for i, row in enumerate(others, 1))
+        more = len(rows) - SHOWN
+        also = f" (also {also}{f' and {more} more' if more > 0 else ''})"
+    faults.append(f"{name} row {rows[0]}: {f'{shown[0]} {what}'.strip()}{also}; {cure}")
+
+
+def _listed(words: Sequence[str]) -> str:
+    return shorten(", ".join(words) or "none", 300, placeholder=" ...")
+
+
+def _figure(value: object) -> str:
+    """Whole floats without a point, as they were given; text cut to a legible length."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)[:60]

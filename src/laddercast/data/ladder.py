@@ -1,0 +1,254 @@
+"""A ladder's table, validated once, and its reduction to the arrays that the model reads."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from laddercast.data import words as c
+from laddercast.data.checks import (
+    check_columns,
+    check_fittable,
+    check_ladder_rows,
+    check_target_rows,
+    check_tasks,
+    read_table,
+    stop_on,
+)
+from laddercast.data.ladder_display import as_html, as_text
+
+Rungs = Literal["last", "every"]
+
+END_CHECKPOINTS = 5
+"""A run's end is the mean of at most this many last checkpoints (as published)..."""
+END_SHARE = 0.9
+"""...all of them beyond this share of the run's tokens, so that sparse ones are not mixed in."""
+SPREAD_CHECKPOINTS = 10
+SPREAD_SHARE = 0.75
+"""Checkpoint noise is read from at most 10 last checkpoints in the last quarter of a run."""
+WARMUP_SHARE = 0.1
+"""`rungs="every"` leaves out each run's first tenth, as the published step 2 does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """Measurements of small models: one row per model x task x checkpoint.
+
+    `table` has the columns of `words.py` (others are kept), sorted by model, task and tokens;
+    `tasks` has one row per task with `chance` and `items`. `rungs="last"` lets the end of each
+    run speak for the laws, `"every"` takes each checkpoint at its own tokens. Both tables are given
+    out as copies. Raises ValueError that lists every fault.
+    """
+
+    table: pd.DataFrame
+    tasks: pd.DataFrame
+    rungs: Rungs = "last"
+    name: str = "ladder"
+
+    def __post_init__(self) -> None:
+        """Check everything at once, and keep what was checked."""
+        if self.rungs not in ("last", "every"):
+            raise ValueError(f'rungs={self.rungs!r}: use "last" or "every"')
+        faults: list[str] = []
+        table = check_columns(self.table, c.LADDER_REQUIRED, self.name, faults)
+        tasks, table = check_tasks(table, self.tasks, self.name, faults)
+        table = check_ladder_rows(table, self.name, faults)
+        check_fittable(table, self.name, self.rungs, faults)
+        stop_on(faults)
+        order = [c.MODEL, c.TASK, c.TOKENS]
+        table = table.sort_values(order, kind="stable").reset_index(drop=True)
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "tasks", tasks)
+
+    def __getattribute__(self, name: str) -> Any:
+        """Tables as shallow copies: what a user writes into one never reaches the ladder."""
+        value = object.__getattribute__(self, name)
+        return value.copy(deep=False) if isinstance(value, pd.DataFrame) else value
+
+    def __repr__(self) -> str:
+        """What was read, and what is missing of it."""
+        return as_text(self.table, self.tasks, self.rungs, self.name)
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return as_html(self.table, self.tasks, self.rungs, self.name)
+
+    def __len__(self) -> int:
+        """Count the rows of the table."""
+        return len(self.table)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, by params, then by the length of their runs."""
+        ends = self.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+        return list(ends.sort_values([c.PARAMS, c.TOKENS]).index)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the values a fit can read, independent of row order and of other columns."""
+        table = self.table
+        # Chance and items are read from the tasks alone.
+        read = [word for word in c.KNOWN if word in table and word not in (c.CHANCE, c.ITEMS)]
+        text = table[read].to_csv(index=False) + self.tasks.sort_index().to_csv() + self.rungs
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def keep(self, models: Iterable[str]) -> "Ladder":
+        """The ladder of these models alone, validated anew."""
+        named = _checked_names(models, self.models)
+        table = self.table
+        return Ladder(table[table[c.MODEL].isin(named)], self.tasks, self.rungs, self.name)
+
+    def split(
+        self,
+        max_params: float | None = None,
+        max_tokens_per_param: float | None = None,
+        hold_out: Iterable[str] = (),
+    ) -> tuple["Ladder", pd.DataFrame]:
+        """The rungs to fit, and the held-out others as a table of targets with their measurements.
+
+        Held out is every model above `max_params`, with more than `max_tokens_per_param` tokens
+        per parameter at its end, or named in `hold_out`.
+        """
+        table = self.table
+        ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+        out = ends.index.isin(_checked_names(hold_out, self.models))
+        if max_params is not None:
+            out |= (ends[c.PARAMS] > max_params).to_numpy()
+        if max_tokens_per_param is not None:
+            out |= (ends[c.TOKENS] / ends[c.PARAMS] > max_tokens_per_param * (1 + 1e-9)).to_numpy()
+        if out.all() or not out.any():
+            ratio = ends[c.TOKENS] / ends[c.PARAMS]
+            what = "everything" if out.all() else "nothing"
+            raise ValueError(
+                f"{self.name}: {what} is held out by this split; "
+                f"params run from {ends[c.PARAMS].min()} to {ends[c.PARAMS].max()}, "
+                f"tokens per parameter at the end from {ratio.min():.4g} to {ratio.max():.4g}, "
+                f"models are {', '.join(self.models)}"
+            )
+        held_out = table[table[c.MODEL].isin(ends.index[out])]
+        return self.keep(ends.index[~out]), as_targets(held_out)
+
+
+def _checked_names(named: Iterable[str], models: list[str]) -> set[str]:
+    # Models with numbers for names are text in the table.
+    names = {str(name) for name in ([named] if isinstance(named, str) else named)}
+    unknown = sorted(names - set(models))
+    if unknown:
+        raise ValueError(f"no such model: {', '.join(unknown)}; models are {', '.join(models)}")
+    return names
+
+
+def read_ladder(
+    source: str | Path | pd.DataFrame,
+    tasks: str | Path | pd.DataFrame | None = None,
+    rungs: Rungs = "last",
+) -> Ladder:
+    """Read a ladder from CSV, Parquet or a DataFrame.
+
+    `tasks` (`task, chance, items`) chooses the tasks; without it the ladder's own columns serve.
+    Raises ValueError that names every fault, its row and the cure.
+    """
+    faults: list[str] = []
+    table, name = read_table(source, "ladder", faults)
+    chosen = pd.DataFrame()
+    if tasks is not None:
+        chosen, chosen.attrs["name"] = read_table(tasks, "tasks", faults)
+    if faults:
+        # Of two files one may still be legible: its faults belong in the same error.
+        if len(table.columns):
+            check_ladder_rows(check_columns(table, c.LADDER_REQUIRED, name, faults), name, faults)
+        elif len(chosen.columns):
+            check_tasks(table, chosen, name, faults)
+        stop_on(faults)
+    return Ladder(table, chosen, rungs, name)
+
+
+def read_targets(source: str | Path | pd.DataFrame) -> pd.DataFrame:
+    """Read targets: `model, params, tokens`, and `task, loss, accuracy, checkpoints` if measured.
+
+    Returns one row per model x task (per model, without `task`). Several checkpoints of one model
+    and task are taken as its run, of which the end is the target. Raises ValueError as
+    `read_ladder` does.
+    """
+    faults: list[str] = []
+    table, name = read_table(source, "targets", faults)
+    stop_on(faults)
+    table = check_columns(table, c.TARGET_REQUIRED, name, faults)
+    table = check_target_rows(table, name, faults)
+    stop_on(faults)
+    if c.TASK not in table:
+        return table.reset_index(drop=True)
+    return as_targets(table)
+
+
+def as_targets(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per model x task: the end of each run, and of how many checkpoints it is the mean."""
+    if table.duplicated([c.MODEL, c.TASK]).any():
+        ends = run_ends(table)
+        quantities = (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS)
+        measured = [name for name in quantities if name in table]
+        return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *measured, c.CHECKPOINTS]]
+    return table.assign(**{c.CHECKPOINTS: _checkpoints(table)}).reset_index(drop=True)
+
+
+def run_ends(table: pd.DataFrame) -> pd.DataFrame:
+    """The end of each run per task: one row per model x task, quantities averaged over checkpoints.
+
+    Columns: `model, task, params, tokens, flops` (of the whole run), the quantities, `checkpoints`.
+    What was not measured at the end is NaN. Rows that are means count by their own `checkpoints`;
+    of loss and accuracy measured at different checkpoints the fewer are counted.
+    """
+    last = _last_rows(table, END_CHECKPOINTS, END_SHARE)
+    measured = [name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE) if name in last]
+    keys = [last[c.MODEL], last[c.TASK]]
+    weight = _checkpoints(last)
+    weights = last[measured].notna().mul(weight, axis=0)
+    counts = weights.groupby(keys).sum()
+    means = last[measured].mul(weight, axis=0).groupby(keys).sum() / counts
+    counted = counts[[name for name in measured if name in (c.LOSS, c.ACCURACY)]]
+    fewest = counted.where(counted > 0).min(axis=1)
+    means[c.CHECKPOINTS] = fewest.fillna(weight.groupby(keys).sum())
+    every = table[[c.MODEL, c.TASK]].drop_duplicates().sort_values([c.MODEL, c.TASK])
+    whole = {c.PARAMS: "first", c.TOKENS: "max", c.FLOPS: "max"}
+    ends = table.groupby(c.MODEL).agg({name: how for name, how in whole.items() if name in table})
+    joined = every.join(means, on=[c.MODEL, c.TASK]).join(ends, on=c.MODEL)
+    return joined.fillna({c.CHECKPOINTS: 1.0}).reset_index(drop=True)
+
+
+def _checkpoints(table: pd.DataFrame) -> pd.Series:
+    if c.CHECKPOINTS in table:
+        return table[c.CHECKPOINTS].fillna(1.0).astype(float)
+    return pd.Series(1.0, index=table.index)
+
+
+def checkpoint_spread(table: pd.DataFrame, quantity: str, *, log: bool) -> pd.DataFrame:
+    """Variance of `quantity` between a run's last checkpoints about their straight line.
+
+    One row per model x task with at least 4 checkpoints: `model, task, variance, dof`. With
+    `log`, of its natural log.
+    """
+    last = _last_rows(table.dropna(subset=[quantity]), SPREAD_CHECKPOINTS, SPREAD_SHARE)
+    keys = [c.MODEL, c.TASK]
+    last = last[last.groupby(keys)[quantity].transform("size") >= 4]
+    by_run = last.groupby(keys)
+    # Differences of integers first: tokens above 2**53 would fall together as float64.
+    x = (last[c.TOKENS] - by_run[c.TOKENS].transform("min")).astype(float)
+    y = last[quantity].astype(float)
+    off = pd.DataFrame({"x": x, "y": np.log(y) if log else y}, index=last.index)
+    groups = [last[word] for word in keys]
+    off -= off.groupby(groups).transform("mean")
+    sums = (off.assign(xx=off["x"] ** 2, xy=off["x"] * off["y"])).groupby(groups).transform("sum")
+    residual = off["y"] - off["x"] * sums["xy"] / sums["xx"]
+    found = (residual**2).groupby(groups).agg(["sum", "size"]).reset_index()
+    dof = found["size"] - 2
+    return found[keys].assign(variance=found["sum"] / dof, dof=dof)
+
+
+def _last_rows(table: pd.DataFrame, count: int, share: float) -> pd.DataFrame:
+    end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
+    late = table[table[c.TOKENS] >= share * end].sort_values(c.TOKENS, kind="stable")
+    return late.groupby([c.MODEL, c.TASK], sort=False).tail(count).sort_index()

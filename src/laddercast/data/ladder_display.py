@@ -1,0 +1,174 @@
+"""A ladder at a glance, as text and as HTML: what was read, and what is missing of it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from laddercast.data import words as c
+
+MOST_SIZES, MOST_LENGTHS, MOST_NAMES = 24, 12, 3
+
+STYLE = "text-align:right;padding:0.1em 0.7em"
+
+
+class Overview(NamedTuple):
+    """What is shown; of each table the first row is its head."""
+
+    title: str
+    facts: list[str]
+    grid: list[list[str]]
+    tasks: list[list[str]]
+
+
+GRID = "models (checkpoints), by params and tokens per parameter at the end of the run"
+
+
+def as_text(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> str:
+    """Several lines for a terminal."""
+    seen = overview(table, tasks, rungs, name)
+    return "\n".join(
+        [seen.title, *seen.facts, GRID, *_lines(seen.grid), "tasks", *_lines(seen.tasks)]
+    )
+
+
+def as_html(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> str:
+    """One `div` for a notebook; all text of the user's is escaped."""
+    seen = overview(table, tasks, rungs, name)
+    facts = "<br>".join(map(escape, seen.facts))
+    return (
+        f"<div><p><b>{escape(seen.title)}</b><br>{facts}</p>"
+        f"{_html_table(seen.grid, GRID)}{_html_table(seen.tasks, 'tasks')}</div>"
+    )
+
+
+def overview(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> Overview:
+    """What both of them show of a ladder's two tables."""
+    checkpoints = table.drop_duplicates([c.MODEL, c.TOKENS])
+    title = (
+        f"{_plain(name)}: {_count(table[c.MODEL].nunique(), 'model')}, "
+        f"{_count(len(checkpoints), 'checkpoint')}, {_count(len(tasks), 'task')}, "
+        f'{_count(len(table), "row")}, rungs="{rungs}"'
+    )
+    losses = [word for word in (c.LOSS, c.REFERENCE_LOSS) if c.measured(table, word)]
+    facts = ["losses: " + ", ".join(_share(table, word) for word in losses)]
+    for word, plural in ((c.LOSS_KIND, "kind of loss"), (c.RECIPE, "recipe"), (c.SEED, "seeds")):
+        if c.measured(table, word):
+            facts.append(f"{plural}: {_some(table[word].dropna().astype(str).unique())}")
+    return Overview(title, facts, _grid(table, checkpoints), _task_rows(table, tasks, losses))
+
+
+def _grid(table: pd.DataFrame, checkpoints: pd.DataFrame) -> list[list[str]]:
+    """Sizes down, lengths across, of two digits or, if they are many, in doublings."""
+    ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+    ratio = ends[c.TOKENS] / ends[c.PARAMS]
+    length = ratio.map(lambda value: float(f"{value:.1e}"))
+    if length.nunique() > MOST_LENGTHS:
+        length, lengths = _labels(2.0 ** np.floor(np.log2(ratio)), MOST_LENGTHS, _doubling)
+    else:
+        length, lengths = _labels(length, MOST_LENGTHS, _figure)
+    size, sizes = _labels(ends[c.PARAMS], MOST_SIZES, _figure)
+    models = pd.crosstab(size, length)
+    read = checkpoints.groupby(c.MODEL).size()
+    counts = pd.crosstab(size, length, values=read, aggfunc="sum")
+    rows = [["params", *lengths]]
+    for one in sizes:
+        cells = [(models.loc[one, other], counts.loc[one, other]) for other in lengths]
+        rows.append([one, *(f"{n} ({int(read)})" if n else "-" for n, read in cells)])
+    return rows
+
+
+def _labels(
+    values: pd.Series, most: int, figure: Callable[[float], str]
+) -> tuple[pd.Series, list[str]]:
+    """The label of each value, and all labels in order; beyond the most they share one."""
+    levels = sorted(values.unique())
+    names = {level: figure(level) for level in levels}
+    for level in levels[most:]:
+        names[level] = f"{len(levels) - most} larger"
+    return values.map(names), list(dict.fromkeys(names.values()))
+
+
+def _task_rows(table: pd.DataFrame, tasks: pd.DataFrame, losses: Sequence[str]) -> list[list[str]]:
+    """Per task: `chance, items`, how many models have it, and which of them lack what."""
+    models = set(table[c.MODEL])
+    # A fit reads `loss` where there is one.
+    needed = {losses[0] if losses else c.LOSS: "loss", c.ACCURACY: "accuracy"}
+    having = {
+        word: table.dropna(subset=[word]).groupby(c.TASK)[c.MODEL].agg(set).to_dict()
+        for word in needed
+        if word in table
+    }
+    present = table.groupby(c.TASK)[c.MODEL].agg(set).to_dict()
+    rows = [["task", c.CHANCE, c.ITEMS, "rungs", "gaps"]]
+    for task, known in tasks.iterrows():
+        own = present.get(task, set())
+        gaps = [f"not in {_some(sorted(models - own))}"] if models - own else []
+        for word, said in needed.items():
+            lacking = own - having.get(word, {}).get(task, set())
+            gaps += [f"no {said} in {_some(sorted(lacking))}"] if lacking else []
+        items = "-" if pd.isna(known[c.ITEMS]) else f"{known[c.ITEMS]:,.0f}"
+        rows.append(
+            [_plain(task), f"{known[c.CHANCE]:.3g}", items, str(len(own)), "; ".join(gaps) or "-"]
+        )
+    return rows
+
+
+def _share(table: pd.DataFrame, word: str) -> str:
+    share = table[word].notna().mean()
+    return word if share == 1 else f"{word} (in {share:.0%} of rows)"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = [_plain(name) for name in names]
+    more = len(listed) - MOST_NAMES
+    return ", ".join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _plain(text: object) -> str:
+    """On one line, cut to a legible length."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _figure(number: float) -> str:
+    """Three digits and a letter: 1.28B."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:g}"
+
+
+def _doubling(low: float) -> str:
+    return f"{_figure(low)}-{_figure(2 * low)}"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """First column to the left, the others to the right; of the last, the gaps, also the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    last = len(widths) - 1 if rows[0][-1] == "gaps" else 0
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if i in (0, last) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _html_table(rows: Sequence[Sequence[str]], caption: str) -> str:
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "".join(f'<{tag} style="{STYLE}">{escape(cell)}</{tag}>' for cell in cells)
+
+    body = "".join(f"<tr>{row(cells[:1], 'th')}{row(cells[1:], 'td')}</tr>" for cells in rows[1:])
+    return (
+        f'<table><caption style="text-align:left">{escape(caption)}</caption>'
+        f"<thead><tr>{row(rows[0], 'th')}</tr></thead><tbody>{body}</tbody></table>"
+    )

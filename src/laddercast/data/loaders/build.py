@@ -1,0 +1,129 @@
+"""From rows that a loader has read to a `Ladder`: its tasks chosen, every fault in one error."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from laddercast.data import words as c
+from laddercast.data.checks import check_ladder_rows, read_table, stop_on
+from laddercast.data.ladder import Ladder, Rungs
+from laddercast.data.loaders.files import listed, listed_by
+from laddercast.data.loaders.manifest import RUN
+from laddercast.data.loaders.presets import CHANCE
+
+type Tasks = str | Path | pd.DataFrame | Sequence[str]
+
+
+def read_tasks(tasks: Tasks | None, faults: list[str]) -> tuple[list[str] | None, pd.DataFrame]:
+    """Names of the tasks asked for (None: all), and their table if that was given."""
+    if tasks is None:
+        return None, pd.DataFrame()
+    if not isinstance(tasks, str | Path | pd.DataFrame):
+        return [str(name) for name in tasks], pd.DataFrame()
+    table, name = read_table(tasks, "tasks", faults)
+    table.attrs["name"] = name
+    if table.index.name == c.TASK and c.TASK not in table:
+        table = table.reset_index()
+    names = table[c.TASK].dropna().astype(str).str.strip().tolist() if c.TASK in table else None
+    return names, table
+
+
+def check_named(
+    named: Sequence[str] | None, found: Sequence[str], name: str, faults: list[str]
+) -> list[str]:
+    """The tasks to read: those named, or all. Faults are names that the logs do not have."""
+    if named is None:
+        return list(found)
+    absent = [task for task in named if task not in found]
+    if absent:
+        faults.append(
+            f"{name}: no measurements of {listed(absent)}; its tasks are {listed(sorted(found))}"
+        )
+    return [task for task in named if task in found]
+
+
+def build_ladder(
+    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    tasks: pd.DataFrame,
+    known: Mapping[str, tuple[float, float]],
+    rungs: Rungs,
+    name: str,
+    faults: list[str],
+) -> Ladder:
+    """The ladder of `rows`, in which `run` says where a row comes from.
+
+    Chance and items of tasks are those of `tasks`, else `known`, else the rows', else (chance) of
+    common knowledge. Before training (tokens of 0) a model is no rung: such rows are left out.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if RUN in table:
+        table.index = pd.Index(table[RUN] + " " + table[c.TASK])
+    if c.TOKENS in table:
+        table = table[pd.to_numeric(table[c.TOKENS], errors="coerce") != 0]
+    first = [word for word in c.KNOWN if word in table]
+    table = table[[*first, *table.columns.difference(first, sort=False)]]
+    if not len(tasks.columns) and c.TASK in table:
+        guessing = pd.Series({task: _chance(table, task, known) for task in table[c.TASK].unique()})
+        unknown = sorted(guessing.index[guessing.isna()])
+        if unknown:
+            faults.append(
+                f"{name}: the accuracy of guessing is not known of {listed(unknown)}; "
+                "give tasks= (--tasks) a table with task, chance, items"
+            )
+        items = [_items(table, task, known) for task in guessing.index]
+        tasks = pd.DataFrame({c.TASK: guessing.index, c.CHANCE: guessing.values, c.ITEMS: items})
+    if faults:
+        # Values that were read may have faults too: they belong in the same error.
+        check_ladder_rows(table.drop(columns=c.LOSS_KIND, errors="ignore"), name, faults)
+        stop_on(faults)
+    return Ladder(table, tasks, rungs, name)
+
+
+def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:
+    """Faults are tasks of which runs answered different numbers of questions."""
+    counts: dict[str, dict[int, list[str]]] = {}
+    for row in rows:
+        if row.get(c.ITEMS):
+            counts.setdefault(row[c.TASK], {}).setdefault(row[c.ITEMS], []).append(row[RUN])
+    for task, by_count in counts.items():
+        if len(by_count) > 1:
+            faults.append(
+                f"{task}: runs answered different numbers of questions ({listed_by(by_count, 5)}); "
+                "evaluate all alike"
+            )
+
+
+def _chance(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, float]]) -> float:
+    measured = known[task][0] if task in known else _first(table, task, c.CHANCE)
+    return chance_of(task) if measured is None else measured
+
+
+def _items(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, float]]) -> float:
+    measured = known[task][1] if task in known else _first(table, task, c.ITEMS)
+    return float("nan") if measured is None else measured
+
+
+def _first(table: pd.DataFrame, task: str, word: str) -> float | None:
+    values = table.loc[table[c.TASK] == task, word].dropna() if word in table else pd.Series()
+    return float(values.iloc[0]) if len(values) else None
+
+
+def chance_of(task: str) -> float:
+    """Accuracy of guessing of a well-known task, also as `csqa_val` and the like; else NaN."""
+    return next((chance for known, chance in CHANCE.items() if is_task(task, known)), float("nan"))
+
+
+def is_task(task: str, known: str) -> bool:
+    """Whether a log's name of a task, as `csqa_val` or `csqa:mc`, is of this known one."""
+    return task == known or task.startswith((f"{known}_", f"{known}:"))
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean of a value per question, and its standard error (NaN of one question)."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / (n - 1) / n) if n > 1 else math.nan

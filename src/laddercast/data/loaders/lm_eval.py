@@ -1,0 +1,345 @@
+"""Results and samples of lm-evaluation-harness; bits per byte computed from the samples."""
+
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from laddercast.data import words as c
+from laddercast.data.ladder import Ladder, Rungs
+from laddercast.data.loaders.build import (
+    Tasks,
+    build_ladder,
+    check_named,
+    check_same_items,
+    mean_and_error,
+    read_tasks,
+)
+from laddercast.data.loaders.files import (
+    Source,
+    find_files,
+    listed,
+    listed_by,
+    read_json,
+    read_jsonl,
+    run_name,
+    source_name,
+)
+from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
+from laddercast.data.loaders.presets import ACC_TASKS, WITH_SPACE
+
+LOSS_SE = "loss_se"
+ACC, ACC_NORM = "acc", "acc_norm"
+
+
+class Measured(NamedTuple):
+    """One task of one run: bits per byte with its standard error, accuracies by metric."""
+
+    loss: float
+    loss_se: float
+    accuracy: Mapping[str, float]
+    chance: float
+    items: int
+
+
+@dataclass(frozen=True)
+class _Results:
+    """One results file: the run's names, and the samples file beside it of each task."""
+
+    path: Path
+    run: str
+    others: tuple[str, ...]
+    content: dict[str, Any]
+
+
+def read_lm_eval(
+    folder: Source,
+    manifest: Manifest | None = None,
+    tasks: Tasks | None = None,
+    rungs: Rungs = "last",
+) -> Ladder:
+    """Read results and samples (`--log_samples`) of lm-evaluation-harness 0.4.
+
+    A run is a folder of results, or several told apart by `revision`; the manifest (`model,
+    params, tokens`; `run` if the model has another name) calls it by its folder or its
+    `model_name`, with `@revision` behind. `loss` is bits per byte with the space before the
+    answer, `loss_se` its standard error between questions; accuracy is `acc_norm` (`acc` of BoolQ
+    and WinoGrande, and where there is no `acc_norm`). Groups stand for their tasks, weighted by
+    questions. Raises ValueError that names every fault.
+    """
+    faults: list[str] = []
+    name = source_name(folder)
+    named, task_table = read_tasks(tasks, faults)
+    rows_of, manifest_name = read_manifest(manifest, faults)
+    files = find_files(folder, ("results*.json",), "results of the harness", faults)
+    results = _read_results(folder, files, faults)
+    known = join({result.run: result.others for result in results}, rows_of)
+    counts = [_counted(result) for result in results if _counted(result)]
+    note = (
+        f" (the harness counts {listed(dict.fromkeys(counts), 5)} parameters, but with "
+        "embeddings: the laws need those without)"
+        if counts
+        else ""
+    )
+    check_joined(known, (c.PARAMS, c.TOKENS), manifest_name, faults, note)
+    for result in results:
+        if known[result.run].get(c.PARAMS) == result.content["config"].get("model_num_parameters"):
+            warnings.warn(
+                f"params of {result.run} are what the harness counts, embeddings included; give "
+                "those without embeddings",
+                stacklevel=2,
+            )
+    groups = _groups(results)
+    leaves = {task for result in results for task in result.content["results"]} - set(groups)
+    inside = {task for parts in groups.values() for task in parts}
+    top = sorted((leaves | set(groups)) - inside)
+    read = check_named(named, top if named is None else sorted(leaves | set(groups)), name, faults)
+    _check_same_settings(results, [leaf for task in read for leaf in _leaves(task, groups)], faults)
+    measured: dict[tuple[str, str], Measured] = {}
+    places: dict[tuple[str, str], str] = {}
+    for result in results:
+        needed = {leaf for task in read for leaf in _leaves(task, groups)}
+        for task in sorted(needed & set(result.content["results"])):
+            place = (result.run, task)
+            if place in places:
+                faults.append(
+                    f"{task} of run {result.run} is in {places[place]} and {result.path.name}; "
+                    "move the older file away"
+                )
+                continue
+            places[place] = result.path.name
+            quiet = c.REFERENCE_LOSS in known[result.run]
+            found = _measure(result, task, quiet, faults)
+            if found is not None:
+                measured[place] = found
+    rows = []
+    for task in read:
+        parts = _leaves(task, groups)
+        metric = _metric(task, [measured[key] for key in measured if key[1] in parts])
+        for run in known:
+            rows += _row(run, task, parts, metric, measured, known[run], faults)
+    check_same_items(rows, faults)
+    return build_ladder(rows, task_table, {}, rungs, name, faults)
+
+
+def _read_results(folder: Source, files: Sequence[Path], faults: list[str]) -> list[_Results]:
+    read = []
+    for path in files:
+        content = read_json(path, faults)
+        if not content:
+            continue
+        if not isinstance(content.get("results"), dict):
+            faults.append(f"{path.name}: has no `results`; give results of the harness")
+            continue
+        content.setdefault("config", {})
+        read.append((path, content, _revision(content["config"].get("model_args"))))
+    results = []
+    for path, content, revision in read:
+        base = run_name(path.parent, folder)
+        model = str(content.get("model_name") or content["config"].get("model") or base)
+        beside = {other for file, _, other in read if file.parent == path.parent}
+        behind = f"@{revision}" if revision else ""
+        others = [path.parent.name + behind, model + behind]
+        if len(beside) == 1:
+            others += [base, path.parent.name, model]
+        run = base + (behind if len(beside) > 1 else "")
+        results.append(_Results(path, run, tuple(others), content))
+    return results
+
+
+def _revision(model_args: object) -> str | None:
+    if isinstance(model_args, dict):
+        return str(model_args["revision"]) if model_args.get("revision") else None
+    match = re.search(r"(?:^|,)revision=([^,]+)", str(model_args or ""))
+    return match[1] if match else None
+
+
+def _counted(result: _Results) -> str:
+    count = result.content["config"].get("model_num_parameters")
+    return str(count) if count else ""
+
+
+def _groups(results: Sequence[_Results]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        for group, parts in result.content.get("group_subtasks", {}).items():
+            if parts:
+                groups.setdefault(group, list(parts))
+    return groups
+
+
+def _leaves(task: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    inside = [leaf for part in groups.get(task, ()) for leaf in _leaves(part, groups)]
+    return list(dict.fromkeys(inside)) or [task]
+
+
+def _check_same_settings(
+    results: Sequence[_Results], tasks: Sequence[str], faults: list[str]
+) -> None:
+    for task in dict.fromkeys(tasks):
+        for word, what in (("n-shot", "examples (n-shot)"), ("versions", "version of the task")):
+            by_value: dict[str, list[str]] = {}
+            for result in results:
+                if task in result.content.get(word, {}):
+                    value = str(result.content[word][task])
+                    by_value.setdefault(value, []).append(result.run)
+            if len(by_value) > 1:
+                text = listed_by(by_value)
+                faults.append(f"{task}: runs differ in {what} ({text}); evaluate all alike")
+
+
+def _measure(result: _Results, task: str, quiet: bool, faults: list[str]) -> Measured | None:
+    """From samples and results. Without samples a loss common to all tasks (`quiet`) must do."""
+    summary = result.content["results"][task]
+    accuracy = {
+        metric: float(summary[f"{metric},none"])
+        for metric in (ACC_NORM, ACC)
+        if isinstance(summary.get(f"{metric},none"), int | float)
+    }
+    counts = result.content.get("n-samples", {}).get(task, {})
+    items = counts.get("effective", counts.get("original", 0)) if isinstance(counts, dict) else 0
+    stamp = result.path.stem.removeprefix("results")
+    path = result.path.with_name(f"samples_{task}{stamp}.jsonl")
+    if not path.exists():
+        if quiet:
+            return Measured(math.nan, math.nan, accuracy, math.nan, int(items or 0))
+        faults.append(
+            f"{result.path.name}: no {path.name} beside it, from which the loss of {task} is "
+            "computed; evaluate with --log_samples, or give reference_loss in the manifest"
+        )
+        return None
+    lines = read_jsonl(path, faults)
+    lines = [(where, line) for where, line in lines if line.get("filter", "none") == "none"]
+    questions = []
+    before = len(faults)
+    for where, line in lines:
+        try:
+            questions.append(_question(line))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            cure = "is it a multiple-choice task of harness 0.4? else leave it out by tasks="
+            if len(faults) < before + 3:
+                faults.append(f"{where}: {reason}; {cure}")
+    if len(faults) > before or not questions:
+        if len(faults) == before:
+            faults.append(f"{path.name}: no questions with filter `none`; evaluate again")
+        return None
+    if items and items != len(questions):
+        faults.append(f"{path.name}: {len(questions)} questions, but {result.path.name} counts "
+                      f"{items}; the file may be cut off, evaluate again")  # fmt: skip
+    losses = [loss for loss, _, _ in questions]
+    n = len(losses)
+    mean, se = mean_and_error(losses)
+    for metric in (ACC_NORM, ACC):
+        given = [line[metric] for _, line in lines if isinstance(line.get(metric), int | float)]
+        if len(given) == n:
+            of_samples = math.fsum(given) / n
+            if abs(accuracy.setdefault(metric, of_samples) - of_samples) > 1e-6:
+                faults.append(
+                    f"{path.name}: {metric} is {of_samples:.6g}, in {result.path.name} "
+                    f"{accuracy[metric]:.6g}; samples and results are of two evaluations"
+                )
+    chance = math.fsum(1 / choices for _, choices, _ in questions) / n
+    return Measured(mean, se, accuracy, chance, n)
+
+
+def _question(line: Mapping[str, Any]) -> tuple[float, int, int]:
+    """`(bits per byte of the right answer, number of choices, which is right)`.
+
+    Raises ValueError with the reason, or what reading an unexpected shape raises.
+    """
+    logs = [float(response[0]) for response in line["filtered_resps"]]
+    answers = list(_continuations(line["arguments"]))
+    if len(logs) != len(answers):
+        raise ValueError(f"{len(logs)} responses to {len(answers)} requests")
+    # With mutual-information scoring, unconditional requests follow: no context, same answers.
+    half = len(answers) // 2
+    doubled = ACC + "_mutual_info" in line or (
+        half > 1
+        and answers[:half] == answers[half:]
+        and len(set(answers)) == half
+        and not any(context.strip() for context in _contexts(line["arguments"])[half:])
+    )
+    if doubled:
+        logs, answers = logs[:half], answers[:half]
+    right = _right(line, logs, answers)
+    size = len(answers[right].encode())
+    if not size:
+        raise ValueError("the right answer is empty")
+    if not math.isfinite(logs[right]):
+        raise ValueError(f"log-probability {logs[right]} of the right answer is not finite")
+    return -logs[right] / math.log(2) / size, len(answers), right
+
+
+def _requests(arguments: Any) -> list[Any]:
+    if isinstance(arguments, dict):
+        return [arguments[f"gen_args_{i}"] for i in range(len(arguments))]
+    return list(arguments)
+
+
+def _continuations(arguments: Any) -> Iterator[str]:
+    for request in _requests(arguments):
+        yield request["arg_1"] if isinstance(request, dict) else request[1]
+
+
+def _contexts(arguments: Any) -> list[str]:
+    return [
+        request["arg_0"] if isinstance(request, dict) else request[0]
+        for request in _requests(arguments)
+    ]
+
+
+def _right(line: Mapping[str, Any], logs: Sequence[float], answers: Sequence[str]) -> int:
+    target = line["target"]
+    if isinstance(target, list | tuple):
+        raise ValueError("several right answers, of which bits per byte are not defined")
+    text = str(target).strip()
+    # The harness reads a target of digits as an index.
+    if text.isdecimal() and int(text) < len(answers):
+        return int(text)
+    same = [i for i, answer in enumerate(answers) if answer.strip() == text]
+    if len(same) == 1:
+        return same[0]
+    # WinoGrande: contexts differ, the answer is one. Which is right follows from the accuracy.
+    if len(same) == len(answers) == 2 and ACC in line:
+        likeliest = max(range(2), key=lambda i: logs[i])
+        return likeliest if line[ACC] else 1 - likeliest
+    raise ValueError(f"target {text[:60]!r} is none of the {len(answers)} answers")
+
+
+def _metric(task: str, measured: Sequence[Measured]) -> str:
+    """One metric for all runs: `acc_norm` where each has it, except of tasks that use `acc`."""
+    plain = any(task == word or task.startswith(f"{word}_") for word in ACC_TASKS)
+    return ACC if plain or not all(ACC_NORM in one.accuracy for one in measured) else ACC_NORM
+
+
+def _row(
+    run: str, task: str, parts: Sequence[str], metric: str,
+    measured: Mapping[tuple[str, str], Measured], known: Mapping[str, Any], faults: list[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The row of a run's task, of a group as the mean over all its questions; [] without it."""
+    found = [measured[run, part] for part in parts if (run, part) in measured]
+    if not found or not known:
+        return []
+    if len(found) < len(parts):
+        absent = [part for part in parts if (run, part) not in measured]
+        faults.append(f"run {run}: {task} lacks {listed(absent, 10)}; evaluate all of the group")
+        return []
+    items = sum(one.items for one in found)
+    weights = [one.items / items if items else 1 / len(found) for one in found]
+    pairs = list(zip(weights, found, strict=True))
+    row = {
+        **known,
+        c.TASK: task,
+        c.LOSS: math.fsum(w * one.loss for w, one in pairs),
+        LOSS_SE: math.sqrt(math.fsum((w * one.loss_se) ** 2 for w, one in pairs)),
+        c.ACCURACY: math.fsum(w * one.accuracy.get(metric, math.nan) for w, one in pairs),
+        c.LOSS_KIND: WITH_SPACE,
+        c.CHANCE: math.fsum(w * one.chance for w, one in pairs),
+        c.ITEMS: items or None,
+        "run": run,
+    }
+    return [row]

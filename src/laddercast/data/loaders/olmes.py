@@ -1,0 +1,347 @@
+"""Metrics and predictions of OLMES, and the table of DataDecide, whose metrics are OLMES'."""
+
+import ast
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from laddercast.data import words as c
+from laddercast.data.checks import read_table, stop_on
+from laddercast.data.ladder import Ladder, Rungs
+from laddercast.data.loaders.build import (
+    Tasks,
+    build_ladder,
+    check_named,
+    check_same_items,
+    is_task,
+    mean_and_error,
+    read_tasks,
+)
+from laddercast.data.loaders.files import (
+    Source,
+    find_files,
+    listed,
+    listed_by,
+    read_json,
+    read_jsonl,
+    run_name,
+    source_name,
+)
+from laddercast.data.loaders.manifest import RUN, Manifest, check_joined, join, read_manifest
+from laddercast.data.loaders.presets import ACC_TASKS, DATADECIDE_PARAMS, WITH_SPACE
+
+LOSSES = ("bits_per_byte_corr", "logits_per_byte_corr")
+"""The same quantity, by its newer and its older name."""
+TABLES = (".csv", ".parquet", ".pq")
+DATADECIDE = ("params", "data", "task", "step", "seed", "tokens", "metrics")
+
+
+@dataclass
+class _Task:
+    """What the files say of one task of one run."""
+
+    where: str
+    run: str
+    others: tuple[str, ...]
+    task: str
+    alias: str
+    metrics: dict[str, Any]
+    items: int
+    shots: str
+    questions: list[dict[str, Any]] = field(default_factory=list)
+
+
+def read_olmes(
+    path: Source | pd.DataFrame,
+    manifest: Manifest | None = None,
+    tasks: Tasks | None = None,
+    rungs: Rungs = "last",
+    recipe: str | None = None,
+    accuracy: str = "acc_per_char",
+) -> Ladder:
+    """Read OLMES' metrics and predictions (folder or files), or a table as DataDecide publishes.
+
+    A run of OLMES is a folder; the manifest (`model, params, tokens`; `run` if the model has
+    another name) calls it by its folder or by its model. The table has its own tokens, and `params`
+    as labels that the manifest may map (`model` a label, `params`). `recipe` keeps one of several.
+    `accuracy` is the metric taken (`acc_raw` of BoolQ and WinoGrande with the default); `loss` is
+    bits per byte with the space before the answer, `loss_se` its standard error where predictions
+    were kept. Several `mmlu_*` without an `mmlu` are read as `mmlu`, their mean. Raises ValueError
+    that names every fault.
+    """
+    faults: list[str] = []
+    name = "table" if isinstance(path, pd.DataFrame) else source_name(path)
+    named, task_table = read_tasks(tasks, faults)
+    rows_of, manifest_name = read_manifest(manifest, faults)
+    if (table := _as_table(path, faults)) is not None:
+        rows = _table_rows(table, rows_of, manifest_name, recipe, accuracy, name, faults)
+    else:
+        files = find_files(
+            path if not isinstance(path, pd.DataFrame) else [],
+            ("*metrics.json", "metrics-all.jsonl", "*-predictions.jsonl"),
+            "metrics of OLMES",
+            faults,
+        )
+        rows = _file_rows(files, path, rows_of, manifest_name, recipe, accuracy, faults)
+    rows = _with_mmlu(rows, named)
+    of_loss = [row for row in rows if row[c.LOSS] is not None and row[c.ACCURACY] is not None]
+    quiet = [row for row in rows if c.REFERENCE_LOSS in row and row[c.ACCURACY] is not None]
+    measured = of_loss or quiet
+    if rows and not measured:
+        faults.append(f"{name}: no task has both {LOSSES[0]} and {accuracy}; multiple-choice tasks "
+                      "do, or choose another metric by accuracy=")  # fmt: skip
+    read = set(check_named(named, list({row[c.TASK] for row in measured}), name, faults))
+    check_same_items(measured, faults)
+    if not rows:
+        stop_on(faults)
+        raise ValueError(f"{name}: no measurements; give metrics of OLMES")
+    kept = [row for row in measured if row[c.TASK] in read]
+    return build_ladder(kept, task_table, {}, rungs, name, faults)
+
+
+def _as_table(path: Source | pd.DataFrame, faults: list[str]) -> pd.DataFrame | None:
+    if isinstance(path, pd.DataFrame):
+        return path
+    several = [path] if isinstance(path, str | Path) else list(path)
+    if len(several) == 1 and Path(several[0]).is_dir():
+        inside = [file for end in TABLES for file in sorted(Path(several[0]).glob(f"*{end}"))]
+        several = [*inside] if inside else several
+    if not any(Path(file).suffix.lower() in TABLES for file in several):
+        return None
+    tables = [read_table(file, "table", faults)[0] for file in several]
+    stop_on(faults)
+    for file, table in zip(several, tables, strict=True):
+        table.index = pd.Index([f"{Path(file).name}:{row}" for row in table.index])
+    return pd.concat(tables)
+
+
+def _table_rows(
+    table: pd.DataFrame, manifest: Mapping[str, dict[str, Any]], manifest_name: str,
+    recipe: str | None, accuracy: str, name: str, faults: list[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    absent = [word for word in DATADECIDE if word not in table]
+    if absent:
+        faults.append(f"{name}: no column {listed(absent)}; a table as DataDecide's has "
+                      f"{', '.join(DATADECIDE)}")  # fmt: skip
+    stop_on(faults)
+    recipes = sorted(table["data"].astype(str).unique())
+    kept = table[table["data"].astype(str) == recipe] if recipe else table
+    if recipe and not len(kept):
+        faults.append(f"{name}: no recipe {recipe}; its recipes are {listed(recipes)}")
+    elif not recipe and len(recipes) > 1:
+        faults.append(f"{name}: {len(recipes)} recipes, of which one law cannot hold; choose one "
+                      f"by recipe= (--recipe): {listed(recipes)}")  # fmt: skip
+    stop_on(faults)
+    names = kept["data"].astype(str) + "-" + kept["params"].astype(str)
+    names = names + "-" + kept["seed"].astype(str).str.replace(" ", "-")
+    runs = dict(zip(names, kept["params"].astype(str), strict=True))
+    said = join({run: [label] for run, label in runs.items()}, manifest)
+    known = {
+        run: {
+            **({c.PARAMS: DATADECIDE_PARAMS[label]} if label in DATADECIDE_PARAMS else {}),
+            **said[run],
+            c.MODEL: said[run].get(c.MODEL, run) if run in manifest else run,
+        }
+        for run, label in runs.items()
+    }
+    labels = {runs[run] for run, row in known.items() if c.PARAMS not in row}
+    if labels:
+        faults.append(
+            f"{manifest_name} has no params of size {listed(sorted(labels))}; give "
+            "manifest= (--manifest) a table with model (the size's label) and params"
+        )
+    rows: list[dict[str, Any]] = []
+    bad: list[str] = []
+    for where, run, row in zip(kept.index, names, kept.to_dict("records"), strict=True):
+        try:
+            metrics = _dictionary(row["metrics"])
+        except ValueError as error:
+            bad.append(f"{where} ({error})")
+            continue
+        rows.append({
+            **known[run],
+            c.TOKENS: row["tokens"],
+            c.TASK: str(row["task"]),
+            **_quantities(str(row["task"]), metrics, accuracy),
+            c.RECIPE: row["data"],
+            c.SEED: row["seed"],
+            **({c.FLOPS: row["compute"] or None} if "compute" in row else {}),
+            "step": row["step"],
+            RUN: f"{where} {run}",
+        })  # fmt: skip
+    if bad:
+        faults.append(f"{name} {listed(bad, 5)}: metrics are no dictionary of numbers; give them "
+                      "as published, as text")  # fmt: skip
+    return rows
+
+
+def _dictionary(metrics: object) -> dict[str, Any]:
+    """A dictionary from its text. Read as a literal: nothing in it is ever run."""
+    if isinstance(metrics, dict):
+        return metrics
+    text = re.sub(r"(?<=[:\s])-?(nan|inf)(?=[,}\s])", "None", str(metrics))
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{type(error).__name__}: {text[:40]}") from None
+    if not isinstance(value, dict):
+        raise ValueError(text[:40])
+    return value
+
+
+def _quantities(task: str, metrics: Mapping[str, Any], accuracy: str) -> dict[str, Any]:
+    plain = accuracy == "acc_per_char" and any(is_task(task, word) for word in ACC_TASKS)
+    loss = next((_number(metrics.get(word)) for word in LOSSES if word in metrics), None)
+    return {
+        c.LOSS: loss,
+        c.ACCURACY: _number(metrics.get("acc_raw" if plain else accuracy)),
+        c.LOSS_KIND: WITH_SPACE,
+    }
+
+
+def _number(value: object) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(str(value)) if number and math.isfinite(float(str(value))) else None
+
+
+def _file_rows(
+    files: Sequence[Path], root: object, manifest: Mapping[str, dict[str, Any]],
+    manifest_name: str, recipe: str | None, accuracy: str, faults: list[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    read = [_read_folder(folder, group, root, faults) for folder, group in _by_folder(files)]
+    found = [task for tasks in read for task in tasks]
+    known = join({task.run: task.others for task in found}, manifest)
+    check_joined(known, (c.PARAMS, c.TOKENS), manifest_name, faults)
+    aliases: dict[str, set[str]] = {}
+    shots: dict[str, dict[str, list[str]]] = {}
+    for task in found:
+        aliases.setdefault(task.task, set()).add(task.alias)
+    rows: list[dict[str, Any]] = []
+    places: dict[tuple[str, str], str] = {}
+    for task in found:
+        # Of one task asked in several ways (choices by letter or in full) each is its own.
+        word = task.alias if len(aliases[task.task]) > 1 else task.task
+        if (task.run, word) in places:
+            faults.append(f"{word} of run {task.run} is in {places[task.run, word]} and "
+                          f"{task.where}; move the older file away")  # fmt: skip
+            continue
+        places[task.run, word] = task.where
+        shots.setdefault(word, {}).setdefault(task.shots, []).append(task.run)
+        row = known[task.run]
+        if not {c.PARAMS, c.TOKENS} <= set(row) or (recipe and row.get(c.RECIPE) != recipe):
+            continue
+        rows.append({
+            **row, c.TASK: word, **_quantities(task.task, task.metrics, accuracy),
+            **_of_questions(task), c.ITEMS: task.items or None, RUN: task.run,
+        })  # fmt: skip
+    for word, by_shots in shots.items():
+        if len(by_shots) > 1:
+            text = listed_by(by_shots)
+            faults.append(f"{word}: runs differ in split and examples ({text}); evaluate all alike")
+    return rows
+
+
+def _by_folder(files: Iterable[Path]) -> list[tuple[Path, list[Path]]]:
+    folders: dict[Path, list[Path]] = {}
+    for file in files:
+        folders.setdefault(file.parent, []).append(file)
+    return list(folders.items())
+
+
+def _read_folder(
+    folder: Path, files: Sequence[Path], root: object, faults: list[str]
+) -> list[_Task]:
+    """The tasks of one folder: of `metrics-all.jsonl` if there, which repeats the other files."""
+    whole = [file for file in files if file.name == "metrics-all.jsonl"]
+    single = [file for file in files if file.name.endswith("metrics.json")]
+    entries: list[tuple[str, dict[str, Any]]] = []
+    for file in whole:
+        entries += read_jsonl(file, faults)
+    for file in () if whole else single:
+        content = read_json(file, faults)
+        entries += [(file.name, content)] if content else []
+    run = run_name(folder, root)
+    tasks = []
+    for where, entry in entries:
+        if not isinstance(entry.get("metrics"), dict) or "task_name" not in entry:
+            faults.append(f"{where}: has no `task_name` and `metrics`; give metrics of OLMES")
+            continue
+        config, model = entry.get("task_config") or {}, entry.get("model_config") or {}
+        names = [str(model[word]) for word in ("model", "model_path") if model.get(word)]
+        if model.get("revision"):
+            names = [f"{word}@{model['revision']}" for word in names]
+        alias = str((config.get("metadata") or {}).get("alias") or entry["task_name"])
+        shots = f"{config.get('split')} split, {config.get('num_shots')} examples"
+        tasks.append(_Task(
+            f"{run}/{where}", run, (folder.name, *names), str(entry["task_name"]), alias,
+            entry["metrics"], int(entry.get("num_instances") or 0), shots,
+        ))  # fmt: skip
+    _add_predictions(tasks, [f for f in files if f.name.endswith("-predictions.jsonl")], faults)
+    return tasks
+
+
+def _add_predictions(tasks: Sequence[_Task], files: Sequence[Path], faults: list[str]) -> None:
+    for file in files:
+        name = re.sub(r"^task-\d+-", "", file.name.removesuffix("-predictions.jsonl"))
+        owners = [task for task in tasks if name in (task.task, task.alias.replace(":", "_"))]
+        if len(owners) == 1:
+            owners[0].questions = [line for _, line in read_jsonl(file, faults)]
+            asked, items = len(owners[0].questions), owners[0].items
+            if items and asked != items:
+                faults.append(f"{file.name}: {asked} questions, but {owners[0].where} counts "
+                              f"{items}; the file may be cut off, evaluate again")  # fmt: skip
+
+
+def _of_questions(task: _Task) -> dict[str, Any]:
+    """From predictions: loss where metrics lack it, its standard error, accuracy of guessing."""
+    per_question = [question.get("metrics") or {} for question in task.questions]
+    losses = [
+        value for metrics in per_question for word in LOSSES[:1 if LOSSES[0] in metrics else 2]
+        if (value := _number(metrics.get(word))) is not None
+    ]  # fmt: skip
+    found: dict[str, Any] = {}
+    n = len(losses)
+    if n > 1 and n == len(per_question):
+        mean, found["loss_se"] = mean_and_error(losses)
+        if not any(word in task.metrics for word in LOSSES):
+            found[c.LOSS] = mean
+    choices = [len(question.get("model_output") or ()) for question in task.questions]
+    if choices and min(choices) > 1:
+        found[c.CHANCE] = math.fsum(1 / count for count in choices) / len(choices)
+    return found
+
+
+def _with_mmlu(rows: list[dict[str, Any]], named: Sequence[str] | None) -> list[dict[str, Any]]:
+    """The mean of `mmlu_*` as `mmlu` in their place, if there is none and they are not named."""
+    parts = {row[c.TASK] for row in rows if str(row[c.TASK]).startswith("mmlu_")}
+    if len(parts) < 2 or parts & set(named or ()):
+        return rows
+    others = [row for row in rows if row[c.TASK] not in parts]
+    if any(row[c.TASK] == "mmlu" for row in others):
+        return others
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row[c.TASK] in parts:
+            groups.setdefault((row[c.MODEL], str(row[c.TOKENS])), []).append(row)
+    # A run with some of the parts alone would be compared to the mean of all.
+    return others + [_mean(group) for group in groups.values() if len(group) == len(parts)]
+
+
+def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    mean: dict[str, Any] = {**group[0], c.TASK: "mmlu"}
+    for word in (c.LOSS, c.ACCURACY, c.CHANCE):
+        values = [row.get(word) for row in group]
+        numbers = [value for value in values if value is not None]
+        mean[word] = math.fsum(numbers) / len(group) if len(numbers) == len(group) else None
+    errors = [row["loss_se"] for row in group if "loss_se" in row]
+    mean.pop("loss_se", None)
+    if len(errors) == len(group):
+        mean["loss_se"] = math.sqrt(math.fsum(error**2 for error in errors)) / len(group)
+    items = [row.get(c.ITEMS) for row in group]
+    mean[c.ITEMS] = sum(count for count in items if count) if all(items) else None
+    return mean

@@ -1,0 +1,341 @@
+"""Exports of experiment trackers: wide tables, a row per evaluation, a column per key."""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from laddercast.data import words as c
+from laddercast.data.checks import read_table, stop_on
+from laddercast.data.ladder import Ladder, Rungs
+from laddercast.data.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
+from laddercast.data.loaders.files import find_files, listed, listed_by, source_name
+from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
+from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size
+
+
+@dataclass(frozen=True)
+class _Log:
+    """One run's rows; `where` names its file in errors."""
+
+    run: str
+    where: str
+    table: pd.DataFrame
+
+
+def read_wandb(
+    source: str | Path | pd.DataFrame | Sequence[str | Path],
+    preset: str | Preset = "olmo",
+    manifest: Manifest | None = None,
+    tasks: Tasks | None = None,
+    rungs: Rungs = "last",
+) -> Ladder:
+    """Read a tracker's exports: CSV or Parquet, one file a run, or one long table of all runs.
+
+    `source` is a folder, files or a DataFrame. `preset` says what the keys mean: "olmo",
+    "olmo-core", "levanter", or a `Preset` of your own. `manifest` (`model, params`, or `run` too)
+    gives what the log lacks and goes before what the preset knows. `tasks` are names, or a table
+    as `read_ladder` takes. Every run becomes a model of the ladder, targets too: `ladder.split(
+    hold_out=[...])` parts them. Raises ValueError that names every fault.
+    """
+    faults: list[str] = []
+    if isinstance(preset, str) and preset not in PRESETS:
+        faults.append(f"preset {preset!r}: use {', '.join(PRESETS)}, or a Preset")
+    stop_on(faults)
+    chosen = PRESETS[preset] if isinstance(preset, str) else preset
+    name = "log" if isinstance(source, pd.DataFrame) else source_name(source)
+    named, task_table = read_tasks(tasks, faults)
+    rows_of, manifest_name = read_manifest(manifest, faults)
+    logs = _read_logs(source, chosen, faults)
+    keys = _common_keys(logs, chosen, name, faults)
+    if keys is None or not logs:
+        stop_on(faults)
+        raise ValueError(f"{name}: no runs; give exports with at least one row")
+    found = _tasks(logs, keys, chosen)
+    if named is None:
+        _warn_of_parts(found, chosen)
+    read = check_named(named, found, name, faults)
+    sizes = _known_runs(logs, chosen, rows_of, manifest_name, faults)
+    accuracy_keys = _accuracy_keys(read, keys, chosen, logs)
+    parts = []
+    for log in logs:
+        tokens = _tokens(log, chosen, faults)
+        if sizes.get(log.run) and tokens is not None:
+            common = _common_columns(log, chosen, sizes[log.run], tokens)
+            parts += [_long(log, task, keys, chosen, common, accuracy_keys) for task in read]
+    table = pd.concat(parts) if parts else pd.DataFrame()
+    if parts:
+        table = table.dropna(subset=[c.LOSS, c.ACCURACY], how="all").dropna(axis=1, how="all")
+    return build_ladder(table, task_table, chosen.tasks, rungs, name, faults)
+
+
+def _read_logs(
+    source: str | Path | pd.DataFrame | Sequence[str | Path], preset: Preset, faults: list[str]
+) -> list[_Log]:
+    if isinstance(source, pd.DataFrame):
+        tables = [("log", source)]
+    else:
+        files = find_files(source, ("*.csv", "*.parquet", "*.pq"), "exports", faults)
+        tables = [(file.stem, read_table(file, "log", faults)[0]) for file in files]
+        wheres = {file.stem: file.name for file in files}
+        twice = sorted(stem for stem in wheres if [file.stem for file in files].count(stem) > 1)
+        if twice:
+            faults.append(f"more than one file of the run {listed(twice)}; keep one of each")
+            tables = [(stem, table) for stem, table in tables if stem not in twice]
+    logs: list[_Log] = []
+    for stem, table in tables:
+        where = stem if isinstance(source, pd.DataFrame) else wheres[stem]
+        if not len(table.columns):
+            continue
+        column = next((word for word in preset.run if word in table), None)
+        if column is None and isinstance(source, pd.DataFrame):
+            faults.append(f"{where}: no column names the run; add one of {', '.join(preset.run)}")
+        elif column is None:
+            logs.append(_Log(stem, where, table))
+        else:
+            unnamed = table.index[table[column].isna()]
+            if len(unnamed):
+                faults.append(f"{where} row {unnamed[0]}: `{column}` names no run; name it")
+            groups = table.groupby(table[column].astype(str), sort=False)
+            logs += [_Log(str(run).strip(), where, rows) for run, rows in groups]
+    runs = [log.run for log in logs]
+    for run in dict.fromkeys(run for run in runs if runs.count(run) > 1):
+        files_of = [log.where for log in logs if log.run == run]
+        faults.append(f"run {run} is in {listed(files_of)}; keep one of each")
+    return logs
+
+
+def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[str]) -> Keys | None:
+    """The preferred keys that all runs have; a fault where they share none."""
+    has: dict[str, list[Keys]] = {}
+    for log in logs:
+        for word in ("loss", "accuracy"):
+            has[log.run] = [k for k in preset.keys if _has(log.table, getattr(k, word), preset)]
+            if has[log.run]:
+                break
+    keyless = [log for log in logs if not has[log.run]]
+    if keyless:
+        faults.append(_no_key(keyless, preset))
+    sets = [found for found in has.values() if found]
+    shared = [keys for keys in preset.keys if sets and all(keys in found for found in sets)]
+    if shared:
+        return shared[0]
+    if sets:
+        kinds = {k.loss_kind: [run for run, f in has.items() if k in f] for k in preset.keys}
+        faults.append(
+            f"{name}: no {c.LOSS_KIND} is common to all runs ({listed_by(kinds)}); bits per byte "
+            "of several definitions differ by up to a quarter: keep the runs of one, or evaluate "
+            "again"
+        )
+    return None
+
+
+def _no_key(logs: Sequence[_Log], preset: Preset) -> str:
+    """One fault for all logs without the preset's keys; it names a preset whose keys they have."""
+    wanted = " or ".join(f"`{keys.loss}`" for keys in preset.keys)
+    others = [
+        name
+        for name, other in PRESETS.items()
+        if all(any(_has(log.table, keys.loss, other) for keys in other.keys) for log in logs)
+    ]
+    cure = "choose the preset of its trainer, or write one"
+    if others:
+        cure = f"these are keys of preset {listed(others)}"
+    where = listed(dict.fromkeys(log.where for log in logs), 5)
+    shown = listed([str(column) for column in logs[0].table], 6)
+    return f"{where}: no key {wanted}; {cure} (columns are {shown})"
+
+
+def _has(table: pd.DataFrame, patterns: str | Sequence[str], preset: Preset) -> bool:
+    patterns = [patterns] if isinstance(patterns, str) else [*patterns, *preset.accuracy.values()]
+    return any(_key_names(table, pattern, preset) for pattern in patterns)
+
+
+def _key_names(table: pd.DataFrame, pattern: str, preset: Preset) -> list[str]:
+    """Tasks that have a column of this pattern with a value in it."""
+    filled = [str(column) for column in table.columns[table.notna().any()]]
+    if preset.task_keys:
+        keys = {pattern.format(task=key): task for task, key in preset.task_keys.items()}
+        return [keys[column] for column in filled if column in keys]
+    whole = re.escape(pattern).replace(re.escape("{task}"), "(.+)")
+    matches = (re.fullmatch(whole, column) for column in filled)
+    return [match[1] for match in matches if match]
+
+
+def _tasks(logs: Sequence[_Log], keys: Keys, preset: Preset) -> list[str]:
+    """Tasks with a loss or, where no run has any, an accuracy, in the order of the preset."""
+    found: set[str] = set()
+    for patterns in ((keys.loss,), keys.accuracy):
+        for log in logs if not found else ():
+            for pattern in patterns:
+                found.update(_key_names(log.table, pattern, preset))
+    means = [task for task, parts in preset.aggregates.items() if set(parts) <= found]
+    order = [*preset.tasks, *preset.task_keys, *sorted(found)]
+    return [task for task in dict.fromkeys([*order, *means]) if task in found or task in means]
+
+
+def _warn_of_parts(found: Sequence[str], preset: Preset) -> None:
+    for whole, parts in preset.aggregates.items():
+        both = [part for part in parts if part in found]
+        if whole in found and both:
+            warnings.warn(
+                f"{whole} is the mean of {listed(both)}, which are read too: before a fit, choose "
+                "the one or the others by tasks= (--tasks)",
+                stacklevel=3,
+            )
+
+
+def _known_runs(
+    logs: Sequence[_Log],
+    preset: Preset,
+    manifest: Mapping[str, dict[str, object]],
+    manifest_name: str,
+    faults: list[str],
+) -> dict[str, dict[str, object]]:
+    """Model, params and, if known, FLOPs per token of each run: manifest, preset, then log."""
+    said = join({log.run: [_renamed(log.run, preset)] for log in logs}, manifest)
+    known: dict[str, dict[str, object]] = {}
+    for log in logs:
+        row: dict[str, object] = {}
+        size = _size(log.run, preset)
+        if preset.params in log.table:
+            counts = log.table[preset.params].dropna().unique()
+            if len(counts) == 1:
+                row = {c.MODEL: log.run, c.PARAMS: counts[0]}
+            elif len(counts):
+                values = ", ".join(map(str, counts))
+                faults.append(f"{log.where}: run {log.run} has `{preset.params}` {values}; "
+                              "give each run one size")  # fmt: skip
+        if size is not None:
+            row = {c.MODEL: _renamed(log.run, preset), c.PARAMS: size.params}
+            row["flops_per_token"] = size.flops_per_token or 6 * size.params
+        known[log.run] = {**row, **said[log.run]}
+        if c.PARAMS in said[log.run]:  # then the size's compute may be another's
+            known[log.run].pop("flops_per_token", None)
+    check_joined(known, (c.PARAMS,), manifest_name, faults)
+    return {run: row for run, row in known.items() if c.PARAMS in row}
+
+
+def _size(run: str, preset: Preset) -> Size | None:
+    return next((size for size in preset.sizes if re.fullmatch(size.run, run)), None)
+
+
+def _renamed(run: str, preset: Preset) -> str:
+    size = _size(run, preset)
+    match = re.fullmatch(size.run, run) if size else None
+    return match.expand(size.model) if match and size else run
+
+
+def _tokens(log: _Log, preset: Preset, faults: list[str]) -> pd.Series | None:
+    """Training tokens of each row: as counted, else steps x tokens of a batch."""
+    tokens = pd.Series(np.nan, index=log.table.index)
+    with_counts = [word for word in preset.tokens if word in log.table]
+    for word in with_counts:
+        tokens = tokens.fillna(pd.to_numeric(log.table[word], errors="coerce"))
+    if {preset.step, preset.batch_tokens} <= set(log.table):
+        steps = pd.to_numeric(log.table[preset.step], errors="coerce")
+        batch = pd.to_numeric(log.table[preset.batch_tokens], errors="coerce")
+        tokens = tokens.fillna(steps * batch)
+    lacking = tokens.index[tokens.isna()]
+    if len(lacking):
+        keys = " or ".join(f"`{word}`" for word in preset.tokens)
+        faults.append(
+            f"{log.where} row {lacking[0]}: tokens are not known (also of "
+            f"{len(lacking) - 1} more rows of run {log.run}); log {keys}, or `{preset.step}` and "
+            f"`{preset.batch_tokens}`"
+        )
+        return None
+    return tokens
+
+
+def _common_columns(
+    log: _Log, preset: Preset, known: Mapping[str, object], tokens: pd.Series
+) -> pd.DataFrame:
+    """What all tasks share at each row: `model, params, tokens, flops, reference_loss` and more."""
+    common = pd.DataFrame({c.TOKENS: tokens}, index=log.table.index)
+    for word in (c.MODEL, c.PARAMS, c.RECIPE, c.SEED):
+        if word in known:
+            common[word] = known[word]
+    if "flops_per_token" in known:
+        common[c.FLOPS] = tokens * float(str(known["flops_per_token"]))
+    if preset.step in log.table:
+        common["step"] = log.table[preset.step]
+    if preset.reference_loss in log.table:
+        common[c.REFERENCE_LOSS] = log.table[preset.reference_loss]
+    return common
+
+
+def _long(
+    log: _Log, task: str, keys: Keys, preset: Preset, common: pd.DataFrame,
+    accuracy_keys: Mapping[str, str | None],
+) -> pd.DataFrame:  # fmt: skip
+    """One task's rows, each labelled with its file and row for errors."""
+    rows = common.assign(**{
+        c.TASK: task,
+        c.LOSS: _values(log, task, keys.loss, preset),
+        c.ACCURACY: _accuracy(log, task, preset, accuracy_keys),
+        c.LOSS_KIND: keys.loss_kind,
+    })  # fmt: skip
+    if keys.log_soft:
+        rows[c.TASK_CE] = -_values(log, task, keys.log_soft, preset)
+    rows.index = pd.Index([f"{log.where}:{row} {task}" for row in rows.index])
+    return rows
+
+
+def _means_of_accuracy(task: str, preset: Preset) -> Mapping[str, float]:
+    """Weights of its parts, of a mean of tasks that has no keys of its own."""
+    return {} if task in preset.task_keys else preset.aggregates.get(task, {})
+
+
+def _accuracy_keys(
+    tasks: Sequence[str], keys: Keys, preset: Preset, logs: Sequence[_Log]
+) -> dict[str, str | None]:
+    """One definition of each task's accuracy for all runs, also of the parts of a mean.
+
+    The first key that each run has which has any, else the first that any run has.
+    """
+    chosen: dict[str, str | None] = {}
+    for task in tasks:
+        parts = list(_means_of_accuracy(task, preset))
+        if parts:
+            chosen |= _accuracy_keys(parts, keys, preset, logs)
+            continue
+        own = [key for name, key in preset.accuracy.items() if is_task(task, name)]
+        preferred = own or keys.accuracy
+        has = [[key for key in preferred if _key(task, key, preset) in log.table] for log in logs]
+        held = [found for found in has if found]
+        common = [key for key in preferred if all(key in found for found in held)]
+        chosen[task] = next(iter(common or [key for found in held for key in found]), None)
+    return chosen
+
+
+def _accuracy(
+    log: _Log, task: str, preset: Preset, accuracy_keys: Mapping[str, str | None]
+) -> pd.Series:
+    parts = _means_of_accuracy(task, preset)
+    if parts:
+        values = [w * _accuracy(log, part, preset, accuracy_keys) for part, w in parts.items()]
+        return pd.Series(np.sum(values, axis=0), index=log.table.index)
+    key = accuracy_keys[task]
+    if key is None:
+        return pd.Series(np.nan, index=log.table.index)
+    return _values(log, task, key, preset)
+
+
+def _key(task: str, pattern: str, preset: Preset) -> str:
+    return pattern.format(task=preset.task_keys.get(task, task))
+
+
+def _values(log: _Log, task: str, pattern: str, preset: Preset) -> pd.Series:
+    key = _key(task, pattern, preset)
+    if key in log.table:
+        return log.table[key]
+    weights = preset.aggregates.get(task, {})
+    parts = [weight * _values(log, part, pattern, preset) for part, weight in weights.items()]
+    if parts:
+        return pd.Series(np.sum(parts, axis=0), index=log.table.index)
+    return pd.Series(np.nan, index=log.table.index)

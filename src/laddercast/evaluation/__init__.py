@@ -1,0 +1,1 @@
+"""What forecasts are worth: scores, backtests, noise, and ladders whose truth is known."""

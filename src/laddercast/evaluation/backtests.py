@@ -1,0 +1,352 @@
+"""Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
+
+import threading
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+from laddercast.baselines.published import baseline
+from laddercast.baselines.resampling import bootstrap
+from laddercast.baselines.rungs import best_rung, lowest_loss_rung
+from laddercast.data import words as c
+from laddercast.data.ladder import Ladder, read_targets
+from laddercast.evaluation.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
+from laddercast.evaluation.noise import SAME_LENGTH
+from laddercast.evaluation.scores import INTERVALS, UNITS, score_cells, summarise
+from laddercast.forecasting.forecasts import forecast
+from laddercast.inference.many import fit_each
+from laddercast.model.design import loss_column
+from laddercast.sampling.progress import with_progress
+
+PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
+"""The published method for the loss that the fit is on."""
+
+OURS, BASELINE, BOOTSTRAP = "laddercast", "baseline", "bootstrap"
+METHODS = (OURS, BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
+"""Ours, the published method's point forecast, its bootstrap, and "as good as a rung"."""
+
+DISTANCES = ("inside", "near", "far")
+FAR = 1.0
+"""Decades of compute beyond what was fitted from which a cell is `far`.
+
+What ladders are for lies two to three decades out. Up to the next size or twice to five times the
+length (0.4 to 0.8 decades on the published ladder) variants of the model forecast much alike; two
+sizes on (1.1 and more) they come apart.
+"""
+
+POOLED = "pooled"
+"""In the column `kind`, the mean over the cells of all folds."""
+
+KEYS = [c.MODEL, c.TASK, "quantity"]
+SCORED = (
+    "error",
+    "crps",
+    *(f"{word}{level}" for word in ("inside", "width") for level in INTERVALS),
+)
+
+
+DRAWS = 500
+"""Per chain and route of a fold, unless told otherwise: scores need no more, and a fit adds as many
+where these have not converged."""
+
+
+def backtest(
+    ladder: Ladder,
+    *,
+    folds: Iterable[str] | None = None,
+    hold_out: Iterable[str] | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Hold out some rungs, fit the rest, forecast those held out.
+
+    `settings` as `fit` takes them, but for 500 `draws` by default. `folds` are kinds as `cut_folds`
+    knows them: `sizes` and `lengths` by default, and none if `hold_out` names rungs, which are a
+    fold of kind `named`. A fold whose rest cannot be fitted is warned of and left out; ValueError
+    if none is left or the named one cannot be.
+
+    One row per fold x quantity x model x task: `kind`, `fold`, the columns of `score_cells`;
+    `decades` (log10 of params x tokens over the largest that was fitted of this task) and
+    `distance` (`far` from 1 decade; `inside` if it has no more params, tokens per parameter or
+    compute than were fitted, within 1 %; else `near`); `ladder_flops` of the rungs fitted,
+    `target_flops` of the model held out (6ND unless every row has `flops`), `converged` (1 or 0);
+    point forecasts `baseline` (the published method's), `best_rung` and `lowest_loss_rung` from the
+    same rungs, each with its absolute `_error`; `bootstrap`, the median of the published method's,
+    with `_error, _crps` and `_inside.., _width..`; all in points for accuracy and NaN where a
+    method gives none. Warnings of fits and rivals come at the end.
+    """
+    cuts = _folds(ladder, folds, hold_out)
+    flops = _flops(ladder.table, _all_have_flops(ladder.table))
+    fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
+    parts = []
+    aside = ThreadPoolExecutor(1)
+    # Rivals have small matrices, too.
+    with threadpool_limits(1, user_api="blas"), _collected():
+        try:
+            begun = [aside.submit(_rivals, fold, seed) for fold in cuts]
+            with closing(fits):
+                for fold, fitted in zip(cuts, fits, strict=True):
+                    forecasted = forecast(fitted, fold.held_out, seed=seed)
+                    cells = score_cells(forecasted)
+                    cells.insert(0, "kind", fold.kind)
+                    cells.insert(1, "fold", fold.name)
+                    cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
+                    cells["ladder_flops"] = flops[fold.rungs.models].sum()
+                    cells["target_flops"] = cells[c.MODEL].map(flops)
+                    cells["converged"] = int(forecasted.attrs["converged"])
+                    parts.append(cells)
+                    for other in begun:
+                        if other.done():
+                            other.result()  # its error comes now, not after all fits
+            # All is fitted: from the last on, those that wait for the other thread are of this one.
+            rivals = [
+                _rivals(fold, seed) if other.cancel() else other.result()
+                for fold, other in zip(cuts[::-1], begun[::-1], strict=True)
+            ][::-1]
+        finally:
+            aside.shutdown(cancel_futures=True)
+    for fold, found in zip(cuts, rivals, strict=True):
+        _warn_once(fold, found.messages)
+    parts = [_with_rivals(*each) for each in zip(parts, cuts, rivals, strict=True)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise a backtest by kind, and `pooled` over all folds; near and far are kept apart.
+
+    One row per kind x distance x method x quantity x task, and one of task `all`: `kind, distance,
+    method` (`laddercast` first), the columns of `score`, `laddercast_error` and `laddercast_crps`,
+    `converged` (1 if all fits have). Each method is scored on the cells that it can forecast, and
+    the `laddercast_` columns are ours on the same cells; a method without any has no row. The CRPS
+    of a point is its absolute error; points have no coverage or width (NaN).
+    """
+    cells = pd.concat([_cells_of(table, method) for method in METHODS])
+    cells = pd.concat([cells, cells.assign(kind=POOLED)], ignore_index=True)
+    # Scores come in the order of the cells.
+    rank = {name: i for i, name in enumerate((*table["kind"].unique(), POOLED, *DISTANCES))}
+    cells = cells.sort_values(["kind", "distance"], key=lambda x: x.map(rank), kind="stable")
+    ours = (f"{OURS}_error", f"{OURS}_crps")
+    scores = summarise(cells, by=("kind", "distance", "method"), also=(*ours, "converged"))
+    return scores.astype({"converged": int})
+
+
+def how_much_ladder(
+    ladder: Ladder, targets: str | Path | pd.DataFrame, *, seed: int = 0, **settings: Any
+) -> pd.DataFrame:
+    """Error and width of accuracy forecasts against the compute of the ladder.
+
+    Fits the ladder, then without its largest size, its two largest, ..., then without its longest
+    runs, its two longest lengths, ... (in tokens per parameter to two digits), as far as what is
+    left can be fitted; `settings` as `backtest` takes them. `targets` as `read_targets` takes them,
+    with measured accuracies, and none of them a rung (ValueError otherwise).
+
+    One row per sub-ladder x task and one of task `all`: `ladder` (what it was cut to), `models`
+    (names, comma-separated), `rungs` (how many), `ladder_flops`, `share` (of the compute of all
+    targets) and `share_of_largest` (of the largest target's), then the columns of `score`, in
+    points, and `converged` (1 or 0). Compute is 6ND unless every row of both tables has `flops`.
+    """
+    table = read_targets(targets)
+    measured = {c.TASK, c.ACCURACY} <= set(table)
+    known = table[table[c.TASK].isin(ladder.tasks.index)] if measured else table.iloc[:0]
+    if not measured or known[c.ACCURACY].isna().all():
+        raise ValueError(
+            "the targets have no measured accuracy of the ladder's tasks; give `task` "
+            "and `accuracy` with them"
+        )
+    own = sorted(set(table[c.MODEL]) & set(ladder.models))
+    if own:
+        raise ValueError(
+            f"targets that the fit would read: {', '.join(own)}; leave them out of the ladder, "
+            "as `Ladder.split` does"
+        )
+    counted = _all_have_flops(ladder.table) and _all_have_flops(table)
+    flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
+    parts = []
+    cuts = list(_sub_ladders(ladder))
+    fits = _fits([rungs for _, rungs in cuts], ladder, "how much ladder", seed, settings)
+    for (name, rungs), fitted in zip(cuts, fits, strict=True):
+        forecasted = forecast(fitted, table, seed=seed)
+        cells = score_cells(forecasted)
+        scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")
+        spent = flops[rungs.models].sum()
+        about = {
+            "ladder": name,
+            "models": ", ".join(rungs.models),
+            "rungs": len(rungs.models),
+            "ladder_flops": spent,
+            "share": spent / target_flops.sum(),
+            "share_of_largest": spent / target_flops.max(),
+        }
+        scores = pd.DataFrame(about, index=scores.index).join(scores)
+        parts.append(scores.assign(converged=int(forecasted.attrs["converged"])))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _fits(
+    ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
+) -> Generator[xr.DataTree, None, None]:
+    """A fit of each ladder, all of them parts of a whole."""
+    settings = {"draws": DRAWS} | settings
+    shown = settings.get("progress", True)
+    found = fit_each(ladders, seeds=[seed] * len(ladders), within=whole, **settings)
+    for _, fitted in zip(with_progress(ladders, shown, what, "fit"), found, strict=True):
+        yield fitted
+
+
+def _folds(
+    ladder: Ladder, kinds: Iterable[str] | None, hold_out: Iterable[str] | None
+) -> list[Fold]:
+    named = []
+    if hold_out is not None:
+        rungs, held_out = ladder.split(hold_out=hold_out)
+        names = dict.fromkeys(held_out[c.MODEL])
+        named = [Fold(NAMED, ", ".join(names), rungs, held_out)]
+    if kinds is None:
+        kinds = () if named else DEFAULT
+    folds, faults = cut_folds(ladder, kinds)
+    if not named and not folds:
+        raise ValueError("\n".join([*faults, "name rungs to hold out with `hold_out`"]))
+    for fault in faults:
+        warnings.warn(fault, stacklevel=3)
+    return named + folds
+
+
+def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
+    """The ladder, and what is left of it without its largest sizes or its longest lengths."""
+    yield "all", ladder
+    for word, found in levels(ladder).items():
+        for level in found[-2::-1]:
+            try:
+                rungs, _ = cut(ladder, word, level)
+            except ValueError:
+                continue
+            yield f"{word} <= {level:.3g}", rungs
+
+
+def _distances(cells: pd.DataFrame, rungs: Ladder) -> tuple[pd.Series, np.ndarray]:
+    """How far each cell lies beyond what its task was fitted on: decades of compute, and a word."""
+    fitted, asked = _extents(rungs.table), _extents(cells)
+    largest = fitted.groupby(rungs.table[c.TASK]).max().loc[cells[c.TASK]]
+    beyond = asked / largest.set_axis(cells.index)
+    # A small model trained for longer than any rung is no interpolation, however cheap it was.
+    inside = (beyond < 1 + SAME_LENGTH).all(axis=1)
+    decades = np.log10(beyond["compute"])
+    return decades, np.select([inside, decades < FAR], DISTANCES[:2], DISTANCES[2])
+
+
+def _extents(table: pd.DataFrame) -> pd.DataFrame:
+    params, tokens = table[c.PARAMS].astype(float), table[c.TOKENS].astype(float)
+    return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
+
+
+_OF_THREAD = threading.local()
+"""`messages`, while rivals are at work in a thread: what they warn of."""
+
+
+class Rivals(NamedTuple):
+    """What others forecast of a fold: points by method, the bootstrap, what they warned of."""
+
+    points: dict[str, pd.DataFrame]
+    resampled: xr.DataTree
+    messages: list[str]
+
+
+def _rivals(fold: Fold, seed: int) -> Rivals:
+    rungs, held_out = fold.rungs, fold.held_out
+    messages: list[Warning] = []
+    _OF_THREAD.messages = messages
+    try:
+        points = {BASELINE: baseline(rungs, held_out, [PUBLISHED[loss_column(rungs.table)]])}
+        resampled = bootstrap(rungs, held_out, seed=seed)
+        points["best_rung"] = best_rung(rungs, held_out)
+        try:
+            points["lowest_loss_rung"] = lowest_loss_rung(rungs, held_out)
+        except ValueError as reason:
+            warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", stacklevel=2)
+    finally:
+        del _OF_THREAD.messages
+    return Rivals(points, resampled, [str(message) for message in messages])
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """Collects warnings: of a thread in which rivals are at work for these; others, to come after.
+
+    Python's own collection is of all threads, and of the one that began it last.
+    """
+    others: list[Warning] = []
+
+    def show(message: Any, *_: Any) -> None:
+        getattr(_OF_THREAD, "messages", others).append(message)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = show  # type: ignore[assignment]
+            yield
+    finally:
+        for message in others:
+            warnings.warn(message, stacklevel=4)  # where `backtest` is called
+
+
+def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Rivals) -> pd.DataFrame:
+    """The cells with what others forecast of them from the same rungs."""
+    unit = cells["quantity"].map(UNITS)
+    for name in METHODS:
+        if name in rivals.points:
+            q50 = rivals.points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
+            cells = cells.merge(q50, on=KEYS, how="left")
+            cells[name] *= unit
+            cells[f"{name}_error"] = (cells[name] - cells["measured"]).abs()
+        elif name == BOOTSTRAP:
+            scored = score_cells(rivals.resampled)[[*KEYS, "median", *SCORED]].dropna(
+                subset="median"
+            )
+            names = {word: f"{name}_{word}" for word in SCORED} | {"median": name}
+            cells = cells.merge(scored.rename(columns=names), on=KEYS, how="left")
+    return cells
+
+
+def _warn_once(fold: Fold, messages: list[str]) -> None:
+    """One warning of all rivals' NaN, which come by task and method; others as they are."""
+    gave_up = [text for text in messages if " gives NaN" in text]
+    if gave_up:
+        more = f" (and {len(gave_up) - 1} more)" if len(gave_up) > 1 else ""
+        warnings.warn(f"fold {fold.kind}, {fold.name}: {gave_up[0]}{more}", stacklevel=3)
+    for text in messages:
+        if text not in gave_up:
+            warnings.warn(text, stacklevel=3)
+
+
+def _cells_of(table: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The cells that this method forecasts, with its scores under the names of `score_cells`."""
+    prefix = "" if method == OURS else f"{method}_"
+    cells = table[["kind", "distance", "quantity", c.TASK, "converged"]].assign(method=method)
+    for name in SCORED:
+        cells[name] = (
+            table[f"{prefix}{name}"].astype(float) if f"{prefix}{name}" in table else np.nan
+        )
+    cells["crps"] = cells["crps"].fillna(cells["error"])
+    for name in ("error", "crps"):
+        cells[f"{OURS}_{name}"] = table[name]
+    return cells.dropna(subset="error")
+
+
+def _all_have_flops(table: pd.DataFrame) -> bool:
+    return c.FLOPS in table and bool(table[c.FLOPS].notna().all())
+
+
+def _flops(table: pd.DataFrame, counted: bool) -> pd.Series:
+    """Compute of each model's whole run: its `flops` if they are `counted`, else 6ND."""
+    if counted:
+        return table.groupby(c.MODEL)[c.FLOPS].max()
+    ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().astype(float)
+    return 6 * ends[c.PARAMS] * ends[c.TOKENS]

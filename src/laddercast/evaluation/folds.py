@@ -1,0 +1,172 @@
+"""How a ladder is cut into rungs to fit and rungs to forecast."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from laddercast.data import words as c
+from laddercast.data.ladder import Ladder, as_targets
+from laddercast.evaluation.noise import rerun_noise
+
+SIZE, LENGTH = c.PARAMS, "tokens per parameter"
+"""What a ladder is cut by."""
+
+CUTS = 4
+"""Of the cuts by size, and of those by length, at most this many, evenly chosen: each is a fit."""
+
+DEFAULT = ("sizes", "lengths")
+NAMED = "named"
+
+
+class Fold(NamedTuple):
+    """Rungs to fit, and what is held out of them: targets with their measurements."""
+
+    kind: str
+    name: str
+    rungs: Ladder
+    held_out: pd.DataFrame
+
+
+type Cut = tuple[str, Ladder, pd.DataFrame]
+"""A fold's name, rungs and held-out targets."""
+
+type Cutter = Callable[[Ladder, list[str]], Iterator[Cut]]
+"""Yields the cuts of one kind, and says in the list why there are no others."""
+
+
+def cut_folds(ladder: Ladder, kinds: Iterable[str]) -> tuple[list[Fold], list[str]]:
+    """The folds of each kind, and why others are left out; a fold comes once, under its first kind.
+
+    Kinds: `sizes` (for each size, fit up to it, forecast what is larger), `lengths` (the same for
+    tokens per parameter at the run's end, to two digits), of each at most 4 cuts; `one-size`
+    (forecast one size from the others); `one-task` (of one task only the smallest sizes that can be
+    fitted are kept, the other tasks are whole; forecast that task on the other sizes); `reruns`
+    (of models of one size and length, within 1 %, forecast all but the first by name);
+    `largest-size` (the last cut of `sizes`) and `longest-runs` (the longer half of the lengths; of
+    an odd number the middle one is fitted). Raises ValueError for other kinds.
+    """
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"no such folds: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    folds: dict[frozenset[tuple[str, str]], Fold] = {}
+    faults: list[str] = []
+    for kind in kinds:
+        reasons: list[str] = []
+        for name, rungs, held_out in KINDS[kind](ladder, reasons):
+            # All else is fitted: what is held out tells folds apart.
+            cells = frozenset(zip(held_out[c.MODEL], held_out[c.TASK], strict=True))
+            folds.setdefault(cells, Fold(kind, name, rungs, held_out))
+        faults += [f"no fold `{kind}`: {reason}" for reason in reasons]
+    return list(folds.values()), faults
+
+
+def cut(ladder: Ladder, word: str, level: float) -> tuple[Ladder, pd.DataFrame]:
+    """The ladder up to a size or a length, and the rest as targets; ValueError as `split`."""
+    if word == SIZE:
+        return ladder.split(max_params=level)
+    return ladder.split(max_tokens_per_param=level)
+
+
+def levels(ladder: Ladder) -> dict[str, list[float]]:
+    """The distinct sizes, and the greatest of each length (tokens per parameter), ascending."""
+    ends = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+    ratio = ends[c.TOKENS] / ends[c.PARAMS]
+    length = ratio.map(lambda value: float(f"{value:.1e}"))
+    return {SIZE: sorted(ends[c.PARAMS].unique()), LENGTH: list(ratio.groupby(length).max())}
+
+
+def _rolling(word: str) -> Cutter:
+    def cuts(ladder: Ladder, reasons: list[str]) -> Iterator[Cut]:
+        found, reason = [], "all models are of one"
+        for level in levels(ladder)[word][:-1]:
+            try:
+                found.append((f"{word} <= {level:.3g}", *cut(ladder, word, level)))
+            except ValueError as error:
+                reason = _unfit(error)
+        if not found:
+            reasons.append(reason)
+        chosen = np.linspace(0, len(found) - 1, min(CUTS, len(found))).round().astype(int)
+        yield from (found[i] for i in chosen)
+
+    return cuts
+
+
+def _single(word: str, dropped: Callable[[int], int]) -> Cutter:
+    """The one cut that leaves out so many of the levels."""
+
+    def cuts(ladder: Ladder, reasons: list[str]) -> Iterator[Cut]:
+        found = levels(ladder)[word]
+        if len(found) < 2:
+            reasons.append("all models are of one")
+            return
+        level = found[-1 - dropped(len(found))]
+        try:
+            yield f"{word} <= {level:.3g}", *cut(ladder, word, level)
+        except ValueError as error:
+            reasons.append(_unfit(error))
+
+    return cuts
+
+
+def _one_size(ladder: Ladder, reasons: list[str]) -> Iterator[Cut]:
+    params = ladder.table.groupby(c.MODEL)[c.PARAMS].first()
+    for size, models in params.groupby(params):
+        name = f"{SIZE} = {size:.3g}"
+        try:
+            yield name, *ladder.split(hold_out=models.index)
+        except ValueError as error:
+            reasons.append(f"without {name} {_unfit(error)}")
+
+
+def _one_task(ladder: Ladder, reasons: list[str]) -> Iterator[Cut]:
+    if len(ladder.tasks) < 2:
+        reasons.append("there is one task, and none to borrow from")
+        return
+    table = ladder.table
+    for task in ladder.tasks.index:
+        reason = "all models are of one size"
+        for level in levels(ladder)[SIZE][:-1]:
+            out = (table[c.TASK] == task) & (table[c.PARAMS] > level)
+            try:
+                rungs = Ladder(table[~out], ladder.tasks, ladder.rungs, ladder.name)
+            except ValueError as error:
+                reason = _unfit(error)
+                continue
+            if table.loc[out, c.ACCURACY].notna().any():
+                yield str(task), rungs, as_targets(table[out])
+            else:
+                reasons.append(f"{task}: no larger model has measured it")
+            break
+        else:
+            reasons.append(f"{task}: {reason}")
+
+
+def _reruns(ladder: Ladder, reasons: list[str]) -> Iterator[Cut]:
+    pairs = rerun_noise(ladder)[[c.MODEL, "rerun"]].drop_duplicates()
+    later = sorted({max(pair) for pair in pairs.itertuples(index=False, name=None)})
+    if not later:
+        reasons.append("no two models are of one size and length")
+        return
+    try:
+        yield ", ".join(later), *ladder.split(hold_out=later)
+    except ValueError as error:
+        reasons.append(_unfit(error))
+
+
+def _unfit(error: ValueError) -> str:
+    return f"what is left cannot be fitted ({error})"
+
+
+KINDS: dict[str, Cutter] = {
+    "sizes": _rolling(SIZE),
+    "lengths": _rolling(LENGTH),
+    "one-size": _one_size,
+    "one-task": _one_task,
+    "reruns": _reruns,
+    "largest-size": _single(SIZE, lambda _: 1),
+    "longest-runs": _single(LENGTH, lambda count: count // 2),
+}
+"""The kinds of folds, and what cuts a ladder so."""

@@ -1,0 +1,210 @@
+"""How noisy each task's metric is: between checkpoints, between runs, and as the fit sees it."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from laddercast.data import words as c
+from laddercast.data.ladder import (
+    END_CHECKPOINTS,
+    SPREAD_CHECKPOINTS,
+    SPREAD_SHARE,
+    Ladder,
+    checkpoint_spread,
+    run_ends,
+)
+from laddercast.inference.results import tasks_of
+from laddercast.model.design import binomial_variance, loss_column
+
+SAME_LENGTH = 0.01
+"""Two runs of one size are reruns if the tokens at their ends differ by less than this share."""
+
+
+def metric_noise(ladder: Ladder) -> pd.DataFrame:
+    """SD of each metric over a run's last checkpoints, as in the noise table of arXiv 2412.04403.
+
+    At most the last 10 checkpoints, of the run's last quarter; runs with fewer than 2 are left out.
+    One row per model x task x quantity (`loss` or `reference_loss`, `accuracy`): `model, params,
+    tokens, task, quantity, checkpoints, mean, sd, relative_sd, trend_free_sd`, in the quantity's
+    own unit (accuracy as a fraction). `sd` divides by the number of checkpoints, as published;
+    `relative_sd` is `sd / mean`; `trend_free_sd` is taken about a straight line in tokens, with two
+    degrees of freedom fewer (NaN below 4 checkpoints).
+    """
+    table = ladder.table
+    end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
+    late = table[table[c.TOKENS] >= SPREAD_SHARE * end].sort_values(c.TOKENS, kind="stable")
+    parts = []
+    for quantity in (loss_column(table), c.ACCURACY):
+        last = late.dropna(subset=[quantity]).groupby([c.MODEL, c.TASK]).tail(SPREAD_CHECKPOINTS)
+        runs = last.groupby([c.MODEL, c.TASK])
+        part = pd.DataFrame(
+            {
+                c.PARAMS: runs[c.PARAMS].first(),
+                c.TOKENS: runs[c.TOKENS].max(),
+                "quantity": quantity,
+                c.CHECKPOINTS: runs.size(),
+                "mean": runs[quantity].mean(),
+                "sd": runs[quantity].std(ddof=0),
+            }
+        ).reset_index()
+        spread = checkpoint_spread(table, quantity, log=False)
+        spread["trend_free_sd"] = np.sqrt(spread["variance"])
+        keys = [c.MODEL, c.TASK]
+        parts.append(part.merge(spread[[*keys, "trend_free_sd"]], on=keys, how="left"))
+    noise = pd.concat(parts, ignore_index=True)
+    noise = noise[noise[c.CHECKPOINTS] > 1]
+    noise["relative_sd"] = noise["sd"] / noise["mean"]
+    noise = noise.sort_values([c.TASK, c.PARAMS, c.TOKENS, "quantity"], kind="stable")
+    words = [c.MODEL, c.PARAMS, c.TOKENS, c.TASK, "quantity", c.CHECKPOINTS]
+    return noise[[*words, "mean", "sd", "relative_sd", "trend_free_sd"]].reset_index(drop=True)
+
+
+def rerun_noise(ladder: Ladder) -> pd.DataFrame:
+    """Differences between reruns: pairs of models of one size, equally long within 1 %.
+
+    Compared are the means of their last 5 checkpoints at equal tokens, or of each run's end where
+    no tokens are equal. One row per pair x task: `model, rerun, params, tokens, task`, then
+    `loss` (percent of the first model's) and `accuracy` (points): the rerun's difference divided by
+    the root of 2, so that its root mean square estimates the SD of one run. Empty without reruns.
+    """
+    table = ladder.table
+    loss = loss_column(table)
+    ends = run_ends(table).set_index(c.MODEL)
+    by_model = dict(iter(table.groupby(c.MODEL)))
+    parts = []
+    for model, rerun in combinations(ladder.models, 2):
+        one, other = by_model[model], by_model[rerun]
+        if not _same_training(one, other):
+            continue
+        measured = [c.TASK, loss, c.ACCURACY]
+        both = one.merge(other, on=[c.TASK, c.TOKENS], suffixes=("_one", "_other"))
+        both = both.sort_values(c.TOKENS).groupby(c.TASK).tail(END_CHECKPOINTS)
+        if both.empty:
+            both = ends.loc[[model], measured].merge(
+                ends.loc[[rerun], measured], on=c.TASK, suffixes=("_one", "_other")
+            )
+        columns = [f"{name}_{which}" for name in measured[1:] for which in ("one", "other")]
+        mean = both.groupby(c.TASK)[columns].mean()
+        relative = mean[f"{loss}_other"] / mean[f"{loss}_one"] - 1
+        part = pd.DataFrame(
+            {
+                c.LOSS: 100 * relative / np.sqrt(2),
+                c.ACCURACY: 100 * (mean["accuracy_other"] - mean["accuracy_one"]) / np.sqrt(2),
+            }
+        ).reset_index()
+        size, length = one[c.PARAMS].iloc[0], one[c.TOKENS].max()
+        named = {c.MODEL: model, "rerun": rerun, c.PARAMS: size, c.TOKENS: length}
+        parts.append(part.assign(**named))
+    words = [c.MODEL, "rerun", c.PARAMS, c.TOKENS, c.TASK, c.LOSS, c.ACCURACY]
+    return pd.concat(parts, ignore_index=True)[words] if parts else pd.DataFrame(columns=words)
+
+
+def _same_training(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    lengths = sorted(float(run[c.TOKENS].max()) for run in (one, other))
+    same_size = one[c.PARAMS].iloc[0] == other[c.PARAMS].iloc[0]
+    return bool(same_size and lengths[1] - lengths[0] < SAME_LENGTH * lengths[1])
+
+
+def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataFrame:
+    """Each task's noise as measured and, with `fitted`, as the posterior has it.
+
+    One row per task x noise: `task, noise, unit, measured`, with `fitted` also `q05, q50, q95`.
+    All are SDs: `loss_checkpoint` (in the unit of loss, and in percent) and `accuracy_checkpoint`
+    (points), root mean squares over models of the trend-free SDs; `loss_run` (percent) and
+    `accuracy_run` (points), root mean squares over reruns; `loss_discrepancy` (percent) and
+    `accuracy_discrepancy` (logits), per root decade of compute and never measured. What the
+    posterior knows as a factor is converted at the mean loss and accuracy of the ends of the runs.
+    Raises ValueError where a task of the ladder is not in the fit.
+    """
+    table = ladder.table
+    loss = loss_column(table)
+    spreads = {
+        "loss_checkpoint": ("loss", 1.0, checkpoint_spread(table, loss, log=False)),
+        "loss_checkpoint_relative": ("%", 100.0, checkpoint_spread(table, loss, log=True)),
+        "accuracy_checkpoint": ("points", 100.0, checkpoint_spread(table, c.ACCURACY, log=False)),
+    }
+    reruns = rerun_noise(ladder)
+    measured: dict[str, tuple[str, pd.Series]] = {
+        noise: (unit, scale * np.sqrt(spread.groupby(c.TASK)["variance"].mean()))
+        for noise, (unit, scale, spread) in spreads.items()
+    }
+    for noise, word, unit in (("loss_run", c.LOSS, "%"), ("accuracy_run", c.ACCURACY, "points")):
+        squares = reruns[word].astype(float) ** 2
+        measured[noise] = unit, np.sqrt(squares.groupby(reruns[c.TASK]).mean())
+    measured["loss_discrepancy"] = "%", pd.Series(dtype=float)
+    measured["accuracy_discrepancy"] = "logits", pd.Series(dtype=float)
+    summary = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    c.TASK: list(ladder.tasks.index),
+                    "noise": noise,
+                    "unit": unit,
+                    "measured": values.reindex(ladder.tasks.index).to_numpy(float),
+                }
+            )
+            for noise, (unit, values) in measured.items()
+        ],
+        ignore_index=True,
+    )
+    if fitted is not None:
+        draws = _posterior_noise(ladder, fitted)
+        for name, level in (("q05", 0.05), ("q50", 0.5), ("q95", 0.95)):
+            summary[name] = [
+                float(np.quantile(draws[noise][task], level)) if noise in draws else np.nan
+                for task, noise in zip(summary[c.TASK], summary["noise"], strict=True)
+            ]
+    summary["noise"] = summary["noise"].str.removesuffix("_relative")
+    return summary
+
+
+def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str, np.ndarray]]:
+    """Draws of each noise per task, in the units of `noise_by_task`."""
+    tasks = tasks_of(fitted)
+    missing = sorted(set(ladder.tasks.index) - set(tasks.index))
+    if missing:
+        raise ValueError(
+            f"not in the fit: {', '.join(missing)}; its tasks are {', '.join(tasks.index)}"
+        )
+    p = fitted["posterior"].to_dataset()
+    ends = run_ends(ladder.table).groupby(c.TASK)[[loss_column(ladder.table), c.ACCURACY]].mean()
+    draws: dict[str, dict[str, np.ndarray]] = {}
+    for task in ladder.tasks.index:
+        loss, accuracy = ends.loc[task]
+        items = tasks.loc[task, c.ITEMS]
+        binomial = 100 * np.sqrt(binomial_variance(accuracy, items))
+        of_task = p.sel(task=task)
+        run, checkpoint = _parts(
+            np.exp(of_task["log_noise_accuracy"]), of_task["share_checkpoint_accuracy"]
+        )
+        found: dict[str, Any] = {
+            "accuracy_checkpoint": binomial * checkpoint,
+            "accuracy_run": binomial * run,
+            "accuracy_discrepancy": np.exp(of_task["log_walk_accuracy"]),
+        }
+        if "log_noise_loss" in p:
+            run, checkpoint = _parts(
+                np.exp(of_task["log_noise_loss"]), of_task["share_checkpoint_loss"]
+            )
+            found["loss_discrepancy"] = 100 * np.exp(of_task["log_walk_loss"])
+        elif "noise_reference" in p:
+            run, checkpoint = _parts(p["noise_reference"], p["share_checkpoint_reference"])
+            found["loss_discrepancy"] = 100 * p["walk_reference_scale"]
+        if "loss_discrepancy" in found:
+            found |= {
+                "loss_checkpoint": loss * checkpoint,
+                "loss_checkpoint_relative": 100 * checkpoint,
+                "loss_run": 100 * run,
+            }
+        for noise, value in found.items():
+            draws.setdefault(noise, {})[task] = value.to_numpy()
+    return draws
+
+
+def _parts(noise: Any, share: Any) -> tuple[Any, Any]:
+    """Scales of a run's effect and of one checkpoint: of all noise, a checkpoint has this share."""
+    of_checkpoint = 1 / (1 + np.exp(-share))
+    return noise * np.sqrt(1 - of_checkpoint), noise * np.sqrt(of_checkpoint)

@@ -1,0 +1,1 @@
+"""From fits to forecasts: of targets, pools of routes, averages and grids."""

@@ -1,0 +1,224 @@
+"""Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
+
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpyro import handlers
+
+from laddercast.data import words as c
+from laddercast.data.ladder import read_targets
+from laddercast.forecasting.pools import pool
+from laddercast.inference.results import DIMS, frame_of, routes_of, rungs_of, tasks_of
+from laddercast.model.design import MEASURED, roomy, target_design
+from laddercast.model.priors import Priors
+from laddercast.model.routes import ROUTES, run_model
+from laddercast.sampling.chains import on_device
+from laddercast.sampling.diagnostics import mark
+from laddercast.sampling.programs import QUICKLY, in_batches
+
+FAR_DECADES = 3.0
+"""A target further beyond the largest rung, in decades of compute, is forecast with a warning."""
+FAR_TOKENS_PER_PARAM = 10.0
+"""So is one with tokens per parameter beyond this many times the ladder's range."""
+
+LEVELS = ("law", "discrepancy", c.ACCURACY)
+"""Sites of one forecast of accuracy, each with more sources of variance than the one before."""
+
+NOISE = ("run", "checkpoint")
+
+PER_FIT = ("run_loss_shared", "run_accuracy_shared")
+
+
+def forecast(
+    fitted: xr.DataTree,
+    targets: str | Path | pd.DataFrame,
+    *,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> xr.DataTree:
+    """The distribution of each target's loss and accuracy, jointly over tasks and targets.
+
+    `targets` as `read_targets` takes them. A fit of several routes gives their pool, with `weights`
+    by route as `pool` takes them. Group `predictions`: `loss`, `accuracy` (chain, draw, row), with
+    coordinates `model, task, params, tokens, checkpoints` on row and `route` on draw; group
+    `variance`: where that of each accuracy comes from (points squared): `law` (as the ladder bends
+    it), `discrepancy` (beyond the ladder), `run`, `checkpoint`, `route` (between routes), and
+    `total`; group `measured`, where targets were. Loss is that of the task where a route has it.
+    Warns of targets beyond what the ladder supports, and where draws cannot be trusted.
+    """
+    table = read_targets(targets)
+    models = _models(table)
+    warn_of_far_targets(fitted, models)
+    routes = routes_of(fitted)
+    tree = pool([_forecast(tree, table, models, seed) for tree in routes.values()], weights)
+    of_fit = fitted.attrs.get("complaints", "")
+    doubts = [text for text in (of_fit, tree.attrs["complaints"]) if text]
+    own = {word: tree.attrs[word] for word in ("route", "loss")}
+    tree.attrs |= fitted.attrs | own | {"forecast_seed": seed, "fit_complaints": of_fit}
+    return mark(tree, doubts, "the forecast")
+
+
+def _forecast(
+    fitted: xr.DataTree, table: pd.DataFrame, models: pd.DataFrame, seed: int
+) -> xr.DataTree:
+    """The forecast of one route."""
+    name = str(fitted.attrs["route"])
+    tasks, frame = tasks_of(fitted), frame_of(fitted)
+    own, rows = target_design(models, tasks, frame)
+    design = roomy(own)
+    posterior = fitted["posterior"].to_dataset()
+    draws = {site: value.to_numpy() for site, value in posterior.items() if site not in PER_FIT}
+    chains, length = next(iter(draws.values())).shape[:2]
+    flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
+    for site, value in flat.items():
+        if "interval" in DIMS.get(str(site), ()):
+            more = design.walk.shape[1] - value.shape[1]
+            flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
+
+    def of_targets(*given: Any) -> dict[str, np.ndarray]:
+        return {site: np.asarray(x)[:, : len(models)] for site, x in _predict(name, *given).items()}
+
+    cpu = jax.devices("cpu")[0]
+    with on_device(cpu):
+        keys = jax.random.split(jax.random.key(seed), chains * length)
+        placed = jax.tree.map(jnp.asarray, design)
+        sites = in_batches(of_targets, (keys, flat), placed, Priors())
+
+    def of_rows(site: str) -> np.ndarray:
+        """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
+        value = np.broadcast_to(sites[site], (len(keys), len(models), len(tasks)))
+        return value.reshape(chains, length, -1)
+
+    levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
+    noise = {source: of_rows(f"{source}_variance") for source in NOISE}
+    coords = {
+        word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)
+    }
+    coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
+    dims = ("chain", "draw", "row")
+    variables = {c.ACCURACY: (dims, levels[c.ACCURACY])}
+    losses = c.LOSS, c.REFERENCE_LOSS
+    loss = next((quantity for quantity in losses if MEASURED[quantity] in sites), "")
+    if loss:
+        variables[c.LOSS] = (dims, np.exp(of_rows(MEASURED[loss])))
+    predictions = xr.Dataset(
+        variables,
+        coords=coords | {"chain": np.arange(chains), "draw": np.arange(length)},
+    ).assign_coords(route=("draw", np.repeat(name, length)))
+    groups = {"predictions": predictions, "variance": _variance(levels, noise, coords)}
+    measured = _measured(table, rows, loss or c.LOSS)
+    if measured is not None:
+        groups["measured"] = measured.assign_coords(coords)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs |= {"route": name, "loss": loss, "forecast_seed": seed}
+    return tree
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
+def _predict(route: str, draws: tuple, design: object, priors: Priors) -> dict:
+    def one(pair: tuple) -> dict:
+        key, draw = pair
+        model = handlers.substitute(handlers.seed(ROUTES[route], key), data=draw)
+        sites = run_model(model, design, priors)
+        wanted = (*MEASURED.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
+        return {name: sites[name]["value"] for name in wanted if name in sites}
+
+    # Draw by draw: a batch takes far longer to compile than it saves.
+    return jax.lax.map(one, draws)
+
+
+def _models(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per target: `model, params, tokens, checkpoints`."""
+    ends = table.sort_values(c.TOKENS).groupby(c.MODEL, sort=False).tail(1)
+    ends = ends.sort_values([c.PARAMS, c.TOKENS], kind="stable")
+    checkpoints = table.groupby(c.MODEL)[c.CHECKPOINTS].max() if c.CHECKPOINTS in table else None
+    result = ends[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
+    result[c.CHECKPOINTS] = 1.0 if checkpoints is None else result[c.MODEL].map(checkpoints)
+    return result
+
+
+def _variance(
+    levels: dict[str, np.ndarray], noise: dict[str, np.ndarray], coords: dict
+) -> xr.Dataset:
+    """Variance of the accuracy forecast in points squared, by source."""
+    points = {name: 100 * value.reshape(-1, value.shape[-1]) for name, value in levels.items()}
+    parts = {"law": points["law"].var(axis=0)}
+    parts["discrepancy"] = ((points["discrepancy"] - points["law"]) ** 2).mean(axis=0)
+    parts |= {name: 100**2 * value.mean(axis=(0, 1)) for name, value in noise.items()}
+    parts["total"] = points[c.ACCURACY].var(axis=0)
+    return xr.Dataset({name: ("row", value) for name, value in parts.items()}, coords=coords)
+
+
+def _measured(table: pd.DataFrame, rows: pd.DataFrame, loss: str) -> xr.Dataset | None:
+    found = [word for word in (loss, c.ACCURACY) if word in table]
+    if c.TASK not in table or not found:
+        return None
+    joined = rows[[c.MODEL, c.TASK]].merge(
+        table[[c.MODEL, c.TASK, *found]], on=[c.MODEL, c.TASK], how="left"
+    )
+    names = {loss: c.LOSS, c.ACCURACY: c.ACCURACY}
+    return xr.Dataset({names[word]: ("row", joined[word].to_numpy(float)) for word in found})
+
+
+def decades_beyond(rungs: pd.DataFrame, targets: pd.DataFrame) -> np.ndarray:
+    """Decades of compute of each target beyond the largest rung; both have `params, tokens`."""
+    compute = np.log10(targets[c.PARAMS].to_numpy(float) * targets[c.TOKENS].to_numpy(float))
+    return np.asarray(compute - np.log10(rungs[c.PARAMS] * rungs[c.TOKENS]).max())
+
+
+def unlike_length(rungs: pd.DataFrame, targets: pd.DataFrame) -> np.ndarray:
+    """Whether each target's tokens per parameter lie too far beyond the range of the rungs."""
+    ratio = rungs[c.TOKENS] / rungs[c.PARAMS]
+    own = targets[c.TOKENS].to_numpy(float) / targets[c.PARAMS].to_numpy(float)
+    most, least = FAR_TOKENS_PER_PARAM * ratio.max(), ratio.min() / FAR_TOKENS_PER_PARAM
+    return np.asarray((own > most) | (own < least))
+
+
+def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
+    """Warn of each target that lies beyond what the ladder supports."""
+    rungs = rungs_of(fitted)
+    ratio = rungs[c.TOKENS] / rungs[c.PARAMS]
+    far = decades_beyond(rungs, models), unlike_length(rungs, models)
+    for target, decades, unlike in zip(models.itertuples(), *far, strict=True):
+        if decades > FAR_DECADES:
+            warnings.warn(
+                f"target {target.model} lies {decades:.1f} decades of compute beyond the largest "
+                f"rung; beyond {FAR_DECADES:g} a ladder says little",
+                stacklevel=3,
+            )
+        if unlike:
+            warnings.warn(
+                f"target {target.model} has {target.tokens / target.params:.3g} tokens per "
+                f"parameter, the ladder {ratio.min():.3g} to {ratio.max():.3g}; beyond "
+                f"{FAR_TOKENS_PER_PARAM:g} times that range a ladder says little",
+                stacklevel=3,
+            )
+
+
+def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:
+    """One row per model x task x quantity: moments, quantiles, and what was measured."""
+    predictions = forecast["predictions"].to_dataset()
+    parts = []
+    for quantity in (c.LOSS, c.ACCURACY):
+        if quantity not in predictions:
+            continue
+        draws = predictions[quantity].to_numpy().reshape(-1, predictions.sizes["row"])
+        part = pd.DataFrame(
+            {word: predictions[word].to_numpy() for word in (c.MODEL, c.PARAMS, c.TOKENS, c.TASK)}
+        )
+        part["quantity"] = quantity
+        part["mean"], part["sd"] = draws.mean(axis=0), draws.std(axis=0)
+        for name, level in c.QUANTILES.items():
+            part[name] = np.quantile(draws, level, axis=0)
+        known = "measured" in forecast.children and quantity in forecast["measured"]
+        part["measured"] = forecast["measured"][quantity].to_numpy() if known else np.nan
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)[list(c.FORECAST_COLUMNS)]

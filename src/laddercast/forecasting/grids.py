@@ -1,0 +1,113 @@
+"""What if: the accuracy of models of any size and length that one fit forecasts, as a table."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from laddercast.data import words as c
+from laddercast.forecasting.averages import mean_over_tasks
+from laddercast.forecasting.forecasts import (
+    FAR_DECADES,
+    decades_beyond,
+    forecast,
+    forecast_table,
+    unlike_length,
+)
+from laddercast.inference.results import rungs_of
+
+TOKENS_POINTS = 25
+"""Lengths along each curve, evenly in logs, where none are given."""
+
+MANY_CHECKPOINTS = 1e6
+"""Of the mean of so many checkpoints, their noise is nothing: what is left is the run's own."""
+
+
+def what_if(
+    fitted: xr.DataTree,
+    params: Sequence[float],
+    tokens: Sequence[float] | None = None,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Forecast every pair of `params` and `tokens`: what one run of that size and length would get.
+
+    Noise between checkpoints is averaged away, that between runs is not. `tokens` left out are 25
+    lengths from the ladder's fewest to its most tokens per parameter at the largest of `params`.
+    `draws` of the posterior's, evenly taken, make each forecast.
+
+    One row per pair x task x quantity, and of accuracy one of task `all`, the mean over tasks of
+    each draw: `params, tokens, flops` (6ND), `task, quantity, mean, sd`, the quantiles of
+    `forecast_table`, `decades` (of compute beyond the largest rung; negative inside the ladder),
+    `supported` (whether `forecast` would not warn of the distance) and `converged` (1 or 0, of the
+    fit). Raises ValueError for sizes and lengths that are not positive.
+    """
+    wrong = [
+        f"{name} {list(values)}"
+        for name, values in ((c.PARAMS, params), (c.TOKENS, tokens))
+        if values is not None
+        and not (len(values) and min(values) >= 1 and np.isfinite(values).all())
+    ]
+    if draws < 1:
+        wrong.append(f"draws {draws}")
+    if wrong:
+        raise ValueError(f"{'; '.join(wrong)}: give one or more finite numbers of at least 1")
+    rungs = rungs_of(fitted)
+    if tokens is None:
+        longest = (rungs[c.TOKENS] / rungs[c.PARAMS]).max() * max(params)
+        most = max(longest, rungs[c.TOKENS].max())
+        tokens = np.geomspace(rungs[c.TOKENS].min(), most, TOKENS_POINTS).tolist()
+    pairs = [(round(n), round(d)) for n in params for d in tokens]
+    grid = pd.DataFrame(list(dict.fromkeys(pairs)), columns=[c.PARAMS, c.TOKENS])
+    table = expected_table(fitted, grid, draws=draws, seed=seed).drop(columns=c.MODEL)
+    table.insert(2, c.FLOPS, 6.0 * table[c.PARAMS] * table[c.TOKENS])
+    table["decades"], table["supported"] = distance(rungs, table)
+    table["converged"] = int(fitted.attrs.get("converged", 1))
+    return table
+
+
+def expected_table(
+    fitted: xr.DataTree, runs: pd.DataFrame, *, draws: int, seed: int = 0
+) -> pd.DataFrame:
+    """`forecast_table` of what each run would get without checkpoint noise, with task `all`.
+
+    `runs` has `params, tokens` and is named by its index. Says nothing of distance or convergence.
+    """
+    targets = runs[[c.PARAMS, c.TOKENS]].assign(
+        **{c.MODEL: runs.index.astype(str), c.CHECKPOINTS: MANY_CHECKPOINTS}
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "target (.|\n)* a ladder says little", UserWarning)
+        # Few draws are asked for: whether the fit has converged is known.
+        warnings.filterwarnings("ignore", "the forecast has not converged", UserWarning)
+        found = forecast(thinned(fitted, draws), targets, seed=seed)
+    average = forecast_table(mean_over_tasks(found))
+    tables = [forecast_table(found), average[average["quantity"] == c.ACCURACY]]
+    return pd.concat(tables, ignore_index=True).drop(columns="measured")
+
+
+def distance(rungs: pd.DataFrame, targets: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Decades of compute beyond the largest rung, and whether a ladder supports that far.
+
+    Both tables have `params, tokens`. The limits are those beyond which `forecast` warns.
+    """
+    decades = decades_beyond(rungs, targets)
+    return decades, (decades <= FAR_DECADES) & ~unlike_length(rungs, targets)
+
+
+def thinned(fitted: xr.DataTree, draws: int) -> xr.DataTree:
+    """The fit with about `draws` of its draws, evenly from each chain."""
+
+    def thin(data: xr.Dataset) -> xr.Dataset:
+        if "draw" not in data.dims:
+            return data
+        length = data.sizes["draw"]
+        count = min(length, -(-draws // data.sizes.get("chain", 1)))
+        return data.isel(draw=np.linspace(0, length - 1, count).astype(int))
+
+    tree = fitted.map_over_datasets(thin)
+    tree.attrs.update(fitted.attrs)
+    return tree

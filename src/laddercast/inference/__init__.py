@@ -1,0 +1,1 @@
+"""Fits of ladders, alone and many at once, and what a fit tells."""

@@ -1,1 +1,0 @@
-"""Readers of what trackers and evaluation tools write, one module a format, into one `Ladder`."""

@@ -1,0 +1,325 @@
+"""From a validated table to the arrays that the model reads: where measured, how far out."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from laddercast.data import words as c
+from laddercast.data.ladder import WARMUP_SHARE, Ladder, checkpoint_spread, run_ends
+from laddercast.sampling.programs import few_sizes
+
+KNOT_DECADES = 0.5
+"""Widest interval, in decades of compute, over which discrepancy is a straight line."""
+
+DEFAULT_ITEMS = 1000.0
+"""Questions assumed where `items` is not given: noise factors are relative to it."""
+
+MEASURED = {
+    c.REFERENCE_LOSS: "log_reference_loss",
+    c.LOSS: "log_loss",
+    c.ACCURACY: "accuracy",
+}
+"""The site that has each quantity as it was measured: losses in logs."""
+
+QUANTITIES = tuple(MEASURED)
+
+
+LEAST_STEPS = 8
+"""Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
+
+
+class Frame(NamedTuple):
+    """What a ladder fixes for its forecasts: reference sizes, and the knots of discrepancy.
+
+    `params`, `tokens`: geometric means over the ends of runs. `knots` (K + 1,): log10 of
+    params x tokens; discrepancy is zero at `knots[origin]` and random-walks away from it.
+    """
+
+    params: float
+    tokens: float
+    knots: np.ndarray
+    origin: int
+
+
+class Seen(NamedTuple):
+    """Where one quantity was measured, and how well; one task alone for the reference loss."""
+
+    at: np.ndarray  # (points, tasks) whether measured there
+    checkpoints: np.ndarray  # (points, tasks) how many checkpoints a measurement is the mean of
+    spread_dof: np.ndarray  # (runs, tasks) of the variance between checkpoints; 0 where unknown
+
+
+class Design(NamedTuple):
+    """Known numbers of one data set; every field is an array, so it can be traced.
+
+    Points are pairs of a run and a number of tokens at which something was measured, in the order
+    of the runs.
+    """
+
+    log_params: np.ndarray  # (points,) natural log over the reference params
+    log_tokens: np.ndarray  # (points,)
+    walk: np.ndarray  # (points, intervals) weights of the discrepancy's steps inside the ladder
+    beyond: np.ndarray  # (points, steps) weights of its steps beyond the ladder
+    run: np.ndarray  # (points,) the run of each point
+    end: np.ndarray  # (runs,) the point at which each run ends
+    reference_loss: Seen
+    loss: Seen
+    accuracy: Seen
+    chance: np.ndarray  # (tasks,)
+    items: np.ndarray
+
+
+class Observed(NamedTuple):
+    """Measurements as `Seen` has them, any number where nothing was; None is to be forecast."""
+
+    log_reference_loss: np.ndarray | None = None  # (points, 1)
+    log_loss: np.ndarray | None = None  # (points, tasks)
+    accuracy: np.ndarray | None = None
+    reference_loss_spread: np.ndarray | None = None  # (runs, 1) variance of its log ...
+    loss_spread: np.ndarray | None = None  # (runs, tasks) ... between last checkpoints
+    accuracy_spread: np.ndarray | None = None
+
+
+class Labels(NamedTuple):
+    """Names in the order of a design's indices."""
+
+    model: list[str]
+    task: list[str]
+
+
+class Size(NamedTuple):
+    """What a compiled fit depends on beside the number of tasks."""
+
+    points: int
+    runs: int
+    intervals: int
+
+
+def binomial_variance(accuracy: Any, items: Any) -> Any:
+    """Variance of an accuracy over so many items, with one pseudo-count: above zero at 0 and 1."""
+    return (accuracy * (1 - accuracy) + 1 / items) / items
+
+
+def loss_column(table: pd.DataFrame) -> str:
+    """`loss` where the table has one, else `reference_loss`."""
+    return c.LOSS if c.measured(table, c.LOSS) else c.REFERENCE_LOSS
+
+
+def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
+    """The design of a ladder's own rungs, with what was measured on them."""
+    table = ladder.table
+    quantities = [quantity for quantity in QUANTITIES if c.measured(table, quantity)]
+    rows = run_ends(table)
+    spreads = {
+        quantity: checkpoint_spread(table, quantity, log=quantity != c.ACCURACY)
+        for quantity in quantities
+    }
+    if ladder.rungs == "every":
+        end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
+        rows = table[table[c.TOKENS] > WARMUP_SHARE * end]
+        if c.CHECKPOINTS not in rows:
+            rows = rows.assign(**{c.CHECKPOINTS: 1.0})
+        # Every checkpoint is a row of the likelihood, which already tells their noise.
+        spreads = {quantity: spread.iloc[:0] for quantity, spread in spreads.items()}
+    rows = rows[rows[quantities].notna().any(axis=1)]
+    models = [model for model in ladder.models if model in set(rows[c.MODEL])]
+    labels = Labels(models, list(ladder.tasks.index))
+    points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates()
+    # By run, in the order of the runs, as the model expects where each has one point.
+    order = pd.Index(models).get_indexer(points[c.MODEL])
+    points = points.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+    ends = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
+    frame = _frame(ends, points)
+    design = _design(points, ladder.tasks, labels, frame)
+
+    values: dict[str, np.ndarray] = {}
+    where: dict[str, Any] = {}
+    at = pd.MultiIndex.from_frame(points[[c.MODEL, c.TOKENS]])
+    point = at.get_indexer(pd.MultiIndex.from_frame(rows[[c.MODEL, c.TOKENS]]))
+    for quantity in QUANTITIES:
+        seen: Seen = getattr(design, quantity)
+        columns = seen.at.shape[1]
+        value, dof = np.zeros(seen.at.shape), np.zeros(seen.spread_dof.shape)
+        known, checkpoints = np.zeros(seen.at.shape, bool), np.ones(seen.at.shape)
+        variance = np.ones(dof.shape)
+        if quantity in quantities:
+            here = rows[quantity].notna().to_numpy()
+            index = point[here], _columns(rows[c.TASK][here], labels, columns)
+            given = rows[quantity].to_numpy(float)[here]
+            value[index] = np.log(given) if MEASURED[quantity] != quantity else given
+            checkpoints[index] = rows[c.CHECKPOINTS].to_numpy(float)[here]
+            known[index] = True
+            dof, variance = _spread(spreads[quantity], labels, columns)
+        values |= {MEASURED[quantity]: value, f"{quantity}_spread": variance}
+        where[quantity] = Seen(known, checkpoints, dof)
+    return design._replace(**where), Observed(**values), labels, frame
+
+
+def target_design(
+    targets: pd.DataFrame, tasks: pd.DataFrame, frame: Frame
+) -> tuple[Design, pd.DataFrame]:
+    """The design of targets, all tasks of each jointly; and its rows (`model ... task`).
+
+    `targets` has one row per model with `params, tokens, checkpoints`, uniquely named.
+    """
+    rows = targets.merge(pd.DataFrame({c.TASK: list(tasks.index)}), how="cross")
+    labels = Labels(list(targets[c.MODEL]), list(tasks.index))
+    points = targets[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
+    design = _design(points, tasks, labels, frame)
+    checkpoints = targets[c.CHECKPOINTS].to_numpy(float)[:, None]
+    everywhere: dict[str, Any] = {}
+    for quantity in QUANTITIES:
+        seen: Seen = getattr(design, quantity)
+        of_all = np.broadcast_to(checkpoints, seen.at.shape)
+        everywhere[quantity] = Seen(np.ones_like(seen.at), of_all, seen.spread_dof)
+    return design._replace(**everywhere), rows
+
+
+def roomy(design: Design) -> Design:
+    """The design of targets in arrays of few sizes: forecasts share what was compiled for one."""
+    runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
+    room = Size(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
+    wide, _ = pad(design, Observed(), room)
+    more = few_sizes(steps, LEAST_STEPS) - steps
+    return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
+
+
+def size(design: Design) -> Size:
+    """The size of a design, which another can be padded to."""
+    return Size(len(design.log_params), len(design.end), design.walk.shape[1])
+
+
+def pad(design: Design, observed: Observed, to: Size) -> tuple[Design, Observed]:
+    """The same data in larger arrays: runs, points and intervals of which nothing was measured.
+
+    So ladders of different size, as a backtest's, share what was compiled for the largest. Raises
+    ValueError where `to` is smaller.
+    """
+    own = size(design)
+    if min(more := [b - a for a, b in zip(own, to, strict=True)]) < 0:
+        raise ValueError(f"a design of {own} does not fit into {to}")
+    points, runs, intervals = more
+
+    def longer(x: np.ndarray, rows: int, value: float = 0.0) -> np.ndarray:
+        return np.pad(x, [(0, rows), (0, 0)][: x.ndim], constant_values=value)
+
+    def wider(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [(0, points), (0, intervals)])
+
+    where: dict[str, Any] = {
+        quantity: Seen(
+            longer(seen.at, points, False),
+            longer(seen.checkpoints, points, 1.0),
+            longer(seen.spread_dof, runs),
+        )
+        for quantity in QUANTITIES
+        for seen in [getattr(design, quantity)]
+    }
+    # The added runs end at the added points, or share the last.
+    last = max(to.points - 1, 0)
+    added = np.minimum(own.points + np.arange(runs), last)
+    of_point = np.minimum(own.runs + np.arange(points), to.runs - 1)
+    return design._replace(
+        log_params=longer(design.log_params, points),
+        log_tokens=longer(design.log_tokens, points),
+        walk=wider(design.walk),
+        beyond=longer(design.beyond, points),
+        run=np.concatenate([design.run, of_point]),
+        end=np.concatenate([design.end, added]),
+        **where,
+    ), Observed(
+        **{
+            name: longer(value, runs if name.endswith("spread") else points, 1.0)
+            for name, value in observed._asdict().items()
+            if value is not None
+        }
+    )
+
+
+def cells(design: Design, quantity: str) -> np.ndarray:
+    """Whether a quantity was measured on each run at all, (runs, tasks)."""
+    seen: Seen = getattr(design, quantity)
+    count = np.zeros((len(design.end), seen.at.shape[1]))
+    np.add.at(count, design.run, seen.at)
+    return count > 0
+
+
+def _columns(tasks: pd.Series, labels: Labels, columns: int) -> np.ndarray:
+    """The column of each task; zero for a quantity that all tasks share."""
+    if columns == 1 and len(labels.task) > 1:
+        return np.zeros(len(tasks), int)
+    return pd.Index(labels.task).get_indexer(tasks)
+
+
+def _spread(spread: pd.DataFrame, labels: Labels, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees of freedom (0 where unknown) and variance between checkpoints, (runs, columns)."""
+    dof, variance = (np.full((len(labels.model), columns), x) for x in (0.0, 1.0))
+    # A spread of zero says that the values were rounded or repeated, not that noise is absent.
+    known = spread[spread[c.MODEL].isin(labels.model) & (spread["variance"] > 0)]
+    run = pd.Index(labels.model).get_indexer(known[c.MODEL])
+    index = run, _columns(known[c.TASK], labels, columns)
+    dof[index], variance[index] = known["dof"], known["variance"]
+    return dof, variance
+
+
+def _frame(ends: pd.DataFrame, points: pd.DataFrame) -> Frame:
+    log_params = np.log(ends[c.PARAMS].to_numpy(float))
+    log_tokens = np.log(ends[c.TOKENS].to_numpy(float))
+    compute = np.log10(points[c.PARAMS].to_numpy(float)) + np.log10(
+        points[c.TOKENS].to_numpy(float)
+    )
+    low, high = compute.min(), compute.max()
+    origin = (log_params + log_tokens).mean() / np.log(10)
+    below = max(1, int(np.ceil((origin - low) / KNOT_DECADES)))
+    above = max(1, int(np.ceil((high - origin) / KNOT_DECADES)))
+    knots = np.concatenate(
+        [np.linspace(low, origin, below + 1), np.linspace(origin, high, above + 1)[1:]]
+    )
+    return Frame(float(np.exp(log_params.mean())), float(np.exp(log_tokens.mean())), knots, below)
+
+
+def _steps(compute: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Weights (points, intervals) of unit normal steps of a random walk from edges[0] to edges[-1].
+
+    Straight inside an interval; `edges` may run upwards or downwards.
+    """
+    start, stop = edges[:-1], edges[1:]
+    share = np.clip((compute[:, None] - start) / (stop - start), 0.0, 1.0)
+    return np.sqrt(np.abs(stop - start)) * share
+
+
+def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame) -> Design:
+    """Everything but what was measured."""
+    log_params = np.log(points[c.PARAMS].to_numpy(float))
+    log_tokens = np.log(points[c.TOKENS].to_numpy(float))
+    compute = (log_params + log_tokens) / np.log(10)
+    up, down = frame.knots[frame.origin :], frame.knots[: frame.origin + 1][::-1]
+    walk = np.concatenate([_steps(compute, up), _steps(compute, down)], axis=1)
+    # Beyond the ladder the walk is exact: one step to each further target.
+    slack = 1e-9
+    higher = np.unique(np.append(compute[compute > up[-1] + slack], up[-1]))
+    lower = np.unique(np.append(compute[compute < down[-1] - slack], down[-1]))[::-1]
+    beyond = np.concatenate([_steps(compute, higher), _steps(compute, lower)], axis=1)
+    run = pd.Index(labels.model).get_indexer(points[c.MODEL])
+    longest = pd.Series(log_tokens).groupby(run).idxmax()
+    items = tasks[c.ITEMS].to_numpy(float)
+
+    def nothing(columns: int) -> Seen:
+        shape = (len(points), columns)
+        dof = np.zeros((len(labels.model), columns))
+        return Seen(np.zeros(shape, bool), np.ones(shape), dof)
+
+    return Design(
+        log_params=log_params - np.log(frame.params),
+        log_tokens=log_tokens - np.log(frame.tokens),
+        walk=walk,
+        beyond=beyond,
+        run=run,
+        end=longest.to_numpy(int),
+        reference_loss=nothing(1),
+        loss=nothing(len(tasks)),
+        accuracy=nothing(len(tasks)),
+        chance=tasks[c.CHANCE].to_numpy(float),
+        items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
+    )

@@ -1,0 +1,140 @@
+"""The priors: one NumPyro distribution per symbol, to be replaced one by one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from math import log
+from typing import Any
+
+import jax
+from numpyro import distributions as dist
+
+type Distribution = dist.Distribution
+
+
+def _normal(loc: float, scale: float) -> Distribution:
+    return field(default_factory=lambda: dist.Normal(loc, scale))
+
+
+def _log_normal(median: float, scale: float) -> Distribution:
+    return field(default_factory=lambda: dist.LogNormal(log(median), scale))
+
+
+def _beta(a: float, b: float) -> Distribution:
+    return field(default_factory=lambda: dist.Beta(a, b))
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Priors of all routes; sites carry the names of the fields, and a route reads those it needs.
+
+    `*_center` and `*_scale` are the mean and SD between tasks of what they are named after, on
+    the scale given in README's notation table. `noise_*` is the scale of all noise, between runs
+    and between checkpoints, `share_checkpoint_*` the logit of the latter's share of its square.
+    Loss is in the ladder's unit, noise of loss in logs. Scales have densities that vanish at 0, so
+    that pooling makes no funnel.
+    """
+
+    # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.
+    loss_level: Distribution = _normal(0.0, 1.0)
+    alpha_center: Distribution = _normal(log(0.27), 0.15)
+    alpha_scale: Distribution = _log_normal(0.2, 0.3)
+    beta_center: Distribution = _normal(log(0.27), 0.15)
+    beta_scale: Distribution = _log_normal(0.2, 0.3)
+    share_e_center: Distribution = _normal(-0.5, 0.5)
+    share_e_scale: Distribution = _log_normal(0.4, 0.3)
+    share_a_center: Distribution = _normal(0.0, 0.5)
+    share_a_scale: Distribution = _log_normal(0.4, 0.3)
+    q: Distribution = _log_normal(1.5, 0.4)
+    # The same of the reference loss, which is one for all tasks.
+    reference_level: Distribution = _normal(0.7, 1.0)
+    reference_alpha: Distribution = _log_normal(0.27, 0.2)
+    reference_beta: Distribution = _log_normal(0.27, 0.2)
+    reference_share_e: Distribution = _normal(0.0, 0.7)
+    reference_share_a: Distribution = _normal(0.0, 0.7)
+    # A chain: the power of the reference loss with which a task's loss falls, and the share of it
+    # that would be left at a reference loss of zero.
+    power_center: Distribution = _normal(log(3.0), 0.4)
+    power_scale: Distribution = _log_normal(0.3, 0.3)
+    share_rest_center: Distribution = _normal(-1.5, 0.7)
+    share_rest_scale: Distribution = _log_normal(0.4, 0.3)
+    # Stage 2: logit at the reference sizes, its fall with the relative loss (slope) or with the
+    # direct law (rise), ends of the curve.
+    accuracy_level: Distribution = _normal(-1.0, 1.5)
+    slope_center: Distribution = _normal(log(7.0), 0.5)
+    slope_scale: Distribution = _log_normal(0.4, 0.3)
+    log_lower: Distribution = _normal(0.0, 0.06)
+    logit_gap: Distribution = _normal(-4.3, 0.4)
+    rise_center: Distribution = _normal(log(4.5), 0.5)
+    rise_scale: Distribution = _log_normal(0.4, 0.3)
+    # Noise between runs, between checkpoints, and discrepancy from the laws.
+    noise_loss_center: Distribution = _normal(log(0.0067), 0.7)
+    noise_loss_scale: Distribution = _log_normal(0.5, 0.3)
+    share_checkpoint_loss_center: Distribution = _normal(-1.4, 1.0)
+    share_checkpoint_loss_scale: Distribution = _log_normal(0.8, 0.3)
+    run_loss_correlation: Distribution = _beta(2.0, 3.0)
+    noise_reference: Distribution = _log_normal(0.0022, 0.7)
+    share_checkpoint_reference: Distribution = _normal(-1.4, 1.5)
+    noise_accuracy_center: Distribution = _normal(log(0.61), 0.5)
+    noise_accuracy_scale: Distribution = _log_normal(0.3, 0.3)
+    share_checkpoint_accuracy_center: Distribution = _normal(-0.7, 0.8)
+    share_checkpoint_accuracy_scale: Distribution = _log_normal(0.6, 0.3)
+    run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
+    walk_loss_center: Distribution = _normal(log(0.004), 0.6)
+    walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
+    walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
+    walk_accuracy_center: Distribution = _normal(log(0.05), 0.5)
+    walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{prior.name} is a {type(getattr(self, prior.name)).__name__}"
+            for prior in fields(self)
+            if isinstance(getattr(self, prior.name), int | float | str | None)
+        ]
+        if wrong:
+            raise TypeError(f"{'; '.join(wrong)}; give NumPyro distributions")
+
+
+@jax.tree_util.register_pytree_node_class
+class _InOrder:
+    """A distribution whose parts have the same order in every process.
+
+    NumPyro takes them from a set of strings, which Python orders anew in each process: what was
+    compiled for one order would never be found again on disk.
+    """
+
+    def __init__(self, prior: Distribution) -> None:
+        self.prior = prior
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Any]:
+        names = type(self.prior).gather_pytree_data_fields()
+        values, rest = self.prior.tree_flatten()
+        parts = sorted(zip(names, values, strict=True), key=lambda part: part[0])
+        return tuple(_in_order(value) for _, value in parts), (type(self.prior), rest)
+
+    @classmethod
+    def tree_unflatten(cls, about: Any, parts: Sequence[Any]) -> Distribution:
+        kind, rest = about
+        names = kind.gather_pytree_data_fields()
+        of = dict(zip(sorted(names), parts, strict=True))
+        return kind.tree_unflatten(rest, tuple(of[name] for name in names))
+
+
+def _in_order(value: Any) -> Any:
+    return _InOrder(value) if isinstance(value, dist.Distribution) else value
+
+
+def _flatten(priors: Priors) -> tuple[tuple[_InOrder, ...], None]:
+    return tuple(_in_order(getattr(priors, prior.name)) for prior in fields(priors)), None
+
+
+def _unflatten(_: None, parts: Sequence[Any]) -> Priors:
+    # Without a check of types: JAX passes placeholders.
+    priors = object.__new__(Priors)
+    for prior, part in zip(fields(Priors), parts, strict=True):
+        object.__setattr__(priors, prior.name, part)
+    return priors
+
+
+# As a pytree, priors are data to a compiled fit: other numbers need no new compilation.
+jax.tree_util.register_pytree_node(Priors, _flatten, _unflatten)

@@ -1,0 +1,212 @@
+"""Which forecasts to doubt, and why: plain rules, each with the reason for its limit."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.stats import binom
+
+from laddercast.data import words as c
+from laddercast.forecasting.forecasts import FAR_DECADES
+from laddercast.sampling.diagnostics import (
+    ESS_FORECASTS,
+    RHAT_POPULATION,
+    Quality,
+    pooled_quality,
+    trusted,
+)
+
+RULES = {
+    "not converged": "The draws have not converged by the limits that fit and forecast set "
+    f"themselves (of a forecast: R-hat below {RHAT_POPULATION}, effective sample sizes above "
+    f"{ESS_FORECASTS}). Another seed may then give other intervals.",
+    "far in compute": "The target lies further beyond the largest rung, in decades of compute "
+    "(params x tokens), than the ladder itself spans, or further than "
+    f"{FAR_DECADES:g} decades, beyond which a forecast warns. A law is then extended over more "
+    "than it was seen to hold over.",
+    "another length": "The target's tokens per parameter lie outside those of the rungs. It is "
+    "then extrapolated in a second direction, in which the ladder's parameters and tokens were not "
+    "seen to trade off.",
+    "rests on the discrepancy": "More than half of the variance (so more than from all else) comes "
+    "from the discrepancy beyond the ladder: how far the law is allowed to bend there, which the "
+    "ladder can hardly tell.",
+    "routes disagree": "More than half of the variance comes from the difference between the "
+    "routes that the fit pools: accounts of the same rungs that part further out.",
+    "mostly noise": "More than half of the variance comes from noise between runs and between "
+    "checkpoints. No better ladder narrows this interval; more checkpoints, or another "
+    "benchmark, might.",
+    "wider than the ladder": "The 80 % interval is wider than the range of accuracy over all rungs "
+    "(their expected accuracies by this fit). It says less than the ladder did before any law.",
+    "may be no gain": "The 80 % interval reaches down to the best rung's expected accuracy: there "
+    "is at least one chance in ten that the target is no better than a model that you have.",
+    "near chance": "The best rung's expected accuracy is within two standard errors of guessing, "
+    "sqrt(chance (1 - chance) / items): with so many questions it cannot be told from guessing, "
+    "so the curve's rise was not seen.",
+    "missed in the backtest": "In the backtest, more measurements of this task lay outside their "
+    "95 % intervals than honest intervals would let happen one time in twenty (binomial). Cells "
+    "of one model err together, and folds forecast the same cell again, so this is a hint, not a "
+    "test.",
+}
+"""Each rule by name, in plain words."""
+
+SOURCES = {
+    "law": "the law, as the ladder leaves it uncertain",
+    "discrepancy": "discrepancy: how the law may bend beyond the ladder",
+    "run": "noise between runs of the same model",
+    "checkpoint": "noise between checkpoints of a run",
+    "route": "disagreement between the routes that are pooled",
+}
+"""What the sources of the group `variance` mean; others are called by their name."""
+
+CURES = {
+    "law": "more rungs, or larger and longer ones",
+    "discrepancy": "rungs nearer to the target",
+    "run": "nothing in the ladder; a second run of a rung tells how much it is",
+    "checkpoint": "scoring the mean of several checkpoints, or a benchmark with more questions",
+    "route": "rungs nearer to the target, where the routes part",
+}
+"""What would narrow an interval that comes from each source."""
+
+
+class Evidence(NamedTuple):
+    """What the rules read beside the forecast.
+
+    `rungs`: `params, tokens` by model; `tasks`: `chance, items` by task; `expected`: the rungs'
+    expected accuracies, with `model, task, q50`; `cells` of all folds of a backtest:
+    `task, quantity, pit`.
+    """
+
+    rungs: pd.DataFrame
+    tasks: pd.DataFrame
+    expected: pd.DataFrame
+    cells: pd.DataFrame | None = None
+
+
+def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
+    """What speaks against each accuracy forecast: `model, task, rule, why`, in words.
+
+    `table` as `forecast_table` gives it, of the same forecast.
+    """
+    rows = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
+    shares = variance_shares(forecast)
+    quality = convergence(forecast)
+    found: list[tuple[str, str, str, str]] = []
+    for number, row in enumerate(rows.to_dict("records")):
+        whys = {
+            **_of_draws(forecast, quality.iloc[number]),
+            **_of_distance(row, evidence.rungs),
+            **_of_variance(shares.iloc[number] if len(shares) else pd.Series(dtype=float)),
+            **_of_level(row, evidence),
+            **_of_backtest(row[c.TASK], evidence.cells),
+        }
+        found += [(str(row[c.MODEL]), str(row[c.TASK]), rule, why) for rule, why in whys.items()]
+    return pd.DataFrame(found, columns=[c.MODEL, c.TASK, "rule", "why"])
+
+
+def variance_shares(forecast: xr.DataTree) -> pd.DataFrame:
+    """Share of each source in the variance of each row's accuracy; no rows without that group."""
+    if "variance" not in forecast.children:
+        return pd.DataFrame()
+    parts = forecast["variance"].to_dataset()
+    table = pd.DataFrame(
+        {str(name): parts[name].to_numpy() for name in parts.data_vars if name != "total"}
+    )
+    return table.div(table.sum(axis=1), axis=0)
+
+
+def convergence(forecast: xr.DataTree) -> pd.DataFrame:
+    """R-hat and effective sample sizes of each row's accuracy, `rhat, bulk, tail`, by its route."""
+    data = forecast["predictions"].to_dataset()
+    draws = data[c.ACCURACY].transpose("chain", "draw", "row").to_numpy()
+    parts, shares = [draws], [1.0]
+    if "route" in data.coords:
+        routes = data["route"].to_numpy().astype(str)
+        parts = [draws[:, routes == name] for name in np.unique(routes)]
+        shares = [part.shape[1] / draws.shape[1] for part in parts]
+    return pd.DataFrame(pooled_quality(parts, shares)._asdict())
+
+
+def _of_draws(forecast: xr.DataTree, found: pd.Series) -> dict[str, str]:
+    if not trusted(Quality(*(found[word] for word in Quality._fields))):
+        least = found[["bulk", "tail"]].min()
+        return {
+            "not converged": f"R-hat is {found['rhat']:.3f}, the least effective sample size "
+            f"{least:.0f}."
+        }
+    if not forecast.attrs.get("converged", 1):
+        return {"not converged": "The fit, or another row of the forecast, has not converged."}
+    return {}
+
+
+def _of_distance(row: dict[Any, Any], rungs: pd.DataFrame) -> dict[str, str]:
+    found = {}
+    compute = np.log10(rungs[c.PARAMS] * rungs[c.TOKENS])
+    span = compute.max() - compute.min()
+    decades = np.log10(float(row[c.PARAMS]) * float(row[c.TOKENS])) - compute.max()
+    if decades > min(span, FAR_DECADES):
+        found["far in compute"] = (
+            f"It lies {decades:.1f} decades of compute beyond the largest rung; the ladder spans "
+            f"{span:.1f}."
+        )
+    ratio = rungs[c.TOKENS] / rungs[c.PARAMS]
+    own = row[c.TOKENS] / row[c.PARAMS]
+    slack = 1.005  # as written: three digits
+    if own > slack * ratio.max() or own * slack < ratio.min():
+        found["another length"] = (
+            f"It has {own:,.0f} tokens per parameter, the rungs {ratio.min():,.0f} to "
+            f"{ratio.max():,.0f}."
+        )
+    return found
+
+
+def _of_variance(shares: pd.Series) -> dict[str, str]:
+    found = {}
+    for rule, sources in (
+        ("rests on the discrepancy", ["discrepancy"]),
+        ("routes disagree", ["route"]),
+        ("mostly noise", ["run", "checkpoint"]),
+    ):
+        share = shares.reindex(sources).sum()
+        if share > 0.5:
+            found[rule] = f"{share:.0%} of the variance of this forecast."
+    return found
+
+
+def _of_level(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:
+    found = {}
+    expected = evidence.expected.loc[evidence.expected[c.TASK] == row[c.TASK], "q50"]
+    known = evidence.tasks.loc[row[c.TASK]]
+    best, span = expected.max(), expected.max() - expected.min()
+    width = row["q90"] - row["q10"]
+    if width > span:
+        found["wider than the ladder"] = (
+            f"The 80 % interval is {100 * width:.1f} points wide; the rungs span {100 * span:.1f}."
+        )
+    if row["q10"] <= best:
+        found["may be no gain"] = (
+            f"The 80 % interval begins at {100 * row['q10']:.1f} %, the best rung is expected at "
+            f"{100 * best:.1f} %."
+        )
+    chance, items = float(known[c.CHANCE]), float(known[c.ITEMS])
+    error = np.sqrt(chance * (1 - chance) / items)
+    if best < chance + 2 * error:
+        found["near chance"] = (
+            f"The best rung is expected at {100 * best:.1f} %, guessing gives {100 * chance:.1f} % "
+            f"with a standard error of {100 * error:.1f} points over {items:,.0f} questions."
+        )
+    return found
+
+
+def _of_backtest(task: str, cells: pd.DataFrame | None) -> dict[str, str]:
+    if cells is None:
+        return {}
+    pit = cells.loc[(cells["quantity"] == c.ACCURACY) & (cells[c.TASK] == task), "pit"].dropna()
+    outside = int(((pit < 0.025) | (pit > 0.975)).sum())
+    # The chance of so many or more, were the intervals honest and the cells independent.
+    if outside and binom.sf(outside - 1, len(pit), 0.05) < 0.05:
+        return {
+            "missed in the backtest": f"{outside} of {len(pit)} measurements lay outside their "
+            "95 % intervals."
+        }
+    return {}

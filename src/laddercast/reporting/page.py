@@ -1,0 +1,197 @@
+"""The report: one HTML file of a forecast, with what to doubt in it, and what it was made from."""
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from laddercast.data import words as c
+from laddercast.evaluation.backtests import BOOTSTRAP, METHODS, OURS
+from laddercast.evaluation.scores import INTERVALS, UNITS, score
+from laddercast.forecasting.averages import mean_over_tasks
+from laddercast.forecasting.forecasts import forecast_table
+from laddercast.forecasting.grids import distance, expected_table
+from laddercast.inference.results import rungs_of, tasks_of
+from laddercast.reporting import figures, tables, words
+from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
+
+DRAWS = 1000
+"""Of the posterior's, from which the rungs' expected accuracies are computed: their medians need
+no more."""
+
+NAME = "report.html"
+
+MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in INTERVALS)]
+"""What a written backtest tells only of cells together."""
+
+
+def report(
+    forecast: xr.DataTree,
+    fitted: xr.DataTree,
+    out: str | Path = NAME,
+    *,
+    backtest: pd.DataFrame | None = None,
+) -> Path:
+    """Write one HTML file that stands by itself, and return its path.
+
+    What the targets will score, on average and per task; which forecasts to doubt and why; how the
+    method did in a `backtest` of the same ladder, a table as `backtest` gives it; convergence; the
+    data; how to reproduce it. `forecast` is of `fitted`. A file of that name is replaced once the
+    new one is whole. Raises OSError where it cannot be written.
+    """
+    page = render(forecast, fitted, backtest)
+    out = Path(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".laddercast-", dir=out.parent) as folder:
+            passing = Path(folder) / NAME
+            passing.write_text(page, encoding="utf-8")
+            os.replace(passing, out)
+    except OSError as error:
+        raise OSError(
+            f"the report {out}: {error.strerror}; give a file in a folder that can be written"
+        ) from None
+    return out
+
+
+def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | None = None) -> str:
+    """The page of `report` as text."""
+    # The cells' own words may lack their type after a round through a file.
+    table = forecast_table(forecast).astype({c.MODEL: str, c.TASK: str})
+    average = forecast_table(mean_over_tasks(forecast))
+    of_average = average[average["quantity"] == c.ACCURACY]
+    of_tasks = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
+    rungs, tasks = rungs_of(fitted), tasks_of(fitted)
+    targets = of_average.set_index(c.MODEL)[[c.PARAMS, c.TOKENS]].astype(float)
+    decades, _ = distance(rungs, targets)
+    expected = expected_table(fitted, rungs, draws=DRAWS)
+    expected = expected[expected["quantity"] == c.ACCURACY].astype({c.TASK: str})
+    doubts = find_doubts(forecast, table, Evidence(rungs, tasks, expected, backtest))
+    shares, quality = variance_shares(forecast), convergence(forecast)
+    measured = bool(of_tasks["measured"].notna().any())
+    scores = score(forecast) if measured else None
+    script = _source("sort.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    context: dict[str, Any] = {
+        "script": script,
+        "script_hash": f"sha256-{digest}",
+        "title": words.title(list(targets.index)),
+        "subtitle": words.subtitle(rungs, tasks, forecast.attrs),
+        "alarm": "" if forecast.attrs.get("converged", 1) else _complaints(forecast),
+        "parts": [
+            ("average", "On average"), ("tasks", "Task by task"), ("doubts", "Doubts"),
+            ("backtest", "On your rungs"), ("convergence", "Convergence"), ("data", "Data"),
+            ("settings", "To reproduce"),
+        ],
+        "headlines": words.headlines(of_average, len(tasks), decades),
+        "averages": tables.intervals("Mean accuracy over tasks, %", of_average),
+        "tasks": tables.intervals("Accuracy per task, %", of_tasks),
+        "measured": measured,
+        "scores": None if scores is None else tables.scores("Scores of accuracy", scores, [c.TASK]),
+        "score_sentence": "" if scores is None else words.score_sentence(scores),
+        "cells": len(of_tasks),
+        "doubts": tables.doubts(of_tasks, doubts) if len(doubts) else None,
+        "doubt_sentence": words.doubt_sentence(of_tasks, doubts),
+        "reasons": words.reasons(of_tasks, doubts),
+        "rules": RULES,
+        "variance": tables.variance(forecast, shares) if len(shares) else None,
+        "variance_sentence": words.variance_sentence(forecast, shares),
+        "convergence": tables.convergence(of_tasks, quality),
+        "convergence_sentence": words.convergence_sentence(fitted, forecast),
+        "data_sentence": words.data_sentence(rungs, tasks),
+        "rungs": tables.rungs(rungs, targets),
+        "known": tables.known(tasks, expected),
+        "settings": tables.settings(forecast.attrs),
+        "priors": tables.listed("Priors", "prior", forecast.attrs, "priors"),
+        "versions": tables.listed("Versions", "package", forecast.attrs, "versions"),
+        "backtest": None,
+        "figures": {
+            "forecast": figures.forecast_svg(forecast),
+            "variance": figures.variance_svg(forecast) if len(shares) else "",
+            "ladder": figures.ladder_svg(rungs, targets),
+        },
+    }  # fmt: skip
+    if backtest is not None:
+        context |= tables.of_backtest(backtest, list(rungs.index), decades)
+        context["figures"]["calibration"] = figures.calibration_svg(backtest)
+    return _environment().get_template("report.html").render(context)
+
+
+def read_results(folder: str | Path) -> tuple[xr.DataTree, xr.DataTree]:
+    """The forecast and the fit that `laddercast forecast --out folder` wrote.
+
+    Raises ValueError, naming every file that is missing or cannot be read.
+    """
+    trees, faults = [], []
+    for name in ("predictions.nc", "fit.nc"):
+        path = Path(folder) / name
+        try:
+            with xr.open_datatree(path, engine="h5netcdf") as tree:
+                trees.append(tree.load())
+        except FileNotFoundError:
+            faults.append(f"{path} is missing")
+        except (OSError, ValueError, KeyError) as error:
+            faults.append(f"{path} cannot be read ({error})")
+    if faults:
+        cure = "`laddercast forecast ... --out DIR` writes both"
+        raise ValueError("; ".join(faults) + f": {cure}")
+    return trees[0], trees[1]
+
+
+def read_backtest(folder: str | Path) -> pd.DataFrame | None:
+    """The backtest that `laddercast backtest --out folder` wrote, as a table like `backtest`'s.
+
+    None where the folder has no backtest. CRPS, and how often the bootstrap's intervals held, are
+    known there of cells together (kind x distance x task), so each has their mean: `score_backtest`
+    is as it was but for `laddercast_crps` where a rival lacks cells.
+    """
+    paths = [Path(folder) / name for name in ("forecast.csv", "scores.csv")]
+    if not all(path.exists() for path in paths):
+        return None
+    texts = dict.fromkeys((c.MODEL, c.TASK, "kind", "fold", "distance", "method"), str)
+    # A model may be called NA.
+    table, scores = (
+        pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]) for path in paths
+    )
+    if not {"kind", "fold", "decades", "distance"} <= set(table) or "method" not in scores:
+        return None
+    rivals = [name for name in METHODS if name in table]
+    unit = table["quantity"].map(UNITS).astype(float)
+    for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
+        table[name] *= unit
+    table["median"] = table["q50"]
+    table["error"] = (table["median"] - table["measured"]).abs()
+    for name in rivals:
+        table[f"{name}_error"] = (table[name] - table["measured"]).abs()
+    for level, low, high in ((50, "q25", "q75"), (80, "q10", "q90"), (95, "q025", "q975")):
+        table[f"inside{level}"] = table["measured"].between(table[low], table[high])
+        table[f"width{level}"] = table[high] - table[low]
+    keys = ["kind", "distance", "quantity", c.TASK]
+    of = {method: rows[keys + MEANS] for method, rows in scores.groupby("method")}
+    table = table.merge(of[OURS][[*keys, "crps"]], on=keys, how="left")
+    if BOOTSTRAP in rivals and BOOTSTRAP in of:
+        names = {name: f"{BOOTSTRAP}_{name.replace('cover', 'inside')}" for name in MEANS}
+        table = table.merge(of[BOOTSTRAP].rename(columns=names), on=keys, how="left")
+    return table
+
+
+def _complaints(forecast: xr.DataTree) -> str:
+    return str(forecast.attrs.get("complaints") or "The sampler's draws cannot be trusted")
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("laddercast.reporting"), autoescape=True, undefined=StrictUndefined
+    )
+
+
+def _source(name: str) -> str:
+    environment = _environment()
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]

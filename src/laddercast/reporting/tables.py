@@ -1,0 +1,228 @@
+"""The tables of a report: texts to read, with the numbers that they sort by."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from laddercast.data import words as c
+from laddercast.evaluation.backtests import OURS, POOLED, score_backtest
+from laddercast.reporting.words import METHODS, backtest_sentences, parsed, percent, short_number
+
+INTERVALS = (("80 %", "q10", "q90"), ("50 %", "q25", "q75"), ("95 %", "q025", "q975"))
+"""The one that decides first: a phone shows no more of them at once."""
+
+DASH = "-"
+
+
+class Head(NamedTuple):
+    """A column's heading; numbers stand to the right."""
+
+    text: str
+    number: bool
+
+
+class Cell(NamedTuple):
+    """What is shown, and the number to sort by (None: the text)."""
+
+    text: str
+    value: float | None = None
+
+
+class Table(NamedTuple):
+    """A table of the page."""
+
+    caption: str
+    head: list[Head]
+    rows: list[list[Cell]]
+
+
+def intervals(caption: str, table: pd.DataFrame) -> Table:
+    """Median and intervals of accuracies, and what was measured where any was."""
+    several = (table[c.TASK] != c.ALL).any()
+    measured = table["measured"].notna().any()
+    head = [Head("target", False), *([Head("task", False)] if several else [])]
+    head += [Head("median", True), *(Head(f"{level} interval", True) for level, _, _ in INTERVALS)]
+    head += [Head("measured", True)] if measured else []
+    rows = []
+    for row in table.to_dict("records"):
+        cells = [Cell(str(row[c.MODEL])), *([Cell(str(row[c.TASK]))] if several else [])]
+        cells.append(_number(100 * row["q50"], ".1f"))
+        for _, low, high in INTERVALS:
+            text = f"{percent(row[low])} to {percent(row[high])}"
+            # By width: the lower end sorts much as the median does.
+            cells.append(Cell(text, _value(row[high] - row[low])))
+        cells += [_number(100 * row["measured"], ".1f")] if measured else []
+        rows.append(cells)
+    return Table(f"{caption} (intervals sort by width)", head, rows)
+
+
+def scores(caption: str, table: pd.DataFrame, first: Sequence[str]) -> Table:
+    """Scores of accuracy as `score` gives them, after the columns `first`."""
+    names = {
+        "cells": ("cells", ".0f", 1), "error": ("mean error, points", ".2f", 1),
+        "crps": ("CRPS, points", ".2f", 1), "cover50": ("in 50 %, %", ".0f", 100),
+        "cover80": ("in 80 %, %", ".0f", 100), "cover95": ("in 95 %, %", ".0f", 100),
+        "width80": ("80 % width, points", ".1f", 1),
+        "laddercast_error": ("laddercast's error there", ".2f", 1),
+    }  # fmt: skip
+    names = {name: how for name, how in names.items() if name in table}
+    head = [Head(word, False) for word in first]
+    head += [Head(text, True) for text, _, _ in names.values()]
+    of_accuracy = table[table["quantity"] == c.ACCURACY]
+    rows = [
+        [
+            *(Cell(str(row[word])) for word in first),
+            *(_number(unit * row[name], form) for name, (_, form, unit) in names.items()),
+        ]
+        for row in of_accuracy.to_dict("records")
+    ]
+    return Table(caption, head, rows)
+
+
+def doubts(table: pd.DataFrame, found: pd.DataFrame) -> Table:
+    """Forecasts with doubts, those with the most first, then the widest."""
+    rows = []
+    for row in table.to_dict("records"):
+        own = _own(found, row)
+        if own:
+            width = 100 * (row["q90"] - row["q10"])
+            names = [str(row[c.MODEL]), str(row[c.TASK])]
+            rows.append((len(own), width, [Cell(name) for name in names], ", ".join(own)))
+    rows.sort(key=lambda row: (-row[0], -row[1]))
+    head = [Head("target", False), Head("task", False), Head("doubts", True)]
+    head += [Head("80 % width, points", True), Head("which", False)]
+    return Table(
+        "Forecasts to doubt, the most doubtful first",
+        head,
+        [
+            [*names, _number(count, ".0f"), _number(width, ".1f"), Cell(which)]
+            for count, width, names, which in rows
+        ],
+    )
+
+
+def variance(forecast: xr.DataTree, shares: pd.DataFrame) -> Table:
+    """Shares of the sources of each row's variance, and its SD."""
+    coords = forecast["predictions"]
+    total = forecast["variance"]["total"].to_numpy()
+    head = [Head("target", False), Head("task", False), Head("SD, points", True)]
+    head += [Head(f"{source}, %", True) for source in shares]
+    rows = [
+        [
+            Cell(str(model)), Cell(str(task)), _number(np.sqrt(value), ".1f"),
+            *(_number(100 * share, ".0f") for share in row),
+        ]
+        for model, task, value, row in zip(
+            coords[c.MODEL].to_numpy(), coords[c.TASK].to_numpy(), total, shares.to_numpy(),
+            strict=True,
+        )
+    ]  # fmt: skip
+    return Table("Sources of the variance of each accuracy forecast", head, rows)
+
+
+def convergence(table: pd.DataFrame, quality: pd.DataFrame) -> Table:
+    """R-hat and effective sample sizes of each accuracy forecast."""
+    head = [Head("target", False), Head("task", False), Head("R-hat", True)]
+    head += [Head("bulk ESS", True), Head("tail ESS", True)]
+    rows = [
+        [
+            Cell(str(row[c.MODEL])), Cell(str(row[c.TASK])), _number(own["rhat"], ".3f"),
+            _number(own["bulk"], ",.0f"), _number(own["tail"], ",.0f"),
+        ]
+        for row, own in zip(table.to_dict("records"), quality.to_dict("records"), strict=True)
+    ]  # fmt: skip
+    return Table("Convergence of each accuracy forecast", head, rows)
+
+
+def rungs(table: pd.DataFrame, targets: pd.DataFrame) -> Table:
+    """Sizes of the rungs, then of the targets."""
+    head = [Head("model", False), Head("", False), Head("params", True), Head("tokens", True)]
+    head += [Head("tokens per parameter", True), Head("FLOPs", True)]
+    rows = []
+    for what, part in (("rung", table), ("target", targets)):
+        for name, row in part.sort_values([c.PARAMS, c.TOKENS]).iterrows():
+            params, tokens = row[c.PARAMS], row[c.TOKENS]
+            rows.append(
+                [
+                    Cell(str(name)), Cell(what), Cell(short_number(params), _value(params)),
+                    Cell(short_number(tokens), _value(tokens)), _number(tokens / params, ",.0f"),
+                    _number(6 * params * tokens, ".2g"),
+                ]
+            )  # fmt: skip
+    return Table("Models: what was fitted, and what is forecast", head, rows)
+
+
+def known(tasks: pd.DataFrame, expected: pd.DataFrame) -> Table:
+    """What is known of each task, and the range of the rungs."""
+    head = [Head("task", False), Head("chance, %", True), Head("items", True)]
+    head += [Head("lowest rung, %", True), Head("highest rung, %", True)]
+    rows = []
+    for task, row in tasks.iterrows():
+        own = 100 * expected.loc[expected[c.TASK] == task, "q50"]
+        rows.append(
+            [
+                Cell(str(task)), _number(100 * row[c.CHANCE], ".1f"),
+                _number(row[c.ITEMS], ",.0f"), _number(own.min(), ".1f"),
+                _number(own.max(), ".1f"),
+            ]
+        )  # fmt: skip
+    return Table("Tasks, with the rungs' expected accuracies by this fit", head, rows)
+
+
+ELSEWHERE = ("settings", "priors", "versions", "frame", "complaints", "converged")
+
+
+def settings(attrs: Mapping[Any, Any]) -> Table:
+    """Seeds, fingerprint and the settings of the sampler."""
+    found = {str(name): value for name, value in attrs.items() if name not in ELSEWHERE}
+    found |= parsed(attrs, "settings")
+    rows = [[Cell(name), Cell(_text(value))] for name, value in found.items()]
+    return Table("Settings", [Head("setting", False), Head("value", False)], rows)
+
+
+def listed(caption: str, first: str, attrs: Mapping[Any, Any], word: str) -> Table:
+    """What an attribute, written as JSON, lists by name."""
+    rows = [[Cell(name), Cell(_text(value))] for name, value in parsed(attrs, word).items()]
+    return Table(caption, [Head(first, False), Head("value", False)], rows)
+
+
+def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) -> dict[str, Any]:
+    """Sentences and tables of a backtest's scores: all methods together, ours per task."""
+    table = score_backtest(cells)
+    if len(set(cells["kind"])) == 1:
+        table = table[table["kind"] != POOLED]  # would say the same again
+    table = table.assign(**{"held out": table["kind"] + ", " + table["distance"]})
+    shown = table.replace({"method": METHODS})
+    overall = shown[table[c.TASK] == c.ALL]
+    by_task = shown[(table[c.TASK] != c.ALL) & (table["method"] == OURS)]
+    return {
+        "backtest": scores("Backtest, accuracy, all tasks", overall, ["held out", "method"]),
+        "backtest_tasks": scores(
+            "Backtest of laddercast, accuracy, per task",
+            by_task.drop(columns="laddercast_error"),
+            ["held out", c.TASK],
+        ),
+        "backtest_sentences": backtest_sentences(cells, table, rungs, decades),
+    }
+
+
+def _own(found: pd.DataFrame, row: Mapping[Any, Any]) -> list[str]:
+    here = (found[c.MODEL] == str(row[c.MODEL])) & (found[c.TASK] == str(row[c.TASK]))
+    return list(found.loc[here, "rule"])
+
+
+def _text(value: Any) -> str:
+    plain = value.item() if isinstance(value, np.generic) else value
+    return plain if isinstance(plain, str) else json.dumps(plain, default=str)
+
+
+def _number(value: float, form: str) -> Cell:
+    return Cell(DASH) if not np.isfinite(value) else Cell(f"{value:{form}}", _value(value))
+
+
+def _value(value: float) -> float:
+    return float(f"{value:.9g}")

@@ -1,0 +1,1 @@
+"""How positions are drawn: NUTS, where it starts, its geometry, and what its draws are worth."""

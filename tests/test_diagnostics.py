@@ -1,0 +1,67 @@
+import arviz as az
+import numpy as np
+import pytest
+
+from laddercast.sampling.diagnostics import AT_ONCE, pooled_quality, quality, trusted
+
+
+@pytest.fixture(scope="module")
+def draws():
+    """Autoregressive draws (4 chains, 801, columns), of which some mix slowly."""
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(4, 801, AT_ONCE + 16))
+    memory = np.linspace(-0.3, 0.97, steps.shape[2])
+    found = np.empty_like(steps)
+    found[:, 0] = steps[:, 0]
+    for t in range(1, steps.shape[1]):
+        found[:, t] = memory * found[:, t - 1] + np.sqrt(1 - memory**2) * steps[:, t]
+    found[..., ::10] = np.round(4 * found[..., ::10]) / 4  # many of these are equal
+    return found
+
+
+def test_quality_is_that_of_arviz(draws):
+    found = quality(draws)
+    data = az.convert_to_dataset({"x": draws})
+    assert found.rhat == pytest.approx(az.rhat(data)["x"].to_numpy(), rel=1e-9)
+    bulk = az.ess(data, method="bulk")["x"].to_numpy()
+    tail = az.ess(data, method="tail", prob=(0.05, 0.95))["x"].to_numpy()
+    # The last terms of an autocorrelation are cut off a little differently.
+    assert found.bulk == pytest.approx(bulk, rel=0.07)
+    assert found.tail == pytest.approx(tail, rel=0.07)
+    assert found.bulk.max() / found.bulk.min() > 20
+
+
+def test_chains_apart_show_in_rhat(draws):
+    apart = draws[..., :2].copy()
+    apart[0, :, 1] += 3
+    found = quality(apart)
+    assert found.rhat[0] < 1.02
+    assert found.rhat[1] > 1.2
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
+def test_draws_that_say_nothing_are_not_trusted(draws, value):
+    ours = draws[..., :2].copy()
+    ours[..., 1] = value
+    found = quality(ours)
+    assert np.isnan([x[1] for x in found]).all()
+    assert trusted(found).tolist() == [True, False]
+
+
+def test_one_chain_or_few_draws_have_no_quality(draws):
+    assert np.isnan(quality(draws[:1]).rhat).all()
+    assert np.isnan(quality(draws[:, :3]).bulk).all()
+
+
+def test_effective_sizes_of_a_mixture_add_up(draws):
+    one = draws[..., :5]
+    single, double = quality(one), pooled_quality([one, one], [0.5, 0.5])
+    assert double.bulk == pytest.approx(2 * single.bulk)
+    assert double.tail == pytest.approx(2 * single.tail)
+    assert double.rhat == pytest.approx(single.rhat)
+    # A part that weighs little can be sampled badly.
+    bad = one.copy()
+    bad[:] = np.repeat(one[:, :9], 89, axis=1)
+    mostly_good = pooled_quality([one, bad], [0.99, 0.01])
+    assert (mostly_good.bulk > 0.5 * single.bulk).all()
+    assert (mostly_good.rhat >= single.rhat).all()
