@@ -14,6 +14,12 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "baselines.resampling": ["bootstrap"],
         "baselines.rungs": ["best_rung", "lowest_loss_rung"],
         "data": ["datasets", "loaders"],
+        "data.cautions": [
+            "FarTargetWarning",
+            "LaddercastWarning",
+            "NotConvergedWarning",
+            "SkippedWarning",
+        ],
         "data.ladder": ["Ladder", "read_ladder", "read_targets"],
         "data.loaders.lm_eval": ["read_lm_eval"],
         "data.loaders.olmes": ["read_olmes"],
@@ -27,11 +33,12 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "forecasting.forecasts": ["forecast", "forecast_table"],
         "forecasting.grids": ["what_if"],
         "forecasting.pools": ["pool"],
-        "inference.fitting": ["fit"],
+        "inference.fitting": ["fit", "numpyro_model"],
         "inference.many": ["fit_each"],
+        "inference.results": ["diagnose"],
         "model": ["routes"],
         "model.priors": ["Priors"],
-        "model.routes": ["by_reference", "chain", "direct", "two_stage"],
+        "model.routes": ["Route", "by_reference", "chain", "direct", "two_stage"],
         "plots.calibration": ["plot_calibration"],
         "plots.grids": ["plot_iso_accuracy", "plot_what_if"],
         "plots.intervals": ["plot_forecast"],
@@ -51,6 +58,10 @@ if TYPE_CHECKING:
     from laddercast.baselines.rungs import lowest_loss_rung as lowest_loss_rung
     from laddercast.data import datasets as datasets
     from laddercast.data import loaders as loaders
+    from laddercast.data.cautions import FarTargetWarning as FarTargetWarning
+    from laddercast.data.cautions import LaddercastWarning as LaddercastWarning
+    from laddercast.data.cautions import NotConvergedWarning as NotConvergedWarning
+    from laddercast.data.cautions import SkippedWarning as SkippedWarning
     from laddercast.data.ladder import Ladder as Ladder
     from laddercast.data.ladder import read_ladder as read_ladder
     from laddercast.data.ladder import read_targets as read_targets
@@ -75,9 +86,12 @@ if TYPE_CHECKING:
     from laddercast.forecasting.grids import what_if as what_if
     from laddercast.forecasting.pools import pool as pool
     from laddercast.inference.fitting import fit as fit
+    from laddercast.inference.fitting import numpyro_model as numpyro_model
     from laddercast.inference.many import fit_each as fit_each
+    from laddercast.inference.results import diagnose as diagnose
     from laddercast.model import routes as routes
     from laddercast.model.priors import Priors as Priors
+    from laddercast.model.routes import Route as Route
     from laddercast.model.routes import by_reference as by_reference
     from laddercast.model.routes import chain as chain
     from laddercast.model.routes import direct as direct

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from laddercast.data import words as c
+from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
 from laddercast.model import laws
 
@@ -175,7 +176,7 @@ def by_task(table: pd.DataFrame, ladder: Ladder) -> Iterator[tuple[str, pd.DataF
 
 
 def _warn(task: str, method: str, reason: ValueError) -> None:
-    warnings.warn(f"{task}: {method} gives NaN, as {reason}", stacklevel=3)
+    warnings.warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning, stacklevel=3)
 
 
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:

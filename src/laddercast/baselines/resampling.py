@@ -26,6 +26,7 @@ from laddercast.baselines.published import (
     target_rows,
 )
 from laddercast.data import words as c
+from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.model.design import loss_column
 from laddercast.sampling.chains import on_device
@@ -88,7 +89,7 @@ def bootstrap(
             steps = step_1(runs, column, ladder.rungs), step_2(runs, column, chance)
             log_loss, accuracy = _replicates(steps, resample, sizes, normals)
         except ValueError as reason:
-            warnings.warn(f"{task}: bootstrap gives NaN, as {reason}", stacklevel=2)
+            warnings.warn(f"{task}: bootstrap gives NaN, as {reason}", SkippedWarning, stacklevel=2)
             continue
         draws[c.LOSS][:, here] = np.exp(log_loss)
         draws[c.ACCURACY][:, here] = np.clip(accuracy, 0.0, 1.0)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from laddercast.cli.printing import percent, print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
+from laddercast.data.cautions import NotConvergedWarning
 from laddercast.data.loaders.presets import FORMATS
 
 if TYPE_CHECKING:
@@ -361,9 +362,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     words = ("seed", "chains", "warmup", "draws", "device")
     settings = {word: getattr(args, word) for word in words}
     if args.route:
-        from laddercast.model import routes
-
-        settings["route"] = [getattr(routes, name) for name in args.route]
+        settings["route"] = args.route
     return settings
 
 
@@ -469,7 +468,7 @@ def _plain_warnings() -> Iterator[None]:
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         # Said once, at the end, with the exit status.
-        warnings.filterwarnings("ignore", "the (fit|forecast) has not converged")
+        warnings.simplefilter("ignore", NotConvergedWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield
 

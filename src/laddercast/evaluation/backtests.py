@@ -1,22 +1,21 @@
 """Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
 
-import threading
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from laddercast.baselines.published import baseline
 from laddercast.baselines.resampling import bootstrap
 from laddercast.baselines.rungs import best_rung, lowest_loss_rung
 from laddercast.data import words as c
+from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.evaluation.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
 from laddercast.evaluation.noise import SAME_LENGTH
@@ -81,41 +80,24 @@ def backtest(
     point forecasts `baseline` (the published method's), `best_rung` and `lowest_loss_rung` from the
     same rungs, each with its absolute `_error`; `bootstrap`, the median of the published method's,
     with `_error, _crps` and `_inside.., _width..`; all in points for accuracy and NaN where a
-    method gives none. Warnings of fits and rivals come at the end.
+    method gives none.
     """
     cuts = _folds(ladder, folds, hold_out)
     flops = _flops(ladder.table, _all_have_flops(ladder.table))
     fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
-    aside = ThreadPoolExecutor(1)
-    # Rivals have small matrices, too.
-    with threadpool_limits(1, user_api="blas"), _collected():
-        try:
-            begun = [aside.submit(_rivals, fold, seed) for fold in cuts]
-            with closing(fits):
-                for fold, fitted in zip(cuts, fits, strict=True):
-                    forecasted = forecast(fitted, fold.held_out, seed=seed)
-                    cells = score_cells(forecasted)
-                    cells.insert(0, "kind", fold.kind)
-                    cells.insert(1, "fold", fold.name)
-                    cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
-                    cells["ladder_flops"] = flops[fold.rungs.models].sum()
-                    cells["target_flops"] = cells[c.MODEL].map(flops)
-                    cells["converged"] = int(forecasted.attrs["converged"])
-                    parts.append(cells)
-                    for other in begun:
-                        if other.done():
-                            other.result()  # its error comes now, not after all fits
-            # All is fitted: from the last on, those that wait for the other thread are of this one.
-            rivals = [
-                _rivals(fold, seed) if other.cancel() else other.result()
-                for fold, other in zip(cuts[::-1], begun[::-1], strict=True)
-            ][::-1]
-        finally:
-            aside.shutdown(cancel_futures=True)
-    for fold, found in zip(cuts, rivals, strict=True):
-        _warn_once(fold, found.messages)
-    parts = [_with_rivals(*each) for each in zip(parts, cuts, rivals, strict=True)]
+    with closing(fits):
+        for fold, fitted in zip(cuts, fits, strict=True):
+            forecasted = forecast(fitted, fold.held_out, seed=seed)
+            cells = score_cells(forecasted)
+            cells.insert(0, "kind", fold.kind)
+            cells.insert(1, "fold", fold.name)
+            cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
+            cells["ladder_flops"] = flops[fold.rungs.models].sum()
+            cells["target_flops"] = cells[c.MODEL].map(flops)
+            cells["converged"] = int(forecasted.attrs["converged"])
+            # Chains of the folds to come run meanwhile.
+            parts.append(_with_rivals(cells, fold, seed))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -215,7 +197,7 @@ def _folds(
     if not named and not folds:
         raise ValueError("\n".join([*faults, "name rungs to hold out with `hold_out`"]))
     for fault in faults:
-        warnings.warn(fault, stacklevel=3)
+        warnings.warn(fault, SkippedWarning, stacklevel=3)
     return named + folds
 
 
@@ -247,83 +229,47 @@ def _extents(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
 
 
-_OF_THREAD = threading.local()
-"""`messages`, while rivals are at work in a thread: what they warn of."""
-
-
-class Rivals(NamedTuple):
-    """What others forecast of a fold: points by method, the bootstrap, what they warned of."""
-
-    points: dict[str, pd.DataFrame]
-    resampled: xr.DataTree
-    messages: list[str]
-
-
-def _rivals(fold: Fold, seed: int) -> Rivals:
+def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
+    """The cells with what others forecast of them from the same rungs."""
     rungs, held_out = fold.rungs, fold.held_out
-    messages: list[Warning] = []
-    _OF_THREAD.messages = messages
-    try:
+    # Matrices are so small that several threads would hinder one another.
+    with (
+        ThreadpoolController().limit(limits=1, user_api="blas"),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
         points = {BASELINE: baseline(rungs, held_out, [PUBLISHED[loss_column(rungs.table)]])}
         resampled = bootstrap(rungs, held_out, seed=seed)
         points["best_rung"] = best_rung(rungs, held_out)
         try:
             points["lowest_loss_rung"] = lowest_loss_rung(rungs, held_out)
         except ValueError as reason:
-            warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", stacklevel=2)
-    finally:
-        del _OF_THREAD.messages
-    return Rivals(points, resampled, [str(message) for message in messages])
-
-
-@contextmanager
-def _collected() -> Iterator[None]:
-    """Collects warnings: of a thread in which rivals are at work for these; others, to come after.
-
-    Python's own collection is of all threads, and of the one that began it last.
-    """
-    others: list[Warning] = []
-
-    def show(message: Any, *_: Any) -> None:
-        getattr(_OF_THREAD, "messages", others).append(message)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = show  # type: ignore[assignment]
-            yield
-    finally:
-        for message in others:
-            warnings.warn(message, stacklevel=4)  # where `backtest` is called
-
-
-def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Rivals) -> pd.DataFrame:
-    """The cells with what others forecast of them from the same rungs."""
+            warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", SkippedWarning, stacklevel=2)
+    _warn_once(fold, [own.message for own in caught])
     unit = cells["quantity"].map(UNITS)
     for name in METHODS:
-        if name in rivals.points:
-            q50 = rivals.points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
+        if name in points:
+            q50 = points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
             cells = cells.merge(q50, on=KEYS, how="left")
             cells[name] *= unit
             cells[f"{name}_error"] = (cells[name] - cells["measured"]).abs()
         elif name == BOOTSTRAP:
-            scored = score_cells(rivals.resampled)[[*KEYS, "median", *SCORED]].dropna(
-                subset="median"
-            )
+            scored = score_cells(resampled)[[*KEYS, "median", *SCORED]].dropna(subset="median")
             names = {word: f"{name}_{word}" for word in SCORED} | {"median": name}
             cells = cells.merge(scored.rename(columns=names), on=KEYS, how="left")
     return cells
 
 
-def _warn_once(fold: Fold, messages: list[str]) -> None:
-    """One warning of all rivals' NaN, which come by task and method; others as they are."""
-    gave_up = [text for text in messages if " gives NaN" in text]
-    if gave_up:
-        more = f" (and {len(gave_up) - 1} more)" if len(gave_up) > 1 else ""
-        warnings.warn(f"fold {fold.kind}, {fold.name}: {gave_up[0]}{more}", stacklevel=3)
-    for text in messages:
-        if text not in gave_up:
-            warnings.warn(text, stacklevel=3)
+def _warn_once(fold: Fold, messages: Sequence[Warning | str]) -> None:
+    """One warning of all that rivals skipped, by task and method; others as they are."""
+    skipped = [own for own in messages if isinstance(own, SkippedWarning)]
+    if skipped:
+        more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
+        text = f"fold {fold.kind}, {fold.name}: {skipped[0]}{more}"
+        warnings.warn(text, SkippedWarning, stacklevel=4)
+    for own in messages:
+        if own not in skipped:
+            warnings.warn(own, stacklevel=4)
 
 
 def _cells_of(table: pd.DataFrame, method: str) -> pd.DataFrame:

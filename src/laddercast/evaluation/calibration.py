@@ -12,9 +12,11 @@ import pandas as pd
 from scipy.stats import binom
 
 from laddercast.data import words as c
+from laddercast.data.cautions import NotConvergedWarning
 from laddercast.evaluation.simulation import simulate_from_prior
 from laddercast.forecasting.forecasts import forecast
 from laddercast.inference.many import fit_each
+from laddercast.inference.results import diagnose, routes_of
 from laddercast.model.priors import Priors
 from laddercast.model.routes import ROUTES, Route, two_stage
 
@@ -28,7 +30,7 @@ RANKED = 99
 def recovery(
     ladders: int = 20,
     *,
-    route: Route = two_stage,
+    route: Route | str = two_stage,
     seed: int = 0,
     priors: Priors | None = None,
     tasks: int = 4,
@@ -54,10 +56,11 @@ def recovery(
     )  # fmt: skip
     with warnings.catch_warnings():
         # Doubts about a fit are kept in `converged`.
-        warnings.filterwarnings("ignore", ".*has not converged", UserWarning)
+        warnings.simplefilter("ignore", NotConvergedWarning)
         for number, (_, targets, population), fitted in zip(numbers, drawn, fits, strict=True):
             predicted = forecast(fitted, targets, seed=number)
-            posterior = fitted["posterior"]
+            (own,) = routes_of(fitted).values()
+            posterior = own["posterior"]
             found = [
                 ("parameter", name, truth, posterior[name].to_numpy().ravel())
                 for name, truth in population.items()
@@ -82,7 +85,7 @@ def recovery(
                 some = values[np.linspace(0, len(values) - 1, RANKED).round().astype(int)]
                 pit = (np.sum(some < truth) + rng.uniform()) / (RANKED + 1)
                 rows.append((number, kind, quantity, truth, low, high, inside, pit, converged))
-            doubts = len(predicted.attrs["complaints"].split("; "))
+            doubts = len(diagnose(predicted))
             done, seconds = number - seed + 1, time.perf_counter() - begin
             print(
                 f"ladder {done} of {ladders}, {seconds:.0f} s, "

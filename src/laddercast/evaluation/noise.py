@@ -16,7 +16,7 @@ from laddercast.data.ladder import (
     checkpoint_spread,
     run_ends,
 )
-from laddercast.inference.results import tasks_of
+from laddercast.inference.results import routes_of, tasks_of
 from laddercast.model.design import binomial_variance, loss_column
 
 SAME_LENGTH = 0.01
@@ -169,42 +169,29 @@ def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str,
         raise ValueError(
             f"not in the fit: {', '.join(missing)}; its tasks are {', '.join(tasks.index)}"
         )
-    p = fitted["posterior"].to_dataset()
-    ends = run_ends(ladder.table).groupby(c.TASK)[[loss_column(ladder.table), c.ACCURACY]].mean()
+    posteriors = [own["posterior"].to_dataset() for own in routes_of(fitted).values()]
+    loss = loss_column(ladder.table)
+    # The first route that has them tells the noise of losses.
+    of_loss = next((p for p in posteriors if f"run_{loss}" in p), None)
+    ends = run_ends(ladder.table).groupby(c.TASK)[[loss, c.ACCURACY]].mean()
     draws: dict[str, dict[str, np.ndarray]] = {}
     for task in ladder.tasks.index:
-        loss, accuracy = ends.loc[task]
-        items = tasks.loc[task, c.ITEMS]
-        binomial = 100 * np.sqrt(binomial_variance(accuracy, items))
-        of_task = p.sel(task=task)
-        run, checkpoint = _parts(
-            np.exp(of_task["log_noise_accuracy"]), of_task["share_checkpoint_accuracy"]
-        )
+        mean, accuracy = ends.loc[task]
+        binomial = 100 * np.sqrt(binomial_variance(accuracy, tasks.loc[task, c.ITEMS]))
+        p = posteriors[0].sel(task=task)
         found: dict[str, Any] = {
-            "accuracy_checkpoint": binomial * checkpoint,
-            "accuracy_run": binomial * run,
-            "accuracy_discrepancy": np.exp(of_task["log_walk_accuracy"]),
+            "accuracy_checkpoint": binomial * p["checkpoint_accuracy"],
+            "accuracy_run": binomial * p["run_accuracy"],
+            "accuracy_discrepancy": p["discrepancy_accuracy"],
         }
-        if "log_noise_loss" in p:
-            run, checkpoint = _parts(
-                np.exp(of_task["log_noise_loss"]), of_task["share_checkpoint_loss"]
-            )
-            found["loss_discrepancy"] = 100 * np.exp(of_task["log_walk_loss"])
-        elif "noise_reference" in p:
-            run, checkpoint = _parts(p["noise_reference"], p["share_checkpoint_reference"])
-            found["loss_discrepancy"] = 100 * p["walk_reference_scale"]
-        if "loss_discrepancy" in found:
+        if of_loss is not None:
+            p = of_loss.sel(task=task)
             found |= {
-                "loss_checkpoint": loss * checkpoint,
-                "loss_checkpoint_relative": 100 * checkpoint,
-                "loss_run": 100 * run,
+                "loss_discrepancy": 100 * p[f"discrepancy_{loss}"],
+                "loss_checkpoint": mean * p[f"checkpoint_{loss}"],
+                "loss_checkpoint_relative": 100 * p[f"checkpoint_{loss}"],
+                "loss_run": 100 * p[f"run_{loss}"],
             }
         for noise, value in found.items():
             draws.setdefault(noise, {})[task] = value.to_numpy()
     return draws
-
-
-def _parts(noise: Any, share: Any) -> tuple[Any, Any]:
-    """Scales of a run's effect and of one checkpoint: of all noise, a checkpoint has this share."""
-    of_checkpoint = 1 / (1 + np.exp(-share))
-    return noise * np.sqrt(1 - of_checkpoint), noise * np.sqrt(of_checkpoint)

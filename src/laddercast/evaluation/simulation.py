@@ -12,14 +12,16 @@ from laddercast.data import words as c
 from laddercast.data.ladder import END_CHECKPOINTS, Ladder
 from laddercast.model import laws
 from laddercast.model.design import (
-    MEASURED,
+    SITES,
     Design,
+    Observed,
     binomial_variance,
     ladder_design,
     target_design,
 )
+from laddercast.model.likelihood import RUN_DOF
 from laddercast.model.priors import Priors
-from laddercast.model.routes import RUN_DOF, Route, run_model, two_stage
+from laddercast.model.routes import Route, as_route, two_stage
 from laddercast.sampling.chains import on_device
 
 TRUTH = (
@@ -237,7 +239,7 @@ def simulate_from_prior(
     seed: int = 0,
     priors: Priors | None = None,
     *,
-    route: Route = two_stage,
+    route: Route | str = two_stage,
     sizes: Sequence[int] = PRIOR_SIZES,
     tokens_per_param: Sequence[float] = PRIOR_TOKENS_PER_PARAM,
     tasks: int = 4,
@@ -273,7 +275,9 @@ def simulate_from_prior(
     with on_device(jax.devices("cpu")[0]):
         near = jax.tree.map(jnp.asarray, design)
         far = jax.tree.map(jnp.asarray, ahead)
-        drawn = jax.tree.map(np.asarray, _draw(route, jax.random.key(seed), near, far, priors))
+        drawn = jax.tree.map(
+            np.asarray, _draw(as_route(route), jax.random.key(seed), near, far, priors)
+        )
     common, here, there = drawn
     rng = np.random.default_rng(seed)
     shape = len(labels.model), tasks, PRIOR_CHECKPOINTS
@@ -314,16 +318,17 @@ def _draw(
     Ends are per quantity (losses in logs), beside the SD of a checkpoint.
     """
     first, second = jax.random.split(key)
-    drawn = run_model(handlers.seed(route, first), design, priors)
-    measured = {quantity: site for quantity, site in MEASURED.items() if site in drawn}
-    of_runs = ("run_loss_shared", "run_accuracy_shared", *measured.values())
+    drawn = handlers.trace(handlers.seed(route.model, first)).get_trace(design, priors, Observed())
+    measured = {quantity: site for quantity, site in SITES.items() if site in drawn}
     common = {
         name: site["value"]
         for name, site in drawn.items()
-        if site["type"] == "sample" and name not in of_runs
+        if site["type"] == "sample"
+        and name not in measured.values()
+        and c.MODEL not in {frame.name for frame in site["cond_indep_stack"]}
     }
-    model = handlers.substitute(handlers.seed(route, second), data=common)
-    future = run_model(model, ahead, priors)
+    model = handlers.substitute(handlers.seed(route.model, second), data=common)
+    future = handlers.trace(model).get_trace(ahead, priors, Observed())
     here, there = {}, {}
     for quantity, name in measured.items():
         site, seen = drawn[name], getattr(design, quantity)

@@ -1,7 +1,7 @@
 """Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,24 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast.data import words as c
+from laddercast.data.cautions import FarTargetWarning
 from laddercast.data.ladder import read_targets
 from laddercast.forecasting.pools import pool
-from laddercast.inference.results import DIMS, frame_of, routes_of, rungs_of, tasks_of
-from laddercast.model.design import MEASURED, roomy, target_design
+from laddercast.inference.results import (
+    complaints_of,
+    frame_of,
+    mark,
+    own_draws,
+    routes_of,
+    rungs_of,
+    tasks_of,
+    with_complaints,
+)
+from laddercast.model.design import SITES, Observed, in_few_shapes, target_design
+from laddercast.model.discrepancy import INTERVAL
 from laddercast.model.priors import Priors
-from laddercast.model.routes import ROUTES, run_model
+from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.chains import on_device
-from laddercast.sampling.diagnostics import mark
 from laddercast.sampling.programs import QUICKLY, in_batches
 
 FAR_DECADES = 3.0
@@ -34,21 +44,21 @@ LEVELS = ("law", "discrepancy", c.ACCURACY)
 
 NOISE = ("run", "checkpoint")
 
-PER_FIT = ("run_loss_shared", "run_accuracy_shared")
-
 
 def forecast(
     fitted: xr.DataTree,
     targets: str | Path | pd.DataFrame,
     *,
     weights: Mapping[str, float] | None = None,
+    route: Route | Sequence[Route] = (),
     seed: int = 0,
 ) -> xr.DataTree:
     """The distribution of each target's loss and accuracy, jointly over tasks and targets.
 
     `targets` as `read_targets` takes them. A fit of several routes gives their pool, with `weights`
-    by route as `pool` takes them. Group `predictions`: `loss`, `accuracy` (chain, draw, row), with
-    coordinates `model, task, params, tokens, checkpoints` on row and `route` on draw; group
+    by route as `pool` takes them, and the forecast of each as a child of its name. Of a fit of your
+    own routes, give these as `route`. Group `predictions`: `loss`, `accuracy` (chain, draw, row),
+    with coordinates `model, task, params, tokens, checkpoints` on row and `route` on draw; group
     `variance`: where that of each accuracy comes from (points squared): `law` (as the ladder bends
     it), `discrepancy` (beyond the ladder), `run`, `checkpoint`, `route` (between routes), and
     `total`; group `measured`, where targets were. Loss is that of the task where a route has it.
@@ -58,33 +68,39 @@ def forecast(
     models = _models(table)
     warn_of_far_targets(fitted, models)
     routes = routes_of(fitted)
-    tree = pool([_forecast(tree, table, models, seed) for tree in routes.values()], weights)
-    of_fit = fitted.attrs.get("complaints", "")
-    doubts = [text for text in (of_fit, tree.attrs["complaints"]) if text]
-    own = {word: tree.attrs[word] for word in ("route", "loss")}
-    tree.attrs |= fitted.attrs | own | {"forecast_seed": seed, "fit_complaints": of_fit}
-    return mark(tree, doubts, "the forecast")
+    known = ROUTES | {one.name: one for one in ([route] if isinstance(route, Route) else route)}
+    if lacking := [name for name in routes if name not in known]:
+        raise ValueError(f"give the routes {', '.join(lacking)} as `route`: a fit has names alone")
+    each = [_forecast(known[name], own, table, models, seed) for name, own in routes.items()]
+    tree = pool(each, weights)
+    for name, own in routes_of(tree).items():
+        with_complaints(own, complaints_of(routes[name]))
+    attrs = {word: tree.attrs[word] for word in ("routes", "route", "loss")}
+    tree.attrs |= fitted.attrs | attrs | {"forecast_seed": seed}
+    return mark(tree, "the forecast")
 
 
 def _forecast(
-    fitted: xr.DataTree, table: pd.DataFrame, models: pd.DataFrame, seed: int
+    route: Route, fitted: xr.DataTree, table: pd.DataFrame, models: pd.DataFrame, seed: int
 ) -> xr.DataTree:
     """The forecast of one route."""
-    name = str(fitted.attrs["route"])
     tasks, frame = tasks_of(fitted), frame_of(fitted)
     own, rows = target_design(models, tasks, frame)
-    design = roomy(own)
+    design = in_few_shapes(own)
     posterior = fitted["posterior"].to_dataset()
-    draws = {site: value.to_numpy() for site, value in posterior.items() if site not in PER_FIT}
-    chains, length = next(iter(draws.values())).shape[:2]
+    draws = own_draws(posterior)
+    chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
     flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
     for site, value in flat.items():
-        if "interval" in DIMS.get(str(site), ()):
+        if INTERVAL in posterior[site].dims:
             more = design.walk.shape[1] - value.shape[1]
             flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
 
     def of_targets(*given: Any) -> dict[str, np.ndarray]:
-        return {site: np.asarray(x)[:, : len(models)] for site, x in _predict(name, *given).items()}
+        return {
+            site: np.asarray(x)[:, : len(models)]
+            for site, x in _predict(route.model, *given).items()
+        }
 
     cpu = jax.devices("cpu")[0]
     with on_device(cpu):
@@ -106,29 +122,29 @@ def _forecast(
     dims = ("chain", "draw", "row")
     variables = {c.ACCURACY: (dims, levels[c.ACCURACY])}
     losses = c.LOSS, c.REFERENCE_LOSS
-    loss = next((quantity for quantity in losses if MEASURED[quantity] in sites), "")
+    loss = next((quantity for quantity in losses if SITES[quantity] in sites), "")
     if loss:
-        variables[c.LOSS] = (dims, np.exp(of_rows(MEASURED[loss])))
+        variables[c.LOSS] = (dims, np.exp(of_rows(SITES[loss])))
     predictions = xr.Dataset(
         variables,
         coords=coords | {"chain": np.arange(chains), "draw": np.arange(length)},
-    ).assign_coords(route=("draw", np.repeat(name, length)))
+    ).assign_coords(route=("draw", np.repeat(route.name, length)))
     groups = {"predictions": predictions, "variance": _variance(levels, noise, coords)}
     measured = _measured(table, rows, loss or c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs |= {"route": name, "loss": loss, "forecast_seed": seed}
+    tree.attrs |= {"route": route.name, "loss": loss, "forecast_seed": seed}
     return tree
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
-def _predict(route: str, draws: tuple, design: object, priors: Priors) -> dict:
+def _predict(model: Callable[..., None], draws: tuple, design: object, priors: Priors) -> dict:
     def one(pair: tuple) -> dict:
         key, draw = pair
-        model = handlers.substitute(handlers.seed(ROUTES[route], key), data=draw)
-        sites = run_model(model, design, priors)
-        wanted = (*MEASURED.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
+        given = handlers.substitute(handlers.seed(model, key), data=draw)
+        sites = handlers.trace(given).get_trace(design, priors, Observed())
+        wanted = (*SITES.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: sites[name]["value"] for name in wanted if name in sites}
 
     # Draw by draw: a batch takes far longer to compile than it saves.
@@ -192,6 +208,7 @@ def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
             warnings.warn(
                 f"target {target.model} lies {decades:.1f} decades of compute beyond the largest "
                 f"rung; beyond {FAR_DECADES:g} a ladder says little",
+                FarTargetWarning,
                 stacklevel=3,
             )
         if unlike:
@@ -199,6 +216,7 @@ def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
                 f"target {target.model} has {target.tokens / target.params:.3g} tokens per "
                 f"parameter, the ladder {ratio.min():.3g} to {ratio.max():.3g}; beyond "
                 f"{FAR_TOKENS_PER_PARAM:g} times that range a ladder says little",
+                FarTargetWarning,
                 stacklevel=3,
             )
 

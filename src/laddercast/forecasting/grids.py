@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from laddercast.data import words as c
+from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import (
     FAR_DECADES,
@@ -80,9 +81,9 @@ def expected_table(
         **{c.MODEL: runs.index.astype(str), c.CHECKPOINTS: MANY_CHECKPOINTS}
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "target (.|\n)* a ladder says little", UserWarning)
+        warnings.simplefilter("ignore", FarTargetWarning)
         # Few draws are asked for: whether the fit has converged is known.
-        warnings.filterwarnings("ignore", "the forecast has not converged", UserWarning)
+        warnings.simplefilter("ignore", NotConvergedWarning)
         found = forecast(thinned(fitted, draws), targets, seed=seed)
     average = forecast_table(mean_over_tasks(found))
     tables = [forecast_table(found), average[average["quantity"] == c.ACCURACY]]

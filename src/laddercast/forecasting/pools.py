@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 
 from laddercast.data import words as c
-from laddercast.sampling.diagnostics import complaints_of_forecast
+from laddercast.inference.results import routes_of, with_complaints
+from laddercast.sampling.diagnostics import Complaint, complaints_of_forecast
 
 WORDS = (c.MODEL, c.TASK, c.PARAMS, c.TOKENS, c.CHECKPOINTS)
 
@@ -20,7 +21,8 @@ def pool(
     As many draws as all have together, of each in proportion to its weight, evenly thinned or
     repeated; `weights` by route, of at least 0, equal unless given. Loss is from the forecasts of a
     task loss where there are any: loss and accuracy of one draw belong together only in those.
-    `variance` gains `route`, that between the routes' means. Raises ValueError for none, for
+    `variance` gains `route`, that between the routes' means. The forecast of each route is a child
+    of its name, as it was. Raises ValueError for none, for
     forecasts of different targets or chains, and for weights that do not name each route.
     """
     if not forecasts:
@@ -39,10 +41,6 @@ def pool(
     sources = {c.ACCURACY: list(range(len(routes)))}
     if loss:
         sources[c.LOSS] = [n if kind == loss else having for n, kind in enumerate(losses)]
-    doubts = _complaints(forecasts, sources, share)
-    if len(forecasts) == 1:
-        forecasts[0].attrs["complaints"] = doubts
-        return forecasts[0]
     total = sum(own.sizes["draw"] for own in predictions)
     ends = np.round(np.cumsum(share) * total).astype(int)
     counts = np.diff(ends, prepend=0)
@@ -79,15 +77,18 @@ def pool(
     if "measured" in forecasts[having].children:
         groups["measured"] = forecasts[having]["measured"].to_dataset()
     tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {"route": ", ".join(routes), "loss": loss, "complaints": doubts}
-    return tree
+    for name, own in zip(routes, forecasts, strict=True):
+        # Of a pool of one, the route's own.
+        tree[name] = routes_of(own).get(name, own).copy()
+    tree.attrs = {"routes": ", ".join(routes), "route": ", ".join(routes), "loss": loss}
+    return with_complaints(tree, _complaints(forecasts, sources, share))
 
 
 def _complaints(
     forecasts: Sequence[xr.DataTree], sources: dict[str, list[int]], share: np.ndarray
-) -> str:
-    """Why the pool cannot be trusted: what its fits said, and what its own draws do."""
-    found = [text for own in forecasts if (text := str(own.attrs.get("fit_complaints", "")))]
+) -> list[Complaint]:
+    """Why the pool's own draws cannot be trusted."""
+    found = []
     for quantity, source in sources.items():
         # What comes from one forecast, for several routes, is one part.
         weights = {n: share[np.array(source) == n].sum() for n in source}
@@ -97,7 +98,7 @@ def _complaints(
             for n in taken
         ]
         found += complaints_of_forecast(quantity, parts, list(taken.values()))
-    return "; ".join(dict.fromkeys(found))
+    return found
 
 
 def _shares(routes: list[str], weights: Mapping[str, float] | None) -> np.ndarray:

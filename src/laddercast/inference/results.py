@@ -1,39 +1,38 @@
 """The result of a fit as a DataTree: what it holds, and what a forecast reads of it."""
 
 import json
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 from arviz_base import dict_to_dataset, from_dict
+from numpyro import handlers
 
 from laddercast.data import words as c
-from laddercast.model.design import MEASURED, QUANTITIES, Design, Frame, Labels, Observed, cells
+from laddercast.data.cautions import NotConvergedWarning
+from laddercast.model.design import SITES, Design, Frame, Labels, Observed, cells
+from laddercast.model.discrepancy import INTERVAL
+from laddercast.model.priors import Priors
+from laddercast.model.routes import Route
+from laddercast.sampling.density import is_latent
+from laddercast.sampling.diagnostics import Complaint, summary
+from laddercast.sampling.nuts import Samples
+from laddercast.sampling.programs import QUICKLY, in_batches
 
-DIMS: dict[str, list[str]] = {
-    "walk_loss": ["interval", c.TASK],
-    "walk_reference": ["interval"],
-    "walk_accuracy": ["interval", c.TASK],
-    "run_loss_shared": [c.MODEL],
-    "run_accuracy_shared": [c.MODEL],
-} | {
-    name: [c.TASK]
-    for name in (
-        "loss_level", "log_alpha", "log_beta", "share_e", "share_a", "log_noise_loss",
-        "share_checkpoint_loss", "accuracy_level", "logit_gap", "log_lower", "log_slope",
-        "log_rise", "log_power", "share_rest", "log_noise_accuracy", "share_checkpoint_accuracy",
-        "log_walk_loss", "log_walk_accuracy",
-    )
-}  # fmt: skip
-"""Dimensions of sites beside chain and draw; those not named have none."""
+POINT, COMPLAINTS = "point", "complaints"
 
 
 def as_tree(
-    sites: dict[str, np.ndarray],
-    log_likelihood: dict[str, np.ndarray],
-    log_prior: dict[str, np.ndarray],
-    sample_stats: dict[str, np.ndarray],
+    route: Route,
+    samples: Samples,
+    priors: Priors,
+    padded: tuple[Design, Observed],
     *,
     design: Design,
     observed: Observed,
@@ -44,62 +43,38 @@ def as_tree(
 ) -> xr.DataTree:
     """The DataTree of a route's draws (chains, draws, ...); `runs` has one row per model.
 
-    Of sites and log likelihoods in arrays that were padded, the design's own part is kept.
+    Draws are of `padded` arrays: the design's own part of them is kept.
     """
     model, task = (np.array(names) for names in labels)
-    length = {c.MODEL: len(model), c.TASK: len(task), "interval": design.walk.shape[1]}
+    length = {c.MODEL: len(model), c.TASK: len(task), INTERVAL: design.walk.shape[1]}
 
-    def own_part(name: str) -> Any:
-        return (..., *(slice(length[dim]) for dim in DIMS.get(name, ())))
+    def own_part(dims: tuple[str, ...]) -> Any:
+        return (..., *(slice(length.get(dim)) for dim in dims))
 
-    posterior = {
-        name: value[own_part(name)]
-        for name, value in sites.items()
-        if not name.endswith("_decentered")
-    }
-    posterior |= letters(posterior, frame, tasks[c.CHANCE].to_numpy(float))
+    posterior = {name: x[own_part(samples.dims[name])] for name, x in samples.values.items()}
+    dims = {name: list(own) for name, own in samples.dims.items()}
+    derived = route.letters(posterior, frame, tasks[c.CHANCE].to_numpy(float))
+    dims |= {name: [c.TASK] for name, x in derived.items() if x.shape[2:] == (len(task),)}
+    log_likelihood, log_prior = _densities(route, samples.values, (padded[0], priors, padded[1]))
     points = {
-        f"point_{c.MODEL}": ("point", model[design.run]),
-        f"point_{c.TOKENS}": ("point", np.exp(design.log_tokens) * frame.tokens),
+        f"point_{c.MODEL}": (POINT, model[design.run]),
+        f"point_{c.TOKENS}": (POINT, np.exp(design.log_tokens) * frame.tokens),
     }
-    seen = {quantity: getattr(design, quantity) for quantity in QUANTITIES}
-    data: dict[str, np.ndarray] = {}
-    dims: dict[str, list[str]] = {}
-    for quantity in QUANTITIES:
-        if quantity not in log_likelihood:
-            continue
-        last = [] if quantity == c.REFERENCE_LOSS else [c.TASK]
-        value = getattr(observed, MEASURED[quantity])
-        value = np.exp(value) if MEASURED[quantity] != quantity else value
-        value = np.where(seen[quantity].at, value, np.nan)
-        spread = np.where(
-            seen[quantity].spread_dof > 0, getattr(observed, f"{quantity}_spread"), np.nan
-        )
-        data |= {
-            quantity: value if last else value[:, 0],
-            f"{quantity}_spread": spread if last else spread[:, 0],
-        }
-        dims |= {quantity: ["point", *last], f"{quantity}_spread": [c.MODEL, *last]}
+    data, of_data = observed_data(design, observed, list(log_likelihood))
+    constant = {
+        c.CHANCE: (c.TASK, tasks[c.CHANCE]), c.ITEMS: (c.TASK, tasks[c.ITEMS]),
+        c.PARAMS: (c.MODEL, runs[c.PARAMS]), c.TOKENS: (c.MODEL, runs[c.TOKENS]),
+        "knots": ("knot", frame.knots),
+    }  # fmt: skip
     tree = from_dict(
         {
-            "posterior": posterior,
-            "sample_stats": sample_stats,
+            "posterior": posterior | derived,
+            "sample_stats": samples.stats,
             "observed_data": data,
-            "constant_data": {
-                c.CHANCE: tasks[c.CHANCE].to_numpy(float),
-                c.ITEMS: tasks[c.ITEMS].to_numpy(float),
-                c.PARAMS: runs[c.PARAMS].to_numpy(),
-                c.TOKENS: runs[c.TOKENS].to_numpy(),
-                "knots": frame.knots,
-            },
+            "constant_data": {name: np.asarray(value) for name, (_, value) in constant.items()},
         },
-        coords={c.MODEL: model, c.TASK: task, "interval": np.arange(length["interval"])},
-        dims={name: own for name, own in DIMS.items() if name in posterior}
-        | {name: [c.TASK] for name in ("k", "L0", "a", "b", "rise")}
-        | {name: [c.TASK] for name in ("A", "B", "E", "alpha", "beta") if "log_alpha" in sites}
-        | dims
-        | {c.CHANCE: [c.TASK], c.ITEMS: [c.TASK], c.PARAMS: [c.MODEL], c.TOKENS: [c.MODEL]}
-        | {"knots": ["knot"]},
+        coords={c.MODEL: model, c.TASK: task, INTERVAL: np.arange(length[INTERVAL])},
+        dims=dims | of_data | {name: [dim] for name, (dim, _) in constant.items()},
         check_conventions=False,
     )
     tree["observed_data"] = xr.DataTree(tree["observed_data"].to_dataset().assign_coords(points))
@@ -108,10 +83,75 @@ def as_tree(
         dict_to_dataset(log_prior, sample_dims=["chain", "draw"], check_conventions=False)
     )
     tree["log_likelihood"] = xr.DataTree(_of_cells(log_likelihood, design, model, task))
+    if samples.complaints:
+        tree[COMPLAINTS] = xr.DataTree(_as_dataset(samples.complaints))
+    tree.attrs["route"] = route.name
     tree.attrs["frame"] = json.dumps(
         {"params": frame.params, "tokens": frame.tokens, "origin": frame.origin}
     )
     return tree
+
+
+def observed_data(
+    design: Design, observed: Observed, quantities: list[str]
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """What was measured, NaN elsewhere, and its dimensions: values at points, spreads of runs."""
+    data: dict[str, np.ndarray] = {}
+    dims: dict[str, list[str]] = {}
+    for quantity in quantities:
+        seen = getattr(design, quantity)
+        last = [] if quantity == c.REFERENCE_LOSS else [c.TASK]
+        value = getattr(observed, SITES[quantity])
+        value = np.exp(value) if SITES[quantity] != quantity else value
+        value = np.where(seen.at, value, np.nan)
+        spread = np.where(seen.spread_dof > 0, getattr(observed, f"{quantity}_spread"), np.nan)
+        data |= {
+            quantity: value if last else value[:, 0],
+            f"{quantity}_spread": spread if last else spread[:, 0],
+        }
+        dims |= {quantity: [POINT, *last], f"{quantity}_spread": [c.MODEL, *last]}
+    return data, dims
+
+
+def _densities(
+    route: Route, values: dict[str, np.ndarray], args: tuple[Any, ...]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Log likelihoods by quantity (chains, draws, runs, tasks or 1), log priors by site."""
+    own = next(iter(values.values())).shape[:2]
+    flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in values.items()}
+    leaves, form = jax.tree.flatten(args)
+    found = in_batches(_densities_of(route.model, form), flat, leaves)
+    likelihood, prior = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), found)
+    return likelihood, prior
+
+
+@cache
+def _densities_of(model: Callable[..., None], form: Any) -> Callable[..., Any]:
+    """Compiled: of draws (draws, ...) by site, with the same first dimension in every result."""
+
+    def one(values: dict[str, Any], args: tuple[Any, ...]) -> tuple[dict, dict]:
+        put = handlers.substitute(handlers.seed(model, jax.random.key(0)), data=values)
+        trace = handlers.trace(put).get_trace(*args)
+        prior = {
+            name: jnp.sum(site["fn"].log_prob(site["value"]))
+            for name, site in trace.items()
+            if is_latent(site)
+        }
+        # Conditional on its effect, every run would seem to be predicted as well as its
+        # checkpoints allow, and leave-one-out comparisons would be blind to the laws.
+        likelihood = {
+            quantity: trace[name]["fn"].by_run(trace[name]["value"])
+            for quantity, name in SITES.items()
+            if name in trace
+        }
+        return likelihood, prior
+
+    def all_draws(values: dict[str, Any], leaves: list[Any]) -> Any:
+        args = jax.tree.unflatten(form, leaves)
+        # Draw by draw: a batch takes far longer to compile than it saves.
+        return jax.lax.map(lambda own: one(own, args), values)
+
+    return jax.jit(all_draws, compiler_options=QUICKLY)
 
 
 def _of_cells(
@@ -127,7 +167,7 @@ def _of_cells(
         if len(run) == value[0, 0].size:
             kept = value.reshape(*value.shape[:2], -1)  # of many tasks, a copy is large
         else:
-            kept = value[..., run] if common else value[..., run, column]
+            kept = value[..., run, column]
         variables[quantity] = (("chain", "draw", cell), kept)
         # One label, as an index: ArviZ stacks cells of all kinds for prior sensitivity.
         names = (
@@ -141,69 +181,96 @@ def _of_cells(
     return xr.Dataset(variables, coords=coords)
 
 
-def letters(
-    posterior: dict[str, np.ndarray], frame: Frame, chance: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The paper's letters, in natural units (N in parameters, D in tokens)."""
-    p = posterior
-    b = 1 / (1 + np.exp(p["logit_gap"]))
-    found = {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
-    if "log_rise" in p:
-        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
-        return found | {"alpha": alpha, "beta": beta, "rise": np.exp(p["log_rise"])}
-    if "log_alpha" in p:
-        level, share_e, share_a = np.exp(p["loss_level"]), p["share_e"], p["share_a"]
-        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
-        q = p["q"][..., None]
-    else:
-        level = np.exp(p["reference_level"])
-        share_e, share_a = p["reference_share_e"], p["reference_share_a"]
-        alpha, beta = p["reference_alpha"], p["reference_beta"]
-        q = p["q"]
-    read = np.exp(p["loss_level"]) if "loss_level" in p else level[..., None]
-    share_e, share_a = 1 / (1 + np.exp(-share_e)), 1 / (1 + np.exp(-share_a))
-    k = np.exp(p["log_slope"]) / read
-    return found | {
-        "alpha": alpha,
-        "beta": beta,
-        "A": level * (1 - share_e) * share_a ** (1 / q) * frame.params**alpha,
-        "B": level * (1 - share_e) * (1 - share_a) ** (1 / q) * frame.tokens**beta,
-        "E": level * share_e,
-        "k": k,
-        "L0": read + p["accuracy_level"] / k,
+def _as_dataset(found: list[Complaint]) -> xr.Dataset:
+    columns = {
+        name: ("complaint", [own[i] for own in found]) for i, name in enumerate(Complaint._fields)
     }
+    return xr.Dataset(columns)
+
+
+def with_complaints(tree: xr.DataTree, found: list[Complaint]) -> xr.DataTree:
+    """The tree with a group `complaints`, if there are any."""
+    if found:
+        tree[COMPLAINTS] = xr.DataTree(_as_dataset(found))
+    return tree
+
+
+def complaints_of(tree: xr.DataTree) -> list[Complaint]:
+    """Why the draws of one route, or of a forecast, cannot be trusted."""
+    if COMPLAINTS not in tree.children:
+        return []
+    table = tree[COMPLAINTS].to_dataset().to_dataframe()
+    return [Complaint(*row) for row in table[list(Complaint._fields)].itertuples(index=False)]
+
+
+def diagnose(tree: xr.DataTree) -> pd.DataFrame:
+    """Why the draws of a fit or a forecast cannot be trusted, a row a reason.
+
+    Columns: `route` (empty for the pool of a forecast), `site` (empty for all draws), `measure`,
+    `value` of the worst element, `limit` that it does not keep. Empty if all has converged.
+
+    >>> lc.diagnose(fitted)  # doctest: +SKIP
+    """
+    of = {name: complaints_of(own) for name, own in routes_of(tree).items()}
+    rows = [(name, *own) for name, found in of.items() for own in found]
+    rows += [("", *own) for own in complaints_of(tree)]
+    return pd.DataFrame(rows, columns=["route", *Complaint._fields])
+
+
+def mark(tree: xr.DataTree, what: str) -> xr.DataTree:
+    """Record convergence in the attributes; warn where it failed."""
+    found = {name: complaints_of(own) for name, own in routes_of(tree).items()}
+    for name, own in routes_of(tree).items():
+        own.attrs |= {"converged": int(not found[name]), "complaints": summary(found[name])}
+    texts = [f"{name}: {summary(own)}" for name, own in found.items() if own]
+    texts += [text for text in [summary(complaints_of(tree))] if text]
+    tree.attrs |= {"converged": int(not texts), "complaints": "; ".join(texts)}
+    if texts:
+        warnings.warn(
+            f"{what} has not converged ({'; '.join(texts)}; all reasons: `lc.diagnose`). "
+            "Do not rely on it; give more warmup or draws, or more rungs",
+            NotConvergedWarning,
+            stacklevel=3,
+        )
+    return tree
 
 
 def routes_of(fitted: xr.DataTree) -> dict[str, xr.DataTree]:
-    """The tree of each route of a fit alone, by name; the first is the fit's own."""
-    others = {name: child for name, child in fitted.children.items() if "posterior" in child}
-    first = fitted.copy()
-    for name in others:
-        del first[name]
-    return {str(fitted.attrs["route"]): first} | others
+    """The tree of each route of a fit or a forecast, by name; of a route's own tree, itself."""
+    if "posterior" in fitted.children:
+        return {str(fitted.attrs["route"]): fitted}
+    return {str(name): own for name, own in fitted.children.items() if "route" in own.attrs}
+
+
+def one_of(fitted: xr.DataTree) -> xr.DataTree:
+    """A route's tree, for what all routes of a fit have alike. A route's own tree is one."""
+    return fitted if "constant_data" in fitted.children else next(iter(routes_of(fitted).values()))
 
 
 def frame_of(fitted: xr.DataTree) -> Frame:
     """Reference sizes and knots of the ladder behind a fit."""
-    stored = json.loads(fitted.attrs["frame"])
-    knots = fitted["constant_data"]["knots"].to_numpy()
+    own = one_of(fitted)
+    stored = json.loads(own.attrs["frame"])
+    knots = own["constant_data"]["knots"].to_numpy()
     return Frame(stored["params"], stored["tokens"], knots, stored["origin"])
 
 
 def tasks_of(fitted: xr.DataTree) -> pd.DataFrame:
     """`chance, items` of a fit's tasks, indexed by task."""
-    constant = fitted["constant_data"]
-    names = pd.Index(constant[c.TASK].to_numpy().astype(str), name=c.TASK)
-    return pd.DataFrame(
-        {word: constant[word].to_numpy() for word in (c.CHANCE, c.ITEMS)}, index=names
-    )
+    return _constant(fitted, c.TASK, (c.CHANCE, c.ITEMS))
 
 
 def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
     """`params, tokens` of the runs behind a fit, one row per model (its index)."""
-    constant = fitted["constant_data"]
-    names = pd.Index(constant[c.MODEL].to_numpy().astype(str), name=c.MODEL)
-    return pd.DataFrame(
-        {word: constant[word].to_numpy().astype(float) for word in (c.PARAMS, c.TOKENS)},
-        index=names,
-    )
+    return _constant(fitted, c.MODEL, (c.PARAMS, c.TOKENS))
+
+
+def _constant(fitted: xr.DataTree, dim: str, names: tuple[str, ...]) -> pd.DataFrame:
+    constant = one_of(fitted)["constant_data"]
+    index = pd.Index(constant[dim].to_numpy().astype(str), name=dim)
+    return pd.DataFrame({name: constant[name].to_numpy().astype(float) for name in names}, index)
+
+
+def own_draws(posterior: xr.Dataset) -> Mapping[str, np.ndarray]:
+    """Draws by site of what is not of the fitted runs alone, as effects of runs are."""
+    return {str(name): x.to_numpy() for name, x in posterior.items() if c.MODEL not in x.dims}

@@ -15,15 +15,21 @@ KNOT_DECADES = 0.5
 DEFAULT_ITEMS = 1000.0
 """Questions assumed where `items` is not given: noise factors are relative to it."""
 
-MEASURED = {
+SITES = {
     c.REFERENCE_LOSS: "log_reference_loss",
     c.LOSS: "log_loss",
     c.ACCURACY: "accuracy",
 }
 """The site that has each quantity as it was measured: losses in logs."""
 
-QUANTITIES = tuple(MEASURED)
+QUANTITIES = tuple(SITES)
 
+
+LEAST_RISE = 0.01
+"""Of accuracy with its logit: at chance and near 1 a rung still tells something."""
+
+WIDTHS = 0.005, 0.05
+"""Within which the width of a middle is kept."""
 
 LEAST_STEPS = 8
 """Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
@@ -50,6 +56,22 @@ class Seen(NamedTuple):
     spread_dof: np.ndarray  # (runs, tasks) of the variance between checkpoints; 0 where unknown
 
 
+class Middle(NamedTuple):
+    """The middle of each task's rungs: levels are known best there, and sampled as they are there.
+
+    Weights are of each point, and sum to 1 for each task that was measured; else they are 0.
+    """
+
+    reference_loss: np.ndarray  # (points, 1)
+    loss: np.ndarray  # (points, tasks)
+    accuracy: np.ndarray  # (points, tasks) by what each point tells of the logit
+    level: np.ndarray  # (tasks,) accuracy in the middle
+    unit: np.ndarray  # (tasks,) its SD from the number of questions
+    width: np.ndarray  # (tasks,) how near to it an end of the curve can be told
+    checkpoints: dict[str, np.ndarray]  # by quantity, (tasks,): of what is known of noise, the part
+    # that is of noise between checkpoints
+
+
 class Design(NamedTuple):
     """Known numbers of one data set; every field is an array, so it can be traced.
 
@@ -68,6 +90,7 @@ class Design(NamedTuple):
     accuracy: Seen
     chance: np.ndarray  # (tasks,)
     items: np.ndarray
+    middle: Middle
 
 
 class Observed(NamedTuple):
@@ -88,7 +111,7 @@ class Labels(NamedTuple):
     task: list[str]
 
 
-class Size(NamedTuple):
+class Shape(NamedTuple):
     """What a compiled fit depends on beside the number of tasks."""
 
     points: int
@@ -147,13 +170,43 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
             here = rows[quantity].notna().to_numpy()
             index = point[here], _columns(rows[c.TASK][here], labels, columns)
             given = rows[quantity].to_numpy(float)[here]
-            value[index] = np.log(given) if MEASURED[quantity] != quantity else given
+            value[index] = np.log(given) if SITES[quantity] != quantity else given
             checkpoints[index] = rows[c.CHECKPOINTS].to_numpy(float)[here]
             known[index] = True
             dof, variance = _spread(spreads[quantity], labels, columns)
-        values |= {MEASURED[quantity]: value, f"{quantity}_spread": variance}
+        values |= {SITES[quantity]: value, f"{quantity}_spread": variance}
         where[quantity] = Seen(known, checkpoints, dof)
-    return design._replace(**where), Observed(**values), labels, frame
+    design = design._replace(**where)
+    return (
+        design._replace(middle=_middle(design, values[c.ACCURACY])),
+        Observed(**values),
+        labels,
+        frame,
+    )
+
+
+def _middle(design: Design, accuracy: np.ndarray) -> Middle:
+    """The middle of rungs with these accuracies (points, tasks), any number where not measured."""
+    chance, at = design.chance, design.accuracy.at
+
+    def shares(weight: np.ndarray) -> np.ndarray:
+        total = weight.sum(axis=0)
+        return np.asarray(weight / np.where(total > 0, total, 1.0))
+
+    rise = np.maximum((accuracy - chance) * (1 - accuracy) / (1 - chance), LEAST_RISE)
+    weight = shares(np.where(at, rise**2 / binomial_variance(accuracy, design.items), 0.0))
+    level = np.where(at.any(axis=0), (weight * np.where(at, accuracy, 0.0)).sum(axis=0), 0.5)
+    unit = np.sqrt(binomial_variance(level, design.items))
+    return Middle(
+        shares(design.reference_loss.at.astype(float)), shares(design.loss.at.astype(float)),
+        weight, level, unit, np.clip(2 * unit, *WIDTHS),
+        {quantity: _known(getattr(design, quantity), len(design.end)) for quantity in QUANTITIES},
+    )  # fmt: skip
+
+
+def _known(seen: Seen, runs: int) -> np.ndarray:
+    within = np.maximum(seen.at.sum(axis=0) - runs, 0) + seen.spread_dof.sum(axis=0)
+    return np.asarray(within / (within + runs))
 
 
 def target_design(
@@ -176,27 +229,27 @@ def target_design(
     return design._replace(**everywhere), rows
 
 
-def roomy(design: Design) -> Design:
+def in_few_shapes(design: Design) -> Design:
     """The design of targets in arrays of few sizes: forecasts share what was compiled for one."""
     runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
-    room = Size(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
+    room = Shape(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)
     more = few_sizes(steps, LEAST_STEPS) - steps
     return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
 
 
-def size(design: Design) -> Size:
-    """The size of a design, which another can be padded to."""
-    return Size(len(design.log_params), len(design.end), design.walk.shape[1])
+def shape_of(design: Design) -> Shape:
+    """The shape of a design, which another can be padded to."""
+    return Shape(len(design.log_params), len(design.end), design.walk.shape[1])
 
 
-def pad(design: Design, observed: Observed, to: Size) -> tuple[Design, Observed]:
+def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed]:
     """The same data in larger arrays: runs, points and intervals of which nothing was measured.
 
     So ladders of different size, as a backtest's, share what was compiled for the largest. Raises
     ValueError where `to` is smaller.
     """
-    own = size(design)
+    own = shape_of(design)
     if min(more := [b - a for a, b in zip(own, to, strict=True)]) < 0:
         raise ValueError(f"a design of {own} does not fit into {to}")
     points, runs, intervals = more
@@ -225,6 +278,11 @@ def pad(design: Design, observed: Observed, to: Size) -> tuple[Design, Observed]
         log_tokens=longer(design.log_tokens, points),
         walk=wider(design.walk),
         beyond=longer(design.beyond, points),
+        middle=design.middle._replace(
+            reference_loss=longer(design.middle.reference_loss, points),
+            loss=longer(design.middle.loss, points),
+            accuracy=longer(design.middle.accuracy, points),
+        ),
         run=np.concatenate([design.run, of_point]),
         end=np.concatenate([design.end, added]),
         **where,
@@ -322,4 +380,13 @@ def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Fr
         accuracy=nothing(len(tasks)),
         chance=tasks[c.CHANCE].to_numpy(float),
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
-    )
+        middle=Middle(
+            np.zeros((len(points), 1)), np.zeros((len(points), len(tasks))),
+            np.zeros((len(points), len(tasks))), np.full(len(tasks), 0.5),
+            np.full(len(tasks), 0.05), np.full(len(tasks), 0.05),
+            {
+                quantity: np.zeros(1 if quantity == c.REFERENCE_LOSS else len(tasks))
+                for quantity in QUANTITIES
+            },
+        ),
+    )  # fmt: skip

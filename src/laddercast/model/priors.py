@@ -6,7 +6,7 @@ from math import log
 from typing import Any
 
 import jax
-from numpyro import distributions as dist
+import numpyro.distributions as dist
 
 type Distribution = dist.Distribution
 
@@ -35,55 +35,55 @@ class Priors:
     """
 
     # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.
-    loss_level: Distribution = _normal(0.0, 1.0)
-    alpha_center: Distribution = _normal(log(0.27), 0.15)
-    alpha_scale: Distribution = _log_normal(0.2, 0.3)
-    beta_center: Distribution = _normal(log(0.27), 0.15)
-    beta_scale: Distribution = _log_normal(0.2, 0.3)
-    share_e_center: Distribution = _normal(-0.5, 0.5)
-    share_e_scale: Distribution = _log_normal(0.4, 0.3)
-    share_a_center: Distribution = _normal(0.0, 0.5)
-    share_a_scale: Distribution = _log_normal(0.4, 0.3)
+    log_loss_level: Distribution = _normal(0.0, 1.0)
+    log_alpha_center: Distribution = _normal(log(0.27), 0.15)
+    log_alpha_scale: Distribution = _log_normal(0.2, 0.3)
+    log_beta_center: Distribution = _normal(log(0.27), 0.15)
+    log_beta_scale: Distribution = _log_normal(0.2, 0.3)
+    logit_share_e_center: Distribution = _normal(-0.5, 0.5)
+    logit_share_e_scale: Distribution = _log_normal(0.4, 0.3)
+    logit_share_a_center: Distribution = _normal(0.0, 0.5)
+    logit_share_a_scale: Distribution = _log_normal(0.4, 0.3)
     q: Distribution = _log_normal(1.5, 0.4)
     # The same of the reference loss, which is one for all tasks.
-    reference_level: Distribution = _normal(0.7, 1.0)
+    log_reference_level: Distribution = _normal(0.7, 1.0)
     reference_alpha: Distribution = _log_normal(0.27, 0.2)
     reference_beta: Distribution = _log_normal(0.27, 0.2)
-    reference_share_e: Distribution = _normal(0.0, 0.7)
-    reference_share_a: Distribution = _normal(0.0, 0.7)
+    logit_reference_share_e: Distribution = _normal(0.0, 0.7)
+    logit_reference_share_a: Distribution = _normal(0.0, 0.7)
     # A chain: the power of the reference loss with which a task's loss falls, and the share of it
     # that would be left at a reference loss of zero.
-    power_center: Distribution = _normal(log(3.0), 0.4)
-    power_scale: Distribution = _log_normal(0.3, 0.3)
-    share_rest_center: Distribution = _normal(-1.5, 0.7)
-    share_rest_scale: Distribution = _log_normal(0.4, 0.3)
+    log_power_center: Distribution = _normal(log(3.0), 0.4)
+    log_power_scale: Distribution = _log_normal(0.3, 0.3)
+    logit_share_rest_center: Distribution = _normal(-1.5, 0.7)
+    logit_share_rest_scale: Distribution = _log_normal(0.4, 0.3)
     # Stage 2: logit at the reference sizes, its fall with the relative loss (slope) or with the
     # direct law (rise), ends of the curve.
-    accuracy_level: Distribution = _normal(-1.0, 1.5)
-    slope_center: Distribution = _normal(log(7.0), 0.5)
-    slope_scale: Distribution = _log_normal(0.4, 0.3)
+    logit_level: Distribution = _normal(-1.0, 1.5)
+    log_slope_center: Distribution = _normal(log(7.0), 0.5)
+    log_slope_scale: Distribution = _log_normal(0.4, 0.3)
     log_lower: Distribution = _normal(0.0, 0.06)
     logit_gap: Distribution = _normal(-4.3, 0.4)
-    rise_center: Distribution = _normal(log(4.5), 0.5)
-    rise_scale: Distribution = _log_normal(0.4, 0.3)
+    log_rise_center: Distribution = _normal(log(4.5), 0.5)
+    log_rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
-    noise_loss_center: Distribution = _normal(log(0.0067), 0.7)
-    noise_loss_scale: Distribution = _log_normal(0.5, 0.3)
-    share_checkpoint_loss_center: Distribution = _normal(-1.4, 1.0)
-    share_checkpoint_loss_scale: Distribution = _log_normal(0.8, 0.3)
+    log_noise_loss_center: Distribution = _normal(log(0.0067), 0.7)
+    log_noise_loss_scale: Distribution = _log_normal(0.5, 0.3)
+    logit_share_checkpoint_loss_center: Distribution = _normal(-1.4, 1.0)
+    logit_share_checkpoint_loss_scale: Distribution = _log_normal(0.8, 0.3)
     run_loss_correlation: Distribution = _beta(2.0, 3.0)
     noise_reference: Distribution = _log_normal(0.0022, 0.7)
-    share_checkpoint_reference: Distribution = _normal(-1.4, 1.5)
-    noise_accuracy_center: Distribution = _normal(log(0.61), 0.5)
-    noise_accuracy_scale: Distribution = _log_normal(0.3, 0.3)
-    share_checkpoint_accuracy_center: Distribution = _normal(-0.7, 0.8)
-    share_checkpoint_accuracy_scale: Distribution = _log_normal(0.6, 0.3)
+    logit_share_checkpoint_reference: Distribution = _normal(-1.4, 1.5)
+    log_noise_accuracy_center: Distribution = _normal(log(0.61), 0.5)
+    log_noise_accuracy_scale: Distribution = _log_normal(0.3, 0.3)
+    logit_share_checkpoint_accuracy_center: Distribution = _normal(-0.7, 0.8)
+    logit_share_checkpoint_accuracy_scale: Distribution = _log_normal(0.6, 0.3)
     run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
-    walk_loss_center: Distribution = _normal(log(0.004), 0.6)
-    walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
+    log_walk_loss_center: Distribution = _normal(log(0.004), 0.6)
+    log_walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
     walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
-    walk_accuracy_center: Distribution = _normal(log(0.05), 0.5)
-    walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
+    log_walk_accuracy_center: Distribution = _normal(log(0.05), 0.5)
+    log_walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
 
     def __post_init__(self) -> None:
         wrong = [

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder, run_ends
-from laddercast.inference.results import tasks_of
+from laddercast.inference.results import routes_of, tasks_of
 from laddercast.plots.style import (
     INTERVALS,
     Panels,
@@ -46,16 +46,17 @@ def plot_stage1(
 ) -> Panels:
     """Loss against tokens: law and bands (80, 95 %) per size, rungs, targets; a panel per task.
 
-    Targets are drawn from a `forecast`: the law at their size, the interval of the loss forecast,
-    and what was measured. Rungs are the ends of runs, of `ladder` if given, else of the fit, which
+    The law is that of the fit's first route that goes through a loss. Targets are drawn from a
+    `forecast`: the law at their size, the interval of the loss forecast, and what was measured.
+    Rungs are the ends of runs, of `ladder` if given, else of the fit, which
     knows them if it was fitted with `rungs="last"`.
     """
-    loss = _loss_of(fitted)
+    fitted, loss = _through_loss(fitted)
     posterior = _thinned(fitted)
     common = loss == c.REFERENCE_LOSS
     names = [loss] if common else list(tasks_of(fitted).index)
     axes = panels_of(ax, len(names))
-    rungs = _rungs(fitted, ladder)
+    rungs = _rungs(fitted, loss, ladder)
     constant = fitted["constant_data"]
     params, tokens = (constant[word].to_numpy().astype(float) for word in (c.PARAMS, c.TOKENS))
     sizes = size_colours(params)
@@ -95,11 +96,11 @@ def plot_stage2(
 
     Arguments and rungs as in `plot_stage1`; a target's bars are its 80 and 95 % intervals.
     """
-    _loss_of(fitted)
+    fitted, loss = _through_loss(fitted)
     posterior = _thinned(fitted)
     tasks = tasks_of(fitted)
     axes = panels_of(ax, len(tasks))
-    rungs = _rungs(fitted, ladder)
+    rungs = _rungs(fitted, loss, ladder)
     sizes = size_colours(fitted["constant_data"][c.PARAMS].to_numpy().astype(float))
     targets = target_table(forecast)
     for panel, (task, chance) in zip(axes, tasks[c.CHANCE].items(), strict=False):
@@ -143,13 +144,14 @@ def _loss(letters: dict[str, np.ndarray], params: float, tokens: np.ndarray) -> 
     return (of_params**q + of_tokens**q) ** (1 / q) + letters["E"]
 
 
-def _loss_of(fitted: xr.DataTree) -> str:
-    """The loss that the fit's own route goes through."""
-    for quantity in (c.LOSS, c.REFERENCE_LOSS):
-        if quantity in fitted["observed_data"]:
-            return quantity
-    route = fitted.attrs.get("route", "this one")
-    raise ValueError(f"the route {route} goes through no loss; plot a fit of another route")
+def _through_loss(fitted: xr.DataTree) -> tuple[xr.DataTree, str]:
+    """The first route of a fit that goes through a loss, and that loss."""
+    routes = routes_of(fitted)
+    for own in routes.values():
+        for quantity in (c.LOSS, c.REFERENCE_LOSS):
+            if quantity in own["observed_data"] and set(STAGE_1 + STAGE_2) <= set(own["posterior"]):
+                return own, quantity
+    raise ValueError(f"the route {', '.join(routes)} goes through no loss; plot a fit of another")
 
 
 def _accuracy(letters: dict[str, np.ndarray], loss: np.ndarray) -> Any:
@@ -166,9 +168,8 @@ def _thinned(fitted: xr.DataTree) -> xr.Dataset:
     return flat.isel(sample=kept).transpose("sample", ...)
 
 
-def _rungs(fitted: xr.DataTree, ladder: Ladder | None) -> pd.DataFrame:
+def _rungs(fitted: xr.DataTree, loss: str, ladder: Ladder | None) -> pd.DataFrame:
     """Ends of runs: `model, params, tokens, task, loss, accuracy`."""
-    loss = _loss_of(fitted)
     if ladder is not None:
         ends = run_ends(ladder.table)
         return ends.assign(**{c.LOSS: ends[loss]})

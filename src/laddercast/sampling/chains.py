@@ -1,27 +1,21 @@
 """NUTS chains of NumPyro in standard coordinates: compiled once a shape, run in chunks."""
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-# Loads NumPyro whole: `import arviz` leaves a lazy one, of which a submodule that is touched first
-# loads twice, and its subpackages lose the submodules bound to them.
-from numpyro import handlers  # noqa: F401
 from numpyro.infer.hmc import hmc
 from numpyro.infer.hmc_util import build_adaptation_schedule
 from numpyro.infer.util import ParamInfo
 
-from laddercast.sampling.preconditioner import Geometry
+from laddercast.sampling.preconditioner import Preconditioner
 from laddercast.sampling.programs import QUICKLY, WELL
-from laddercast.sampling.together import call
+from laddercast.sampling.work import Batched, Calls, Fit
 
 CHUNK = 50
 """Draws per compiled call: progress is shown between calls."""
@@ -50,14 +44,16 @@ class Draws(NamedTuple):
     num_steps: Any
     accept_prob: Any
     energy: Any
+    potential: Any
+    step_size: Any
 
 
 def in_standard(potential: Potential) -> Potential:
-    """The potential as a function of standard coordinates; data are `(geometry, data)`."""
+    """The potential as a function of standard coordinates; data are `(preconditioner, data)`."""
 
-    def standard(u: jax.Array, data: tuple[Geometry, Any]) -> jax.Array:
-        geometry, inner = data
-        return potential(geometry.position(u), inner)
+    def standard(u: jax.Array, data: tuple[Preconditioner, Any]) -> jax.Array:
+        preconditioner, inner = data
+        return potential(preconditioner.position(u), inner)
 
     return standard
 
@@ -129,7 +125,9 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
             ),
         )
 
-    def advance(state: Any, data: tuple[Geometry, Any], target: jax.Array) -> tuple[Any, Draws]:
+    def advance(
+        state: Any, data: tuple[Preconditioner, Any], target: jax.Array
+    ) -> tuple[Any, Draws]:
         here = state.rng_key, state.z, state.potential_energy, state.z_grad
         _, sample = nuts(*here, data, target)
 
@@ -141,12 +139,14 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
                 state.num_steps,
                 state.accept_prob,
                 state.energy,
+                state.potential_energy,
+                state.adapt_state.step_size,
             )
             return state, draw
 
         return jax.lax.scan(step, state, None, length=CHUNK)
 
-    per_chain = Geometry(0, None, None, None, None, None, None)
+    per_chain = Preconditioner(0, None, None, None, None, None, None)
     batch = jax.vmap(advance, in_axes=(0, (per_chain, None), None))
     return (
         jax.jit(begin, compiler_options=QUICKLY),
@@ -182,37 +182,12 @@ def _numbers(keys: jax.Array) -> np.ndarray:
     return np.asarray(jax.random.key_data(keys))
 
 
-def compile_chains(
-    potential: Potential,
-    settings: Settings,
-    center: np.ndarray,
-    geometry: Geometry,
-    data: Any,
-    device: Any,
-) -> None:
-    """Compile what `run_chains` takes longest to compile, on arrays like those that it will get.
-
-    For a thread beside one that compiles what comes before it.
-    """
-    if not in_threads(device):
-        return
-    begin, advance, _ = _kernel(potential, settings)
-    with on_device(device):
-        (key,) = _numbers(jax.random.split(jax.random.key(0), 1))
-        place = geometry._replace(center=jnp.asarray(center))
-        # Nothing is as likely as the start: each trajectory ends with its first step.
-        target = np.float64(0.5)
-        at = _begin_at(settings.warmup, whole=True)
-        state = begin(key, np.float64(-np.inf), np.zeros_like(center), (place, data), target, at)
-        advance(state, (place, data), target)
-
-
 def run_chains(
     potential: Potential,
     settings: Settings,
     target_accept: float,
     centers: np.ndarray,
-    geometry: Geometry,
+    preconditioner: Preconditioner,
     data: Any,
     key: jax.Array,
     draws: int,
@@ -220,7 +195,7 @@ def run_chains(
     device: Any,
     going: list[Any] | None = None,
     whole: bool = True,
-) -> tuple[Draws, list[Any]]:
+) -> Fit[tuple[Draws, list[Any]]]:
     """All chains, each from its row of `centers`: warm-up, then at least `draws`.
 
     The warm-up is `whole`, and returned as well, or `settling` steps, which are not. With the
@@ -235,7 +210,7 @@ def run_chains(
     begin, advance, advance_all = _kernel(potential, settings)
 
     target = np.float64(target_accept)
-    places = [geometry._replace(center=jnp.asarray(center)) for center in centers]
+    places = [preconditioner._replace(center=jnp.asarray(center)) for center in centers]
     keys, at = _numbers(jax.random.split(key, chains)), _begin_at(settings.warmup, whole)
     states = going or [
         begin(key, *found, (place, data), target, at)
@@ -246,7 +221,7 @@ def run_chains(
     shape = chains, CHUNK * chunks - left_out
     found = Draws(
         np.empty((*shape, centers.shape[1])), np.empty(shape, bool), np.empty(shape, int),
-        np.empty(shape), np.empty(shape),
+        *(np.empty(shape) for _ in range(4)),
     )  # fmt: skip
 
     def keep(some: slice, chunk: int, part: Draws) -> None:
@@ -258,12 +233,11 @@ def run_chains(
 
     if not in_threads(device):
         batch = jax.tree.map(lambda *x: np.stack(x), *states)
-        placed = jax.tree.map(np.asarray, (geometry._replace(center=centers), data))
-        with on_device(device):
-            for chunk in range(chunks):
-                batch, part = call(advance_all, batch, placed, target)
-                keep(slice(None), chunk, part)
-                bar.update(CHUNK * chains)
+        placed = jax.tree.map(np.asarray, (preconditioner._replace(center=centers), data))
+        for chunk in range(chunks):
+            batch, part = yield Batched(advance_all, (batch, placed, target), device)
+            keep(slice(None), chunk, part)
+            bar.update(CHUNK * chains)
         return found, [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
 
     def one_chain(number: int, state: Any, some: range) -> Any:
@@ -274,11 +248,12 @@ def run_chains(
                 bar.update(CHUNK)
         return state
 
-    # The first chunk compiles; threads that all began at once would each compile it again.
+    # The first chunk compiles, and traces the model, which only the caller's thread may do.
     states = [one_chain(0, states[0], range(1)), *states[1:]]
     left = [range(1, chunks)] + [range(chunks)] * (chains - 1)
-    with ThreadPoolExecutor(min(chains, os.cpu_count() or 1)) as threads:
-        return found, list(threads.map(one_chain, range(chains), states, left))
+    calls = [partial(one_chain, *of) for of in zip(range(chains), states, left, strict=True)]
+    states = yield Calls(calls)
+    return found, states
 
 
 def in_threads(device: Any) -> bool:

@@ -1,13 +1,11 @@
 """Whether draws can be trusted: R-hat and effective sample sizes, and the limits on them."""
 
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 from numpyro.diagnostics import effective_sample_size, gelman_rubin
 from scipy.special import ndtri
 from scipy.stats import rankdata
@@ -16,6 +14,15 @@ RHAT_POPULATION = 1.01
 RHAT = 1.03
 ESS_PARAMETERS = 400
 ESS_FORECASTS = 1000
+
+LEAST_BFMI = 0.3
+"""Estimated Bayesian fraction of missing information, below which tails are not reached (arXiv
+1701.02434)."""
+DEEPEST = 0.01
+"""Share of draws whose trajectories may end at the greatest length allowed."""
+
+R_HAT, BULK_ESS, TAIL_ESS = "R-hat", "bulk ESS", "tail ESS"
+DIVERGENCES, E_BFMI, TREE_DEPTH, CHAINS = "divergences", "E-BFMI", "longest trajectories", "chains"
 
 TAILS = (0.05, 0.95)
 AT_ONCE = 64
@@ -112,18 +119,46 @@ def trusted(found: Quality) -> np.ndarray:
     return (found.rhat < RHAT_POPULATION) & (least > ESS_FORECASTS)
 
 
-def complaints(fitted: xr.DataTree) -> list[str]:
-    """Why the draws of a fit's posterior cannot be trusted; empty if they converged."""
-    posterior = fitted["posterior"].to_dataset()
+class Complaint(NamedTuple):
+    """One reason not to trust draws: the worst element of a site, or all draws (site "")."""
+
+    site: str
+    measure: str
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        of, bound = f"{self.site} " if self.site else "", "at most" if self.high else "at least"
+        number = ".3f" if self.measure in (R_HAT, E_BFMI) else ".0f"
+        return f"{of}{self.measure} {self.value:{number}} ({bound} {self.limit:g})"
+
+    @property
+    def high(self) -> bool:
+        """Whether the value is too high, not too low."""
+        return self.measure in (R_HAT, DIVERGENCES, TREE_DEPTH)
+
+
+def complaints(
+    values: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], max_tree_depth: int
+) -> list[Complaint]:
+    """Why draws (chains, draws, ...) by site cannot be trusted; none if they converged.
+
+    `stats` has `diverging, tree_depth, energy` (chains, draws).
+    """
     found = []
-    diverging = int(fitted["sample_stats"]["diverging"].sum())
-    if diverging:
-        found.append(f"{diverging} divergences")
-    found += _too_few_chains(posterior.sizes["chain"])
-    sites = {str(name): site.to_numpy() for name, site in posterior.items()}
-    of_all = quality(*sites.values())
-    first = 0
-    for name, own in sites.items():
+    if diverging := int(stats["diverging"].sum()):
+        found.append(Complaint("", DIVERGENCES, diverging, 0))
+    deepest = int((stats["tree_depth"] >= max_tree_depth).sum())
+    if deepest > DEEPEST * stats["tree_depth"].size:
+        found.append(Complaint("", TREE_DEPTH, deepest, DEEPEST * stats["tree_depth"].size))
+    energy = stats["energy"]
+    if energy.shape[1] > 2:
+        bfmi = (np.diff(energy, axis=1) ** 2).mean(axis=1) / energy.var(axis=1)
+        if not bfmi.min() >= LEAST_BFMI:
+            found.append(Complaint("", E_BFMI, float(bfmi.min()), LEAST_BFMI))
+    found += _too_few_chains(energy.shape[0])
+    of_all, first = quality(*values.values()), 0
+    for name, own in values.items():
         columns = own[0, 0].size
         part = Quality(*(x[first : first + columns] for x in of_all))
         first += columns
@@ -135,38 +170,38 @@ def complaints(fitted: xr.DataTree) -> list[str]:
 
 def complaints_of_forecast(
     name: str, parts: Sequence[np.ndarray], shares: Sequence[float]
-) -> list[str]:
+) -> list[Complaint]:
     """Why a forecast pooled from draws (chains, draws, rows) of these parts cannot be trusted."""
     found = pooled_quality(parts, shares)
     few = _too_few_chains(parts[0].shape[0])
     return few + _faults(name, found, RHAT_POPULATION, ESS_FORECASTS)
 
 
-def _too_few_chains(chains: int) -> list[str]:
-    return ["one chain cannot show convergence"] if chains < 2 else []
+def _too_few_chains(chains: int) -> list[Complaint]:
+    return [Complaint("", CHAINS, chains, 2)] if chains < 2 else []
 
 
-def _faults(name: str, found: Quality, bound: float, limit: float) -> list[str]:
+def _faults(name: str, found: Quality, bound: float, limit: float) -> list[Complaint]:
     faults = []
     worst = float(found.rhat.max(initial=-np.inf))
     # `not below` also catches NaN.
     if not worst < bound:
-        faults.append(f"{name}: R-hat {worst:.3f} (needs < {bound})")
-    for kind, sizes in (("bulk", found.bulk), ("tail", found.tail)):
+        faults.append(Complaint(name, R_HAT, worst, bound))
+    for measure, sizes in ((BULK_ESS, found.bulk), (TAIL_ESS, found.tail)):
         least = float(sizes.min(initial=np.inf))
         if not least > limit:
-            faults.append(f"{name}: {kind} ESS {least:.0f} (needs > {limit})")
+            faults.append(Complaint(name, measure, least, limit))
     return faults
 
 
-def mark(tree: xr.DataTree, found: list[str], what: str = "the fit") -> xr.DataTree:
-    """Record convergence in the attributes; warn where it failed."""
-    tree.attrs["converged"] = int(not found)
-    tree.attrs["complaints"] = "; ".join(found)
-    if found:
-        warnings.warn(
-            f"{what} has not converged: {'; '.join(found)}. "
-            "Do not rely on it; give more warmup or draws, or more rungs",
-            stacklevel=3,
-        )
-    return tree
+def summary(found: Sequence[Complaint]) -> str:
+    """One short sentence of all complaints, with the worst; empty if there are none."""
+    general = [str(own) for own in found if not own.site]
+    sites = [own for own in found if own.site]
+    if sites:
+        worst = max(sites, key=lambda own: own.value if own.measure == R_HAT else 0.0)
+        if worst.measure != R_HAT:
+            worst = min(sites, key=lambda own: own.value)
+        number = len({own.site for own in sites})
+        general.append(f"{number} of the variables have not converged, worst {worst}")
+    return ", ".join(general)

@@ -10,24 +10,32 @@ from scipy.linalg import cholesky, solve_triangular
 
 
 class Layout(NamedTuple):
-    """Where coordinates stand among the sampler's, and which do not bear on one another."""
+    """The structure of the curvature: blocks that bear on each other through shared ones alone."""
 
-    shared: np.ndarray  # (global,) those of all tasks together
-    blocks: np.ndarray  # (tasks, size) those of each task
+    shared: np.ndarray  # (shared,) coordinates that bear on all others
+    blocks: np.ndarray  # (blocks, size) coordinates of each block
     alone: np.ndarray  # those that are independent as they are
     color: np.ndarray  # (dim,) equal for coordinates of which none bears on another
-    at_tasks: dict[str, np.ndarray]  # columns of `blocks` by site
+    at_blocks: dict[str, np.ndarray]  # columns of `blocks` by site
     at_shared: dict[str, np.ndarray]  # places in `shared` by site
-    at_alone: dict[str, np.ndarray]  # places in `alone`
+    at_alone: dict[str, np.ndarray]  # places in `alone` by site
 
 
 class Curvature(NamedTuple):
     """Second derivatives by the parts of a layout; what is left out is small or zero."""
 
-    shared: np.ndarray  # (global, global)
-    cross: np.ndarray  # (tasks, size, global)
-    blocks: np.ndarray  # (tasks, size, size)
+    shared: np.ndarray  # (shared, shared)
+    cross: np.ndarray  # (blocks, size, shared)
+    blocks: np.ndarray  # (blocks, size, size)
     alone: np.ndarray  # (alone,) the diagonal
+
+    def raised(self, by: np.ndarray, layout: Layout) -> "Curvature":
+        """With more curvature on the diagonal, `by` (dim,) in the order of positions."""
+        shared, blocks = self.shared.copy(), self.blocks.copy()
+        shared[np.diag_indices_from(shared)] += by[layout.shared]
+        size = np.arange(layout.blocks.shape[1])
+        blocks[:, size, size] += by[layout.blocks]
+        return Curvature(shared, self.cross, blocks, self.alone + by[layout.alone])
 
 
 FLATTEST, STEEPEST = 0.5, 1e13
@@ -35,19 +43,19 @@ FLATTEST, STEEPEST = 0.5, 1e13
 as in one matrix with the former it would be lost in rounding."""
 
 
-class Geometry(NamedTuple):
-    """Affine map from standard coordinates to the sampler's: blocks per task beside global ones.
+class Preconditioner(NamedTuple):
+    """Affine map from standard coordinates to the sampler's: blocks beside shared ones.
 
-    `position = center + L_global u_global` for the global part, for each block
-    `center + L_block u_block + C_block u_global`, and `center + scale u` for those that stand
+    `position = center + L_shared u_shared` for the shared part, for each block
+    `center + L_block u_block + C_block u_shared`, and `center + scale u` for those that stand
     alone: the inverse Cholesky factor of the curvature, with what lies between two blocks, and
     between one that stands alone and any other, left out.
     """
 
     center: Any  # (dim,)
-    global_factor: Any  # (global, global)
+    shared_factor: Any  # (shared, shared)
     block_factor: Any  # (blocks, size, size)
-    coupling: Any  # (blocks, size, global)
+    coupling: Any  # (blocks, size, shared)
     scale: Any  # (alone,)
     order: Any  # (dim,) where each of the sampler's coordinates stands among the standard ones
     inverse: Any  # (dim,) the reverse
@@ -55,10 +63,10 @@ class Geometry(NamedTuple):
     def position(self, u: jax.Array) -> jax.Array:
         """The sampler's position (dim,) at standard coordinates `u`."""
         blocks, size, shared = self.coupling.shape
-        u_global, u_blocks, u_alone = jnp.split(u, [shared, shared + blocks * size])
+        u_shared, u_blocks, u_alone = jnp.split(u, [shared, shared + blocks * size])
         steps = jnp.einsum("bij,bj->bi", self.block_factor, u_blocks.reshape(blocks, size))
-        steps = steps + self.coupling @ u_global
-        moved = [self.global_factor @ u_global, steps.ravel(), self.scale * u_alone]
+        steps = steps + self.coupling @ u_shared
+        moved = [self.shared_factor @ u_shared, steps.ravel(), self.scale * u_alone]
         return self.center + _permuted(jnp.concatenate(moved), self.order, self.inverse)
 
     def pulled(self, slope: jax.Array) -> jax.Array:
@@ -73,7 +81,7 @@ class Geometry(NamedTuple):
         each = np.arange(blocks + 1)
         own = sparse.bsr_array((here.block_factor, each[:-1], each))
         rows: list[list[Any]] = [
-            [here.global_factor, None, None],
+            [here.shared_factor, None, None],
             [here.coupling.reshape(-1, shared), own, None],
             [None, None, sparse.diags_array(here.scale)],
         ]
@@ -97,8 +105,8 @@ def _permuted_backward(inverse: jax.Array, slope: jax.Array) -> tuple:
 _permuted.defvjp(_permuted_forward, _permuted_backward)
 
 
-def geometry(curvature: Curvature, layout: Layout) -> Geometry:
-    """Geometry, centred at zero, in which this curvature is near the identity."""
+def from_curvature(curvature: Curvature, layout: Layout) -> Preconditioner:
+    """Preconditioner, centred at zero, in which this curvature is near the identity."""
     blocks, size, shared = curvature.cross.shape
     block_factor, coupling = np.empty((blocks, size, size)), np.empty((blocks, size, shared))
     remaining = curvature.shared.copy()
@@ -114,23 +122,23 @@ def geometry(curvature: Curvature, layout: Layout) -> Geometry:
         block_factor[number] = solve_triangular(lower, np.eye(size), lower=True).T
         coupling[number] = -block_factor[number] @ solved
     lower = cholesky(positive(remaining), lower=True)
-    global_factor = solve_triangular(lower, np.eye(shared), lower=True).T
+    shared_factor = solve_triangular(lower, np.eye(shared), lower=True).T
     scale = np.maximum(curvature.alone, FLATTEST) ** -0.5
     inverse = np.concatenate([layout.shared, layout.blocks.ravel(), layout.alone])
     order = np.argsort(inverse)
     center = np.zeros(len(inverse))
-    return Geometry(
-        center, global_factor, block_factor, coupling @ global_factor, scale, order, inverse
+    return Preconditioner(
+        center, shared_factor, block_factor, coupling @ shared_factor, scale, order, inverse
     )
 
 
-def plain_geometry(layout: Layout) -> Geometry:
+def identity(layout: Layout) -> Preconditioner:
     """The coordinates as they are, centred at zero."""
-    tasks, size = layout.blocks.shape
+    count, size = layout.blocks.shape
     shared, alone = len(layout.shared), len(layout.alone)
-    each = np.tile(np.eye(size), (tasks, 1, 1))
-    return geometry(
-        Curvature(np.eye(shared), np.zeros((tasks, size, shared)), each, np.ones(alone)), layout
+    each = np.tile(np.eye(size), (count, 1, 1))
+    return from_curvature(
+        Curvature(np.eye(shared), np.zeros((count, size, shared)), each, np.ones(alone)), layout
     )
 
 
@@ -151,30 +159,30 @@ LEAST = 1e-3
 """No variance is taken to be a smaller part of what it was held for."""
 
 
-def refined(found: Geometry, draws: np.ndarray) -> Geometry:
+def refined(found: Preconditioner, draws: np.ndarray) -> Preconditioner:
     """The same geometry with its factors corrected by the covariance of draws (draws, dim).
 
     Curvature at one point is that of the middle alone: along a ridge that bends, draws reach
-    further. Their covariance in standard coordinates, of each block and of the global part, is
+    further. Their covariance in standard coordinates, of each block and of the shared part, is
     shrunk towards the identity by the number of its dimensions over that of the draws.
     """
     g = jax.tree.map(np.asarray, found)
     blocks, size, shared = g.coupling.shape
-    z_global, z_blocks, z_alone = np.split(
+    z_shared, z_blocks, z_alone = np.split(
         (draws - draws.mean(axis=0))[:, g.inverse], [shared, shared + blocks * size], axis=1
     )
-    u_global = np.linalg.solve(g.global_factor, z_global.T).T
-    off = z_blocks.reshape(-1, blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_global)
-    own = _shrunk(u_global)
-    u_global = np.linalg.solve(own, u_global.T).T
+    u_shared = np.linalg.solve(g.shared_factor, z_shared.T).T
+    off = z_blocks.reshape(-1, blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_shared)
+    own = _shrunk(u_shared)
+    u_shared = np.linalg.solve(own, u_shared.T).T
     coupling, block_factor = g.coupling @ own, np.empty_like(g.block_factor)
     for b in range(blocks):
         u = np.linalg.solve(g.block_factor[b], off[:, b].T).T
-        follows = _plain_slopes(u_global, u)
+        follows = _plain_slopes(u_shared, u)
         coupling[b] += g.block_factor[b] @ follows
-        block_factor[b] = g.block_factor[b] @ _shrunk(u - u_global @ follows.T)
+        block_factor[b] = g.block_factor[b] @ _shrunk(u - u_shared @ follows.T)
     return found._replace(
-        global_factor=jnp.asarray(g.global_factor @ own),
+        shared_factor=jnp.asarray(g.shared_factor @ own),
         block_factor=jnp.asarray(block_factor),
         coupling=jnp.asarray(coupling),
         scale=jnp.asarray(g.scale * np.clip((z_alone / g.scale).std(axis=0), 0.5, 2.0)),

@@ -148,3 +148,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return "\n".join(sorted({x for x in lines if x.startswith(("model name", "flags"))}))
     return platform.processor()
+
+
+def once(x: Any) -> Any:
+    """The same: a hint to XLA, which would compute it again in each place that reads it."""
+    return jax.lax.optimization_barrier(x)  # type: ignore[no-untyped-call]

@@ -1,0 +1,70 @@
+"""What draws of a posterior say in natural units: the paper's letters, and scales of noise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+from laddercast.model.design import Frame
+
+
+def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str, Any]:
+    """Letters from draws (chains, draws, ...) of a route's sites; N in parameters, D in tokens.
+
+    `chance` is (tasks,). `a, b` of any route; `A, B, E, alpha, beta, k, L0` of those that go
+    through a loss; of `direct` only the exponents, and `rise`, of the logit as its law falls. SDs
+    `run_*`, `checkpoint_*` and `discrepancy_*` are of the logs of losses; those of accuracy are in
+    units of sqrt(p (1 - p) / items), and its discrepancy in logits.
+    """
+    p = posterior
+    found = _noise(p)
+    b = expit(-p["logit_gap"])
+    found |= {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
+    if "log_rise" in p:
+        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
+        return found | {"alpha": alpha, "beta": beta, "rise": np.exp(p["log_rise"])}
+    if "log_alpha" in p:
+        level, q = np.exp(p["log_loss_level"]), p["q"][..., None]
+        share_e, share_a = expit(p["logit_share_e"]), expit(p["logit_share_a"])
+        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
+    else:
+        level, q = np.exp(p["log_reference_level"]), p["q"]
+        share_e = expit(p["logit_reference_share_e"])
+        share_a = expit(p["logit_reference_share_a"])
+        alpha, beta = p["reference_alpha"], p["reference_beta"]
+    read = np.exp(p["log_loss_level"]) if "log_loss_level" in p else level[..., None]
+    k = np.exp(p["log_slope"]) / read
+    return found | {
+        "alpha": alpha,
+        "beta": beta,
+        "A": level * (1 - share_e) * share_a ** (1 / q) * frame.params**alpha,
+        "B": level * (1 - share_e) * (1 - share_a) ** (1 / q) * frame.tokens**beta,
+        "E": level * share_e,
+        "k": k,
+        "L0": read + p["logit_level"] / k,
+    }
+
+
+def _noise(p: Mapping[str, Any]) -> dict[str, Any]:
+    """Scales of a run's effect, of one checkpoint about that, and of discrepancy, by quantity."""
+    found: dict[str, tuple[Any, Any, Any]] = {}
+    for quantity in ("loss", "accuracy"):
+        if f"log_noise_{quantity}" in p:
+            found[quantity] = (
+                np.exp(p[f"log_noise_{quantity}"]), p[f"logit_share_checkpoint_{quantity}"],
+                np.exp(p[f"log_walk_{quantity}"]),
+            )  # fmt: skip
+    if "noise_reference" in p:
+        found["reference_loss"] = (
+            p["noise_reference"], p["logit_share_checkpoint_reference"], p["walk_reference_scale"],
+        )  # fmt: skip
+    scales: dict[str, Any] = {}
+    for quantity, (noise, logit_share, walk) in found.items():
+        share = expit(logit_share)
+        scales |= {
+            f"run_{quantity}": noise * np.sqrt(1 - share),
+            f"checkpoint_{quantity}": noise * np.sqrt(share),
+            f"discrepancy_{quantity}": walk,
+        }
+    return scales

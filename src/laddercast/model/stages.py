@@ -1,0 +1,309 @@
+"""The stages of a route: losses from laws, accuracy from a loss, and the noise of both.
+
+These are the parts of which routes are made. What a part samples it declares for the sampler, in
+`infer=`: an `offset` is what the data rather tell of a site, so that this less the offset hangs
+together little with other sites; what is `held` stays where it is while a mode is searched.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import Array, nn
+from jax.typing import ArrayLike
+from numpyro import handlers
+
+from laddercast.model import laws
+from laddercast.model.design import Design, Observed, Seen, binomial_variance
+from laddercast.model.discrepancy import Walk, walk
+from laddercast.model.likelihood import T_VARIANCE, Runs, one_each
+from laddercast.model.priors import Priors
+from laddercast.sampling.programs import once
+
+
+class Path(NamedTuple):
+    """What stage 2 reads: logs (points, tasks) relative to the value at the reference sizes.
+
+    As the law has it within the ladder, with discrepancy beyond, and with what is known of the
+    run's effect; then the variance (runs, tasks) that is left of that effect, in squares of a
+    scale, and all of its variance.
+    """
+
+    law: Array
+    discrepancy: Array
+    run: Array
+    left: ArrayLike = 0.0
+    variance: ArrayLike = 0.0
+
+
+class Noise(NamedTuple):
+    """Squares of scales (tasks,) of a run's effect, of one checkpoint about that; effects shared.
+
+    `correlation` is the share of the first that all tasks have in common, `shared` (runs, tasks)
+    that part of the effect itself.
+    """
+
+    run: Array
+    checkpoint: Array
+    correlation: Array
+    shared: Array
+
+    @property
+    def variance(self) -> Array:
+        """All of the variance (tasks,) of a run's effect."""
+        return self.run * (self.correlation + T_VARIANCE * (1 - self.correlation))
+
+
+def tasks_plate(design: Design) -> numpyro.plate:
+    """The plate of tasks, the last dimension of whatever each task has for itself."""
+    return numpyro.plate("task", design.chance.shape[0], dim=-1)
+
+
+def scalar(
+    priors: Priors, name: str, *, offset: ArrayLike | None = None, held: bool = False
+) -> Array:
+    """A site that all tasks have in common."""
+    return numpyro.sample(name, getattr(priors, name), infer=_declared(offset, held))
+
+
+def of_tasks(design: Design, priors: Priors, name: str, offset: ArrayLike | None = None) -> Array:
+    """A site (tasks,) that is not pooled."""
+    with tasks_plate(design):
+        return numpyro.sample(name, getattr(priors, name), infer=_declared(offset))
+
+
+def pooled(
+    design: Design, priors: Priors, name: str, *, offset: ArrayLike | None = None,
+    held: bool = False,
+) -> Array:  # fmt: skip
+    """A site (tasks,) that is normal between tasks, with its center and scale."""
+    return pooled_about(design, priors, name, offset=offset, held=held)[1]
+
+
+def pooled_about(
+    design: Design, priors: Priors, name: str, *, offset: ArrayLike | None = None,
+    held: bool = False,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The center of a pooled site, and its values (tasks,)."""
+    center = scalar(priors, f"{name}_center", held=held)
+    # At a joint mode, scales of what is not integrated out are too small by far.
+    scale = scalar(priors, f"{name}_scale", held=True)
+    with tasks_plate(design):
+        declared = _declared(offset, held) | {"about": (f"{name}_center", f"{name}_scale")}
+        return center, numpyro.sample(name, dist.Normal(center, scale), infer=declared)
+
+
+def _declared(offset: ArrayLike | None, held: bool = False) -> dict[str, Any]:
+    declared: dict[str, Any] = {} if offset is None else {"offset": offset}
+    return declared | ({"held": True} if held else {})
+
+
+def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
+    """Noise of a quantity that each task has.
+
+    Sampled are the sum of both squares, and how much of it is a checkpoint's: where each run was
+    measured once, only the sum shows. The shared effects are those of a task with typical noise:
+    many tasks pin them, and not what they are in units of a scale.
+    """
+    typical_share, share = pooled_about(design, priors, f"logit_share_checkpoint_{quantity}")
+    # Many checkpoints tell their own noise, and the sum only with what runs add.
+    of_checkpoint = -design.middle.checkpoints[quantity] * nn.log_sigmoid(share) / 2
+    typical_noise, log_noise = pooled_about(
+        design, priors, f"log_noise_{quantity}", offset=of_checkpoint
+    )
+    run, checkpoint = _split(log_noise, share)
+    typical, _ = _split(typical_noise, typical_share)
+    correlation = scalar(priors, f"run_{quantity}_correlation", held=True)
+    with numpyro.plate("model", design.end.shape[0]):
+        shared = numpyro.sample(
+            f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(correlation * typical))
+        )[:, None]
+    return Noise(run, checkpoint, correlation, jnp.sqrt(run / typical) * shared)
+
+
+def _split(log_noise: Array, share: Array) -> tuple[Array, Array]:
+    variance, of_checkpoint = jnp.exp(2 * log_noise), nn.sigmoid(share)
+    return variance * (1 - of_checkpoint), variance * of_checkpoint
+
+
+class Terms(NamedTuple):
+    """Exponents (tasks,) of N and D, logs of their parts (summing to 1) at the reference sizes."""
+
+    alpha: Array
+    beta: Array
+    log_a: Array
+    log_b: Array
+
+
+def terms(design: Design, priors: Priors, log_reducible: ArrayLike = 0.0) -> Terms:
+    """The terms of a law per task; data tell its slopes at the reference sizes."""
+    log_a, log_b = log_parts(pooled(design, priors, "logit_share_a"))
+    log_alpha = pooled(design, priors, "log_alpha", offset=-log_a - log_reducible)
+    log_beta = pooled(design, priors, "log_beta", offset=-log_b - log_reducible)
+    return Terms(jnp.exp(log_alpha), jnp.exp(log_beta), log_a, log_b)
+
+
+def log_parts(logit: Array) -> tuple[Array, Array]:
+    """Logs of a share, given as a logit, and of the rest."""
+    log_share = nn.log_sigmoid(logit)
+    return log_share, log_share - logit
+
+
+def log_law(design: Design, found: Terms, q: ArrayLike, log_e: ArrayLike | None = None,
+            log_reducible: ArrayLike = 0.0) -> Array:  # fmt: skip
+    """Log of a law at each point (points, tasks), over its value at the reference sizes."""
+    given = (
+        design.log_params[:, None], design.log_tokens[:, None],
+        found.log_a / q + log_reducible, found.log_b / q + log_reducible,
+    )  # fmt: skip
+    if log_e is None:
+        return laws.log_reducible(*given, found.alpha, found.beta, q)
+    return laws.log_loss(*given, log_e, found.alpha, found.beta, q)
+
+
+def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]:
+    """How a quantity that each task has is off its law: discrepancy, in logs or logits, and noise.
+
+    Sampled before the law is, which follows it.
+    """
+    noise = noise_of(design, priors, quantity)
+    scale = pooled(design, priors, f"log_walk_{quantity}", held=True)
+    return walk(design, f"walk_{quantity}", jnp.exp(scale), jnp.sqrt(noise.run)), noise
+
+
+def task_loss(
+    design: Design, priors: Priors, observed: Observed, law: Path, off: tuple[Walk, Noise]
+) -> Path:
+    """What is known of each run's task loss, of which `law` has the logs less the level."""
+    walk, noise = off
+    known = law.run + walk.full + at_points(noise.shared, design)
+    # Told best is the mean of what was measured.
+    middle = jnp.sum(design.middle.loss * known, axis=0)
+    level = of_tasks(design, priors, "log_loss_level", -middle)
+    seen = design.loss
+    runs = Runs(
+        level + known,
+        (1 - noise.correlation) * noise.run + law.left,
+        noise.checkpoint / seen.checkpoints,
+        design,
+        seen,
+    )
+    value = numpyro.sample("log_loss", runs, obs=observed.log_loss)
+    _spread("loss", noise.checkpoint, seen, observed.loss_spread)
+    effect, left = runs.effect(value)
+    return Path(
+        law.law + walk.near, law.discrepancy + walk.full, known + at_points(effect, design),
+        left, noise.variance + law.variance,
+    )  # fmt: skip
+
+
+def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
+    """What is known of each run's reference loss, one for all tasks."""
+    share = scalar(priors, "logit_share_checkpoint_reference")
+    told = -design.middle.checkpoints["reference_loss"][0] * nn.log_sigmoid(share) / 2
+    log_noise = jnp.log(scalar(priors, "noise_reference", offset=told))
+    of_run, of_checkpoint = _split(log_noise, share)
+    scale = scalar(priors, "walk_reference_scale", held=True)
+    off = walk(design, "walk_reference", scale, jnp.sqrt(of_run))
+    log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
+    log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
+    q = scalar(priors, "q")
+    found = Terms(
+        scalar(priors, "reference_alpha", offset=-log_a - log_reducible),
+        scalar(priors, "reference_beta", offset=-log_b - log_reducible), log_a, log_b,
+    )  # fmt: skip
+    law = log_law(design, found, q, log_e, log_reducible)
+    known = law + off.full
+    middle = jnp.sum(design.middle.reference_loss * known)
+    level = scalar(priors, "log_reference_level", offset=-middle)
+    seen = design.reference_loss
+    runs = Runs(level + known, of_run, of_checkpoint / seen.checkpoints, design, seen)
+    value = numpyro.sample("log_reference_loss", runs, obs=observed.log_reference_loss)
+    _spread("reference_loss", of_checkpoint, seen, observed.reference_loss_spread)
+    effect, left = runs.effect(value)
+    return Path(law + off.near, known, known + at_points(effect, design), left, T_VARIANCE * of_run)
+
+
+def accuracy(
+    design: Design, priors: Priors, observed: Observed, path: Path, off: tuple[Walk, Noise],
+    steepness: str,
+) -> None:  # fmt: skip
+    """Stage 2: the logit falls in a straight line with the loss, or with the direct law.
+
+    `steepness` names the pooled site that holds the log of how fast: `log_slope` or `log_rise`.
+    """
+    logit_gap = of_tasks(design, priors, "logit_gap")
+    log_lower = of_tasks(design, priors, "log_lower")
+    upper = nn.sigmoid(-logit_gap)
+    lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
+    walk, noise = off
+    x = jnp.exp(path.run)
+    # Told best are the accuracy in the middle of the rungs, and how fast it rises there.
+    above, below, rise = _at(design.middle.level, design.middle.width, lower, upper)
+    steep = jnp.exp(pooled(design, priors, steepness, offset=-rise))
+    shift = walk.full + at_points(noise.shared, design) * jnp.exp(-rise) * design.middle.unit
+    middle = jnp.sum(design.middle.accuracy * (shift - steep * (x - 1)), axis=0)
+    level = of_tasks(design, priors, "logit_level", above - below - middle)
+
+    def share(x: Array, shift: Array) -> Array:
+        return nn.sigmoid(level - steep * (x - 1) + shift)
+
+    def curve(share: Array) -> Array:
+        return lower + (upper - lower) * share
+
+    of_upper = once(share(x, walk.full))
+    p = curve(of_upper)
+    p_end, of_upper, x_end = (at_ends(x, design) for x in (p, of_upper, x))
+    unit = binomial_variance(p_end, design.items)
+    # The fall of accuracy with the log of what stage 2 reads.
+    fall = steep * x_end * (upper - lower) * of_upper * (1 - of_upper)
+    of_checkpoint, seen = noise.checkpoint * unit, design.accuracy
+    runs = Runs(
+        p + at_points(noise.shared * jnp.sqrt(unit), design),
+        (1 - noise.correlation) * noise.run * unit + fall**2 * path.left,
+        at_points(of_checkpoint, design) / seen.checkpoints, design, seen,
+    )  # fmt: skip
+    numpyro.sample("accuracy", runs, obs=observed.accuracy)
+    _spread("accuracy", of_checkpoint, seen, observed.accuracy_spread)
+    numpyro.deterministic("law", curve(share(jnp.exp(path.law), walk.near)))
+    numpyro.deterministic("discrepancy", curve(share(jnp.exp(path.discrepancy), walk.full)))
+    own = noise.variance * unit
+    numpyro.deterministic("run_variance", own + fall**2 * path.variance)
+    numpyro.deterministic(
+        "checkpoint_variance",
+        T_VARIANCE * of_checkpoint / at_ends(jnp.asarray(seen.checkpoints), design),
+    )
+
+
+def _at(accuracy: Any, width: Any, lower: Array, upper: Array) -> tuple[Array, Array, Array]:
+    """Logs of an accuracy's distance from both ends, and of the rise of the curve with its logit.
+
+    An end closer than `width` is followed no further.
+    """
+    above, below, whole = (
+        jnp.log(nn.softplus(off / width) * width)
+        for off in (accuracy - lower, upper - accuracy, upper - lower)
+    )
+    return above, below, above + below - whole
+
+
+def _spread(quantity: str, variance: Array, seen: Seen, value: ArrayLike | None) -> None:
+    """The variance between the last checkpoints of each run; no part of a forecast."""
+    if value is None:
+        return
+    known = seen.spread_dof > 0
+    half = jnp.where(known, seen.spread_dof, 1.0) / 2
+    rate = half / jnp.broadcast_to(variance, half.shape)
+    with handlers.mask(mask=known):
+        numpyro.sample(f"{quantity}_spread", dist.Gamma(half, rate), obs=value)
+
+
+def at_ends(x: Array, design: Design) -> Array:
+    """Of (points, ...) those at which runs end, (runs, ...)."""
+    return once(x) if one_each(design) else x[design.end]
+
+
+def at_points(x: Array, design: Design) -> Array:
+    """Of (runs, ...) that of each point's run, (points, ...)."""
+    return once(x) if one_each(design) else x[design.run]

@@ -1,0 +1,247 @@
+"""Transforms and preconditioner found from draws: which prior, which data, which curvature."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from laddercast.sampling.curvature import expected_curvature
+from laddercast.sampling.density import (
+    Data,
+    Model,
+    Pooled,
+    Site,
+    Sites,
+    forward,
+    inverse,
+    normal_prior,
+)
+from laddercast.sampling.preconditioner import (
+    FLATTEST,
+    Curvature,
+    Layout,
+    Preconditioner,
+    from_curvature,
+    positive,
+    refined,
+)
+from laddercast.sampling.programs import QUICKLY, in_batches
+from laddercast.sampling.transforms import Conditional, Scaled
+
+PLACES = 8
+"""Draws over which curvature is averaged: where it varies, one place misleads."""
+
+
+class Found(NamedTuple):
+    """Sites at draws: unconstrained values, and location, scale and noise of normal priors.
+
+    Values and locations also less the site's offset.
+    """
+
+    unconstrained: Sites
+    less: Sites
+    loc: Sites
+    scale: Sites
+    noise: Sites
+
+
+@cache
+def _find(model: Model, form: Any) -> Callable[[jax.Array, list[Any]], Found]:
+    """Compiled: of positions (draws, dim), with the same first dimension in every result."""
+
+    def one(position: jax.Array, data: Data) -> Found:
+        trace = forward(model, data, position)
+        less, loc, scale, noise = {}, {}, {}, {}
+        for name, value in trace.unconstrained.items():
+            site = trace.sites[name]
+            prior = normal_prior(site["fn"])
+            if prior is not None:
+                offset, shape = site["infer"].get("offset", 0.0), jnp.shape(value)
+                less[name] = value - offset
+                loc[name] = jnp.broadcast_to(prior.loc - offset, shape)
+                scale[name] = jnp.broadcast_to(prior.scale, shape)
+                noise[name] = jnp.broadcast_to(site["infer"].get("noise", 1.0), shape)
+        return Found(trace.unconstrained, less, loc, scale, noise)
+
+    def all_draws(positions: jax.Array, leaves: list[Any]) -> Found:
+        data: Data = jax.tree.unflatten(form, leaves)
+        # Draw by draw: a batch takes far longer to compile than it saves.
+        return jax.lax.map(lambda position: one(position, data), positions)
+
+    return jax.jit(all_draws, compiler_options=QUICKLY)
+
+
+def find(model: Model, data: Data, positions: np.ndarray) -> Found:
+    """Sites at positions (draws, dim)."""
+    leaves, form = jax.tree.flatten(data)
+    found: Found = in_batches(_find(model, form), positions, leaves)
+    return found
+
+
+def adapted(
+    model: Model, data: Data, layout: Layout, sites: dict[str, Site], draws: np.ndarray
+) -> tuple[np.ndarray, Data]:
+    """The draws (chains, draws, dim) in new coordinates, and the data with their transforms.
+
+    How much data tell of each site with a normal prior is read off the curvature in the middle of
+    the draws, where sites are in units of their priors' scales: what of the precision of the site,
+    all others of its block left free, is more than one. So are the steps by which sites make up
+    for those that they follow.
+    """
+    found = find(model, data, draws.reshape(-1, draws.shape[-1]))
+    scales = {name: np.exp(np.log(x).mean(axis=0)) for name, x in found.scale.items()}
+    plain = scaled(data, scales)
+    positions = repositioned(model, plain, found.unconstrained)
+    step = np.maximum(positions.std(axis=0), 1e-6)
+    curved = expected_curvature(model, plain, positions.mean(axis=0)[None], step, layout)
+    follows = _follows(curved, layout, sites, scales)
+    found = _less(found, follows)
+    transforms: dict[str, Any] = {
+        name: _conditional(found, name, covariance, scales[name])
+        for name, covariance in _covariances(curved, layout).items()
+        if name in scales and sites[name].varies
+    }
+    new = plain._replace(transforms=transforms, follows=follows, pooled=_pooled(sites, transforms))
+    new = jax.tree.map(jnp.asarray, new)
+    return repositioned(model, new, found.unconstrained).reshape(draws.shape), new
+
+
+def _pooled(sites: dict[str, Site], transforms: dict[str, Conditional]) -> Pooled:
+    """The largest group of sites that can be scaled together."""
+    by_shape: dict[Any, list[tuple[str, str, str]]] = {}
+    for name, site in sites.items():
+        if site.about and name in transforms and transforms[name].directions is None:
+            center, scale = site.about
+            plain = center not in transforms and scale not in transforms
+            real, positive = sites[center].support, sites[scale].support
+            if plain and real is dist.constraints.real and positive is dist.constraints.positive:
+                shape = np.shape(transforms[name].precision)
+                by_shape.setdefault(shape, []).append((name, center, scale))
+    group = max(by_shape.values(), key=len, default=[])
+    return Pooled(*zip(*group, strict=True)) if group else Pooled()
+
+
+def scaled(data: Data, scales: Sites) -> Data:
+    """The data with these sites in units of these scales, following nothing."""
+    transforms: Any = {
+        name: Scaled(jnp.broadcast_to(jnp.asarray(scale), jnp.shape(data.like[name])))
+        for name, scale in scales.items()
+    }
+    return data._replace(transforms=transforms, follows={}, pooled=Pooled())
+
+
+def _less(found: Found, follows: dict[str, Sites]) -> Found:
+    """The same with sites less what they follow."""
+    less, loc = dict(found.less), dict(found.loc)
+    for name, steps in follows.items():
+        by = sum((step * found.unconstrained[leader]).sum(axis=1) for leader, step in steps.items())
+        less[name], loc[name] = less[name] - by, loc[name] - by
+    return found._replace(less=less, loc=loc)
+
+
+def _follows(
+    curved: Curvature, layout: Layout, sites: dict[str, Site], scales: Sites
+) -> dict[str, Sites]:
+    """How far sites move, per unit of those that they follow, where all else stands still."""
+    follows: dict[str, Sites] = {}
+    order = list(sites)
+    for square, at in (
+        (curved.blocks, layout.at_blocks), (curved.shared[None], layout.at_shared)
+    ):  # fmt: skip
+        leaders = [name for name in order if sites[name].followed and name in at]
+        # What a site samples after its leaders can follow them.
+        others = [
+            name for name in order if name in at and name in scales and not sites[name].followed
+        ]
+        for leader in leaders:
+            own = [name for name in others if order.index(name) > order.index(leader)]
+            if not own:
+                continue
+            rows = np.concatenate([at[name] for name in own])
+            columns = at[leader]
+            inner = positive(square[:, rows[:, None], rows])
+            moves = -np.linalg.solve(inner, square[:, rows[:, None], columns])
+            first = 0
+            for name in own:
+                count = len(at[name])
+                part = moves[:, first : first + count]  # (blocks, elements, steps)
+                first += count
+                if count > 1:
+                    continue
+                per = np.moveaxis(part[:, 0], 0, -1).reshape(len(columns), *np.shape(scales[name]))
+                of_leader = scales[leader].reshape(len(columns), *np.shape(scales[name]))
+                follows.setdefault(name, {})[leader] = scales[name] * per / of_leader
+    return follows
+
+
+def repositioned(model: Model, data: Data, unconstrained: Sites) -> np.ndarray:
+    """Positions (draws, dim) of unconstrained sites (draws, ...)."""
+    leaves, form = jax.tree.flatten(data)
+    return np.asarray(in_batches(_positions(model, form), unconstrained, leaves))
+
+
+@cache
+def _positions(model: Model, form: Any) -> Callable[..., jax.Array]:
+    """Compiled: the positions of unconstrained sites, each with a first dimension of draws."""
+
+    def positions(sites: Sites, leaves: list[Any]) -> jax.Array:
+        data: Data = jax.tree.unflatten(form, leaves)
+        return jax.lax.map(lambda own: inverse(model, data, own), sites)
+
+    return jax.jit(positions, compiler_options=QUICKLY)
+
+
+def _covariances(curved: Curvature, layout: Layout) -> Sites:
+    """Covariances left of each site's elements (blocks or 1, n, n), or variances of those alone.
+
+    Of a block given what is shared, of shared ones given all blocks.
+    """
+    of_blocks = np.linalg.inv(positive(curved.blocks))
+    of_shared = np.linalg.inv(positive(curved.shared))[None]
+    alone = 1 / np.maximum(curved.alone, FLATTEST)
+    return (
+        {name: of_blocks[:, at[:, None], at] for name, at in layout.at_blocks.items()}
+        | {name: of_shared[:, at[:, None], at] for name, at in layout.at_shared.items()}
+        | {name: alone[at] for name, at in layout.at_alone.items()}
+    )
+
+
+def _conditional(found: Found, name: str, covariance: np.ndarray, scale: np.ndarray) -> Conditional:
+    less, loc, prior = (of[name] for of in (found.less, found.loc, found.scale))
+    shape = less.shape[1:]
+    # In the mean over draws, the pulls of prior and data are one another's opposite.
+    mean, of_prior = less.mean(axis=0), ((less - loc) / prior**2).mean(axis=0)
+    noise = np.exp(np.log(found.noise[name]).mean(axis=0))
+    of_prior *= noise**2
+    if covariance.ndim < 3 or covariance.shape[-1] == 1 or np.ptp(scale, axis=0).any():
+        left = covariance if covariance.ndim < 3 else np.diagonal(covariance, axis1=1, axis2=2).T
+        precision = np.maximum(1 / left.reshape(shape) - 1, 0.0) * (noise / scale) ** 2
+        return Conditional(precision, np.where(precision > 0, precision * mean + of_prior, 0.0))
+    n = covariance.shape[-1]
+    values, vectors = np.linalg.eigh(np.linalg.inv(covariance) - np.eye(n))
+    directions = np.moveaxis(vectors, 0, -1).reshape(n, n, *shape[1:])
+    precision = np.maximum(values.T, 0.0).reshape(shape) * (noise / scale) ** 2
+    turned, pull = (np.einsum("ij...,i...->j...", directions, x) for x in (mean, of_prior))
+    return Conditional(
+        precision, np.where(precision > 0, precision * turned + pull, 0.0), directions
+    )
+
+
+def preconditioned(
+    model: Model, data: Data, layout: Layout, draws: np.ndarray, scale: np.ndarray | float | None
+) -> Preconditioner:
+    """Standard coordinates from the curvature in the mean over some draws (draws, dim).
+
+    `scale` (dim,) is that of each coordinate; left out, it is that of the draws, whose covariance
+    then corrects the curvature.
+    """
+    some = draws[np.linspace(0, len(draws) - 1, min(len(draws), PLACES)).astype(int)]
+    # Draws of chains that stood still have no scale, and differences need a step.
+    step = np.maximum(draws.std(axis=0), 1e-9) if scale is None else scale
+    found = from_curvature(expected_curvature(model, data, some, step, layout), layout)
+    found = jax.tree.map(jnp.asarray, found)
+    return refined(found, draws) if scale is None else found

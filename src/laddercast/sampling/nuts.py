@@ -1,0 +1,194 @@
+"""NUTS for a hierarchical NumPyro model: start, warm-ups that find coordinates, draws."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from laddercast.sampling.adapt import adapted, preconditioned, repositioned, scaled
+from laddercast.sampling.chains import (
+    Draws,
+    Settings,
+    run_chains,
+    settling,
+    steps_taken,
+)
+from laddercast.sampling.curvature import layout_of
+from laddercast.sampling.density import (
+    Data,
+    Model,
+    Sites,
+    forward,
+    is_latent,
+    potential_of,
+    structure,
+)
+from laddercast.sampling.diagnostics import ESS_PARAMETERS, Complaint, complaints
+from laddercast.sampling.mode import STEP, conditional_mode, started
+from laddercast.sampling.programs import QUICKLY, in_batches
+from laddercast.sampling.progress import lengthen
+from laddercast.sampling.work import Fit
+
+FIRST_TARGET = 0.8
+"""In warm-ups, which only find coordinates."""
+
+TARGET_ACCEPTS = 0.94, 0.98
+"""Steps so short that a trajectory takes as many every time, 31 as a rule: effective draws per
+gradient are as many as with longer ones, but per draw they are more. The second, where the first
+has not converged: shorter yet, as divergences ask for."""
+
+MAX_TREE_DEPTH = (7, 10)
+"""A warm-up from the start, in poor coordinates, is not worth long trajectories."""
+
+WARMUPS = 3
+FEW_STEPS = 100
+"""Warm-ups, each in the coordinates that the one before found, go on while trajectories are longer
+than this on average, up to their number."""
+
+TELLING = 1000
+"""Draws from which coordinates are found: more tell little more."""
+
+
+class Samples(NamedTuple):
+    """What sampling gives: draws (chains, draws, ...), why not to trust them, settings used."""
+
+    values: Sites  # constrained latent sites
+    dims: dict[str, tuple[str, ...]]  # the plates that each lies in, but for chains and draws
+    stats: dict[str, np.ndarray]  # by ArviZ's names of sample statistics
+    complaints: list[Complaint]
+    settings: dict[str, Any]
+
+
+def sample(
+    model: Model,
+    args: tuple[Any, ...],
+    *,
+    start: Sites | None = None,
+    blocks: str | None = None,
+    seed: int = 0,
+    chains: int = 4,
+    warmup: int = 300,
+    draws: int = 1000,
+    device: Any = None,
+    bar: Any,
+) -> Fit[Samples]:
+    """Draws from the posterior of `model(*args)`, a NumPyro model given its observations.
+
+    `args` are pytrees of arrays: data of one shape share what was compiled. `start` has values of
+    sites to begin at (others begin at their prior means). `blocks` names a plate whose elements
+    bear on each other through sites outside of it alone. Warm-ups of `warmup` steps, each of which
+    finds coordinates, then `draws` per chain. Where these have not converged though none diverged,
+    as many again; where that does not help, all once more from where they ended, in coordinates
+    found from them, with shorter steps. What a model declares for the sampler is in `density.py`.
+
+    A generator of work, for `work.run` or `work.run_all`, to be run with float64 on a CPU.
+    """
+    one_warmup = chains * steps_taken(warmup)
+    settings = Settings(warmup, MAX_TREE_DEPTH)
+    device = jax.devices("cpu")[0] if device is None else device
+    data, scales = started(model, args, start or {})
+    sites = structure(model, data)
+    layout = layout_of(sites, data.like, blocks)
+    data = scaled(data, scales)
+    (position,) = repositioned(model, data, jax.tree.map(lambda x: np.asarray(x)[None], data.like))
+    keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
+
+    def some(positions: np.ndarray) -> np.ndarray:
+        """At most `TELLING` of all chains, among them the last."""
+        return positions[:, :: -max(1, chains * positions.shape[1] // TELLING)][:, ::-1]
+
+    mode = conditional_mode(model, data, layout, sites, position)
+    ((mode,),), data = adapted(model, data, layout, sites, mode[None, None])
+    coordinates = preconditioned(model, data, layout, mode[None], STEP)
+    centers = np.tile(mode, (chains, 1))
+    for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
+        leaves, form = jax.tree.flatten(data)
+        potential = potential_of(model, form)
+        found, _ = yield from run_chains(
+            potential, settings, FIRST_TARGET, centers, coordinates, leaves, key, 0, bar, device
+        )
+        early, steps = some(found.position[:, warmup // 2 :]), found.num_steps[:, warmup // 2 :]
+        if not left or steps.mean() < FEW_STEPS:
+            lengthen(bar, -left * one_warmup)
+            break
+        early, data = adapted(model, data, layout, sites, early)
+        centers = early[:, -1]
+        coordinates = preconditioned(model, data, layout, early.reshape(-1, early.shape[-1]), None)
+    for key, target in zip(keys[WARMUPS:], TARGET_ACCEPTS, strict=True):
+        early, data = adapted(model, data, layout, sites, early)
+        leaves, form = jax.tree.flatten(data)
+        coordinates = preconditioned(model, data, layout, early.reshape(-1, early.shape[-1]), None)
+        given = (
+            potential_of(model, form), settings, target, early[:, -1], coordinates, leaves, key,
+            draws, bar, device,
+        )  # fmt: skip
+        found, going = yield from run_chains(*given, whole=False)
+        kept = _kept(model, data, found, draws)
+        # One chain cannot show it, and draws fewer than the limit on effective ones, or twice of
+        # them, cannot reach it.
+        if not kept.complaints or chains < 2 or chains * draws < ESS_PARAMETERS:
+            break
+        if not found.diverging.any():
+            # What moves slowly needs more draws, not other steps.
+            lengthen(bar, chains * steps_taken(draws))
+            bar.set_description("not converged, sampling on")
+            del kept  # of many blocks, it is large
+            more, _ = yield from run_chains(*given, going)
+            found = Draws(*(np.concatenate(both, axis=1) for both in zip(found, more, strict=True)))
+            kept = _kept(model, data, found, 2 * draws)
+            if not kept.complaints:
+                break
+        if target == TARGET_ACCEPTS[0]:
+            lengthen(bar, chains * steps_taken(settling(warmup) + draws))
+            bar.set_description("not converged, with shorter steps")
+            early = some(found.position).copy()
+            del kept, found
+    used = {
+        "chains": chains,
+        "warmup": warmup,
+        "draws": kept.stats["energy"].shape[1],
+        "target_accept": target,
+        "max_tree_depth": MAX_TREE_DEPTH,
+    }
+    dims = {
+        name: tuple(sorted(own.plates, key=own.plates.__getitem__)) for name, own in sites.items()
+    }
+    return kept._replace(settings=used, dims=dims)
+
+
+def _kept(model: Model, data: Data, found: Draws, length: int) -> Samples:
+    kept = Draws(*(field[:, :length] for field in found))
+    *own, dim = kept.position.shape
+    leaves, form = jax.tree.flatten(data)
+    values = in_batches(_values(model, form), kept.position.reshape(-1, dim), leaves)
+    values = {name: x.reshape(*own, *x.shape[1:]) for name, x in values.items()}
+    stats = {
+        "diverging": kept.diverging,
+        "n_steps": kept.num_steps,
+        # A trajectory of depth n has at least 2^(n - 1) steps, and less than twice as many.
+        "tree_depth": np.frexp(kept.num_steps)[1],
+        "acceptance_rate": kept.accept_prob,
+        "energy": kept.energy,
+        "lp": -kept.potential,
+        "step_size": kept.step_size,
+    }
+    return Samples(values, {}, stats, complaints(values, stats, MAX_TREE_DEPTH[1]), {})
+
+
+@cache
+def _values(model: Model, form: Any) -> Callable[[jax.Array, list[Any]], Sites]:
+    """Compiled: constrained latent sites at positions (draws, dim)."""
+
+    def all_draws(positions: jax.Array, leaves: list[Any]) -> Sites:
+        data: Data = jax.tree.unflatten(form, leaves)
+
+        def one(position: jax.Array) -> Sites:
+            sites = forward(model, data, position).sites
+            return {name: site["value"] for name, site in sites.items() if is_latent(site)}
+
+        # Draw by draw: a batch takes far longer to compile than it saves.
+        return jax.lax.map(one, positions)
+
+    return jax.jit(all_draws, compiler_options=QUICKLY)

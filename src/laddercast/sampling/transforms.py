@@ -1,0 +1,101 @@
+"""Changes of coordinates of single sites: forward, inverse, and the log of the determinant.
+
+A transform is a pytree of arrays. It sees the site's normal prior at the current values of all that
+this depends on, so that funnels between a site and its scale are straightened.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+
+class Prior(NamedTuple):
+    """Location and scale of a site's normal prior, broadcast to the site's shape.
+
+    Of what data measure a site by, `noise` is the scale: their precision is in units of it.
+    """
+
+    loc: Any
+    scale: Any
+    noise: Any = 1.0
+
+
+class Transform(Protocol):
+    """What all transforms of a site can do."""
+
+    def forward(self, x: Array, prior: Prior) -> Array:
+        """The site's unconstrained value at a coordinate."""
+        ...
+
+    def inverse(self, value: Array, prior: Prior) -> Array:
+        """The coordinate of an unconstrained value."""
+        ...
+
+    def log_det(self, prior: Prior) -> Array:
+        """Log of the volume that a unit of coordinates has."""
+        ...
+
+
+class Scaled(NamedTuple):
+    """A site in units of a fixed scale, of the site's shape."""
+
+    scale: Any
+
+    def forward(self, x: Array, prior: Prior) -> Array:
+        """The site's unconstrained value at a coordinate."""
+        return self.scale * x
+
+    def inverse(self, value: Array, prior: Prior) -> Array:
+        """The coordinate of an unconstrained value."""
+        return value / self.scale
+
+    def log_det(self, prior: Prior) -> Array:
+        """Log of the volume that a unit of coordinates has."""
+        return jnp.sum(jnp.log(self.scale))
+
+
+class Conditional(NamedTuple):
+    """From standard deviates to a normal site, given its prior and what data tell of it.
+
+    Were the likelihood of the site normal, with this `precision` and the mean `pull / precision`,
+    coordinates would be independent standard deviates whatever the prior's location and scale:
+    with no precision they are the site's standard deviates, with much they are the site itself
+    up to constants. `directions`, if any, are orthonormal columns (n, n, ...) of the first
+    dimension of the site, of which data tell different amounts; all else has the site's shape.
+    """
+
+    precision: Any
+    pull: Any
+    directions: Any = None
+
+    def weight(self, prior: Prior) -> Array:
+        """How much an offset of the site counts: in full where data tell all, else not."""
+        return 1 - 1 / (1 + self.precision * (prior.scale / prior.noise) ** 2)
+
+    def _moments(self, prior: Prior) -> tuple[Array, Array]:
+        loc = prior.loc if self.directions is None else _turned(self.directions, prior.loc)
+        ratio = (prior.scale / prior.noise) ** 2
+        shrink = 1 / (1 + self.precision * ratio)
+        return (loc + ratio * self.pull) * shrink, prior.scale * jnp.sqrt(shrink)
+
+    def forward(self, x: Array, prior: Prior) -> Array:
+        """The site's unconstrained value at a coordinate."""
+        mean, scale = self._moments(prior)
+        value: Array = mean + scale * x
+        return value if self.directions is None else jnp.sum(self.directions * value, axis=1)
+
+    def inverse(self, value: Array, prior: Prior) -> Array:
+        """The coordinate of an unconstrained value."""
+        mean, scale = self._moments(prior)
+        value = value if self.directions is None else _turned(self.directions, value)
+        return (value - mean) / scale
+
+    def log_det(self, prior: Prior) -> Array:
+        """Log of the volume that a unit of coordinates has."""
+        return jnp.sum(jnp.log(self._moments(prior)[1]))
+
+
+def _turned(directions: Array, x: Array) -> Array:
+    """Along directions (n, n, ...), of x (n, ...): their transpose times it."""
+    return jnp.sum(directions * x[:, None], axis=0)
