@@ -199,7 +199,7 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
     unit = np.sqrt(binomial_variance(level, design.items))
     return Middle(
         shares(design.reference_loss.at.astype(float)), shares(design.loss.at.astype(float)),
-        weight, level, unit, np.clip(2 * unit, *WIDTHS),
+        weight, level, unit, np.clip(unit / 2, *WIDTHS),
         {quantity: _known(getattr(design, quantity), len(design.end)) for quantity in QUANTITIES},
     )  # fmt: skip
 

@@ -242,9 +242,8 @@ def accuracy(
     # Told best are the accuracy in the middle of the rungs, and how fast it rises there.
     above, below, rise = _at(design.middle.level, design.middle.width, lower, upper)
     steep = jnp.exp(pooled(design, priors, steepness, offset=-rise))
-    shift = walk.full + at_points(noise.shared, design) * jnp.exp(-rise) * design.middle.unit
-    middle = jnp.sum(design.middle.accuracy * (shift - steep * (x - 1)), axis=0)
-    level = of_tasks(design, priors, "logit_level", above - below - middle)
+    fall = steep * jnp.sum(design.middle.accuracy * (x - 1), axis=0)
+    level = of_tasks(design, priors, "logit_level", above - below + fall)
 
     def share(x: Array, shift: Array) -> Array:
         return nn.sigmoid(level - steep * (x - 1) + shift)

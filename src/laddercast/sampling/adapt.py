@@ -94,7 +94,7 @@ def adapted(
     """
     found = find(model, data, draws.reshape(-1, draws.shape[-1]))
     scales = {name: np.exp(np.log(x).mean(axis=0)) for name, x in found.scale.items()}
-    plain = scaled(data, scales)
+    plain = scaled(data, sites, scales)
     positions = repositioned(model, plain, found.unconstrained)
     step = np.maximum(positions.std(axis=0), 1e-6)
     curved = expected_curvature(model, plain, positions.mean(axis=0)[None], step, layout)
@@ -125,12 +125,18 @@ def _pooled(sites: dict[str, Site], transforms: dict[str, Conditional]) -> Poole
     return Pooled(*zip(*group, strict=True)) if group else Pooled()
 
 
-def scaled(data: Data, scales: Sites) -> Data:
-    """The data with these sites in units of these scales, following nothing."""
-    transforms: Any = {
-        name: Scaled(jnp.broadcast_to(jnp.asarray(scale), jnp.shape(data.like[name])))
-        for name, scale in scales.items()
-    }
+def scaled(data: Data, sites: dict[str, Site], scales: Sites) -> Data:
+    """The data with sites in units of these scales, following nothing.
+
+    Where a prior's scale varies and the data are not known to tell more, units follow it.
+    """
+    transforms: dict[str, Any] = {}
+    for name, scale in scales.items():
+        like, own = data.like[name], sites[name]
+        if own.varies and own.about is None and not own.offset:
+            transforms[name] = Conditional(jnp.zeros_like(like), jnp.zeros_like(like))
+        else:
+            transforms[name] = Scaled(jnp.broadcast_to(jnp.asarray(scale), jnp.shape(like)))
     return data._replace(transforms=transforms, follows={}, pooled=Pooled())
 
 

@@ -273,6 +273,7 @@ class Site(NamedTuple):
     held: bool  # whether it stays where it is while a mode is searched
     followed: bool  # whether sites sampled after it follow it
     about: tuple[str, str] | None  # the sites that are its center and its scale
+    offset: bool  # whether it has one
 
 
 def structure(model: Model, data: Data) -> dict[str, Site]:
@@ -291,7 +292,7 @@ def structure(model: Model, data: Data) -> dict[str, Site]:
             plates = {frame.name: frame.dim for frame in site["cond_indep_stack"]}
             found[name] = Site(
                 fn.support, plates, prior is not None, False, bool(declared.get("held")),
-                bool(declared.get("followed")), declared.get("about"),
+                bool(declared.get("followed")), declared.get("about"), "offset" in declared,
             )  # fmt: skip
         return normal
 
