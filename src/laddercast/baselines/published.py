@@ -19,6 +19,7 @@ from scipy.optimize import least_squares
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
+from laddercast.data.sizes import with_flops
 from laddercast.model import laws
 
 FROM = {
@@ -128,7 +129,7 @@ def baseline(
     where every row of both tables has them, else 6ND in their place.
     """
     _check_methods(methods, ladder)
-    table, rows = _with_flops(ladder.table, target_rows(ladder, targets))
+    table, rows = with_flops(ladder.table, target_rows(ladder, targets))
     parts = []
     for method in methods:
         if FROM[method] not in table:
@@ -198,12 +199,6 @@ def target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         raise ValueError(f"the targets have none of the ladder's tasks: {', '.join(tasks)}")
     return rows
-
-
-def _with_flops(*tables: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
-    if all(c.FLOPS in table and table[c.FLOPS].notna().all() for table in tables):
-        return tables
-    return tuple(t.assign(**{c.FLOPS: 6.0 * t[c.PARAMS] * t[c.TOKENS]}) for t in tables)
 
 
 def _forecasts(

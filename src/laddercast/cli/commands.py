@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from laddercast.cli.printing import percent, print_beside, print_forecast, print_rows, print_scores
+from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
 from laddercast.data.cautions import NotConvergedWarning
 from laddercast.data.loaders.presets import FORMATS
+from laddercast.data.writing import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,7 +243,7 @@ def _baseline(args: argparse.Namespace) -> int:
             for cell, values in by_cell.items()
         ]
         print_rows(["target", "task", *columns], rows)
-        overall = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)]
+        overall = c.overall(scores)
         for row in overall.to_dict("records"):
             print(
                 f"{row['method']}: mean absolute error {row['error']:.2f} points, "
@@ -273,7 +274,7 @@ def _backtest(args: argparse.Namespace) -> int:
         scores = score_backtest(table)
         scores.to_csv(folder / "scores.csv", index=False)
         _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
-        print_beside(scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)])
+        print_beside(c.overall(scores))
         folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
         failed = [f"the fold {name}" for name in _unconverged(folds, "fold")]
         if targets is not None:
@@ -501,9 +502,9 @@ def _score(result: "xr.DataTree", points: "pd.DataFrame", folder: Path) -> None:
 
     scores = score(result)
     scores.to_csv(folder / "scores.csv", index=False)
-    found = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)]
+    found = c.overall(scores)
     for row in found.to_dict("records"):
-        shares = [row[f"cover{level}"] for level in (50, 80, 95)]
+        shares = [row[f"cover{level}"] for level in c.INTERVALS]
         inside = " / ".join(f"{round(share * row['cells'])}" for share in shares)
         print(
             f"{row['cells']} measured accuracies: mean absolute error {row['error']:.2f} points, "

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from laddercast.data import words as c
+from laddercast.data.writing import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +16,7 @@ def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
     rows = []
     of_accuracy = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
     for row in of_accuracy.to_dict("records"):
-        pairs = (("q10", "q90"), ("q025", "q975"))
+        pairs = (c.INTERVALS[level] for level in (80, 95))
         ends = [f"{percent(row[low])} to {percent(row[high])}" for low, high in pairs]
         rows.append([row[c.MODEL], row[c.TASK], percent(row["q50"]), *ends])
     columns = {}
@@ -59,18 +60,13 @@ def print_beside(scores: "pd.DataFrame") -> None:
 def print_scores(scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]]) -> None:
     """Scores of accuracy, in points and in % of cells; `more` are further columns by heading."""
     columns = {"error": ("error", ".2f"), "CRPS": ("crps", ".2f")}
-    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in (50, 80, 95)} | more
+    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in c.INTERVALS} | more
     rows = [
         [row[first], str(row["cells"]), *(f"{row[name]:{form}}" for name, form in columns.values())]
         for row in scores.to_dict("records")
     ]
     print("accuracy: error, CRPS in points, measurements inside intervals in %")
     print_rows([first.replace("_", " "), "cells", *columns], rows, left=1)
-
-
-def percent(value: float) -> str:
-    """0.123 as 12.3; what is not known as a dash."""
-    return "-" if value != value else f"{100 * value:.1f}"
 
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:

@@ -20,6 +20,7 @@ from laddercast.data.checks import (
     stop_on,
 )
 from laddercast.data.ladder_display import as_html, as_text
+from laddercast.data.sizes import whole_runs
 
 Rungs = Literal["last", "every"]
 
@@ -84,8 +85,7 @@ class Ladder:
     @property
     def models(self) -> list[str]:
         """Names of the models, by params, then by the length of their runs."""
-        ends = self.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
-        return list(ends.sort_values([c.PARAMS, c.TOKENS]).index)
+        return list(whole_runs(self.table).sort_values([c.PARAMS, c.TOKENS]).index)
 
     @property
     def fingerprint(self) -> str:
@@ -114,7 +114,7 @@ class Ladder:
         per parameter at its end, or named in `hold_out`.
         """
         table = self.table
-        ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+        ends = whole_runs(table)
         out = ends.index.isin(_checked_names(hold_out, self.models))
         if max_params is not None:
             out |= (ends[c.PARAMS] > max_params).to_numpy()

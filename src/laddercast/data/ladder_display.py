@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
+from laddercast.data.sizes import two_digits, whole_runs
+from laddercast.data.writing import counted, listed, short_number
 
 MOST_SIZES, MOST_LENGTHS, MOST_NAMES = 24, 12, 3
 
@@ -48,9 +50,9 @@ def overview(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) ->
     """What both of them show of a ladder's two tables."""
     checkpoints = table.drop_duplicates([c.MODEL, c.TOKENS])
     title = (
-        f"{_plain(name)}: {_count(table[c.MODEL].nunique(), 'model')}, "
-        f"{_count(len(checkpoints), 'checkpoint')}, {_count(len(tasks), 'task')}, "
-        f'{_count(len(table), "row")}, rungs="{rungs}"'
+        f"{_plain(name)}: {counted(table[c.MODEL].nunique(), 'model')}, "
+        f"{counted(len(checkpoints), 'checkpoint')}, {counted(len(tasks), 'task')}, "
+        f'{counted(len(table), "row")}, rungs="{rungs}"'
     )
     losses = [word for word in (c.LOSS, c.REFERENCE_LOSS) if c.measured(table, word)]
     facts = ["losses: " + ", ".join(_share(table, word) for word in losses)]
@@ -62,14 +64,14 @@ def overview(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) ->
 
 def _grid(table: pd.DataFrame, checkpoints: pd.DataFrame) -> list[list[str]]:
     """Sizes down, lengths across, of two digits or, if they are many, in doublings."""
-    ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+    ends = whole_runs(table)
     ratio = ends[c.TOKENS] / ends[c.PARAMS]
-    length = ratio.map(lambda value: float(f"{value:.1e}"))
+    length = two_digits(ratio)
     if length.nunique() > MOST_LENGTHS:
         length, lengths = _labels(2.0 ** np.floor(np.log2(ratio)), MOST_LENGTHS, _doubling)
     else:
-        length, lengths = _labels(length, MOST_LENGTHS, _figure)
-    size, sizes = _labels(ends[c.PARAMS], MOST_SIZES, _figure)
+        length, lengths = _labels(length, MOST_LENGTHS, short_number)
+    size, sizes = _labels(ends[c.PARAMS], MOST_SIZES, short_number)
     models = pd.crosstab(size, length)
     read = checkpoints.groupby(c.MODEL).size()
     counts = pd.crosstab(size, length, values=read, aggfunc="sum")
@@ -122,9 +124,7 @@ def _share(table: pd.DataFrame, word: str) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = [_plain(name) for name in names]
-    more = len(listed) - MOST_NAMES
-    return ", ".join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return listed(map(_plain, names), MOST_NAMES)
 
 
 def _plain(text: object) -> str:
@@ -133,20 +133,8 @@ def _plain(text: object) -> str:
     return line if len(line) <= 60 else line[:57] + "..."
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _figure(number: float) -> str:
-    """Three digits and a letter: 1.28B."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:g}"
-
-
 def _doubling(low: float) -> str:
-    return f"{_figure(low)}-{_figure(2 * low)}"
+    return f"{short_number(low)}-{short_number(2 * low)}"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:

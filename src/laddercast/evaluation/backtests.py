@@ -17,9 +17,10 @@ from laddercast.baselines.rungs import best_rung, lowest_loss_rung
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import Ladder, read_targets
+from laddercast.data.sizes import flops, with_flops
 from laddercast.evaluation.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
 from laddercast.evaluation.noise import SAME_LENGTH
-from laddercast.evaluation.scores import INTERVALS, UNITS, score_cells, summarise
+from laddercast.evaluation.scores import UNITS, score_cells, summarise
 from laddercast.forecasting.forecasts import forecast
 from laddercast.inference.many import fit_each
 from laddercast.model.design import loss_column
@@ -48,7 +49,7 @@ KEYS = [c.MODEL, c.TASK, "quantity"]
 SCORED = (
     "error",
     "crps",
-    *(f"{word}{level}" for word in ("inside", "width") for level in INTERVALS),
+    *(f"{word}{level}" for word in ("inside", "width") for level in c.INTERVALS),
 )
 
 
@@ -83,7 +84,7 @@ def backtest(
     method gives none.
     """
     cuts = _folds(ladder, folds, hold_out)
-    flops = _flops(ladder.table, _all_have_flops(ladder.table))
+    (of_models,) = _flops(ladder.table)
     fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
     with closing(fits):
@@ -93,8 +94,8 @@ def backtest(
             cells.insert(0, "kind", fold.kind)
             cells.insert(1, "fold", fold.name)
             cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
-            cells["ladder_flops"] = flops[fold.rungs.models].sum()
-            cells["target_flops"] = cells[c.MODEL].map(flops)
+            cells["ladder_flops"] = of_models[fold.rungs.models].sum()
+            cells["target_flops"] = cells[c.MODEL].map(of_models)
             cells["converged"] = int(forecasted.attrs["converged"])
             # Chains of the folds to come run meanwhile.
             parts.append(_with_rivals(cells, fold, seed))
@@ -149,8 +150,7 @@ def how_much_ladder(
             f"targets that the fit would read: {', '.join(own)}; leave them out of the ladder, "
             "as `Ladder.split` does"
         )
-    counted = _all_have_flops(ladder.table) and _all_have_flops(table)
-    flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
+    of_models, of_targets = _flops(ladder.table, table)
     parts = []
     cuts = list(_sub_ladders(ladder))
     fits = _fits([rungs for _, rungs in cuts], ladder, "how much ladder", seed, settings)
@@ -158,14 +158,14 @@ def how_much_ladder(
         forecasted = forecast(fitted, table, seed=seed)
         cells = score_cells(forecasted)
         scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")
-        spent = flops[rungs.models].sum()
+        spent = of_models[rungs.models].sum()
         about = {
             "ladder": name,
             "models": ", ".join(rungs.models),
             "rungs": len(rungs.models),
             "ladder_flops": spent,
-            "share": spent / target_flops.sum(),
-            "share_of_largest": spent / target_flops.max(),
+            "share": spent / of_targets.sum(),
+            "share_of_largest": spent / of_targets.max(),
         }
         scores = pd.DataFrame(about, index=scores.index).join(scores)
         parts.append(scores.assign(converged=int(forecasted.attrs["converged"])))
@@ -220,13 +220,13 @@ def _distances(cells: pd.DataFrame, rungs: Ladder) -> tuple[pd.Series, np.ndarra
     beyond = asked / largest.set_axis(cells.index)
     # A small model trained for longer than any rung is no interpolation, however cheap it was.
     inside = (beyond < 1 + SAME_LENGTH).all(axis=1)
-    decades = np.log10(beyond["compute"])
+    decades = np.log10(beyond[c.FLOPS])
     return decades, np.select([inside, decades < FAR], DISTANCES[:2], DISTANCES[2])
 
 
 def _extents(table: pd.DataFrame) -> pd.DataFrame:
     params, tokens = table[c.PARAMS].astype(float), table[c.TOKENS].astype(float)
-    return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
+    return pd.DataFrame({SIZE: params, LENGTH: tokens / params, c.FLOPS: flops(params, tokens)})
 
 
 def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
@@ -286,13 +286,6 @@ def _cells_of(table: pd.DataFrame, method: str) -> pd.DataFrame:
     return cells.dropna(subset="error")
 
 
-def _all_have_flops(table: pd.DataFrame) -> bool:
-    return c.FLOPS in table and bool(table[c.FLOPS].notna().all())
-
-
-def _flops(table: pd.DataFrame, counted: bool) -> pd.Series:
-    """Compute of each model's whole run: its `flops` if they are `counted`, else 6ND."""
-    if counted:
-        return table.groupby(c.MODEL)[c.FLOPS].max()
-    ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().astype(float)
-    return 6 * ends[c.PARAMS] * ends[c.TOKENS]
+def _flops(*tables: pd.DataFrame) -> list[pd.Series]:
+    """Compute of each model's whole run: its `flops` if every row of all tables has them."""
+    return [table.groupby(c.MODEL)[c.FLOPS].max() for table in with_flops(*tables)]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder, as_targets
+from laddercast.data.sizes import two_digits, whole_runs
 from laddercast.evaluation.noise import rerun_noise
 
 SIZE, LENGTH = c.PARAMS, "tokens per parameter"
@@ -72,10 +73,10 @@ def cut(ladder: Ladder, word: str, level: float) -> tuple[Ladder, pd.DataFrame]:
 
 def levels(ladder: Ladder) -> dict[str, list[float]]:
     """The distinct sizes, and the greatest of each length (tokens per parameter), ascending."""
-    ends = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+    ends = whole_runs(ladder.table)
     ratio = ends[c.TOKENS] / ends[c.PARAMS]
-    length = ratio.map(lambda value: float(f"{value:.1e}"))
-    return {SIZE: sorted(ends[c.PARAMS].unique()), LENGTH: list(ratio.groupby(length).max())}
+    lengths = ratio.groupby(two_digits(ratio)).max()
+    return {SIZE: sorted(ends[c.PARAMS].unique()), LENGTH: list(lengths)}
 
 
 def _rolling(word: str) -> Cutter:

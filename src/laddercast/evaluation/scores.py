@@ -7,9 +7,6 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.ladder import read_targets
 
-INTERVALS = (50, 80, 95)
-"""Central intervals, in percent."""
-
 UNITS = {c.LOSS: 1.0, c.ACCURACY: 100.0}
 """Accuracies are scored in points, losses in their own unit."""
 
@@ -69,8 +66,8 @@ def summarise(
     every = pd.concat([cells, cells.assign(**{c.TASK: c.ALL})])
     keys = [*by, "quantity", c.TASK]
     names = {"error": "error", "crps": "crps"}
-    names |= {f"inside{level}": f"cover{level}" for level in INTERVALS}
-    names |= {f"width{level}": f"width{level}" for level in INTERVALS}
+    names |= {f"inside{level}": f"cover{level}" for level in c.INTERVALS}
+    names |= {f"width{level}": f"width{level}" for level in c.INTERVALS}
     names |= {name: name for name in also}
     groups = every.groupby(keys, sort=False)
     table = groups[list(names)].mean(skipna=False).rename(columns=names)
@@ -100,7 +97,7 @@ def _scores(draws: np.ndarray, values: np.ndarray, index: pd.Index) -> pd.DataFr
         table[name] = np.quantile(draws, level, axis=1)
     ends = {
         level: np.quantile(draws, [0.5 - level / 200, 0.5 + level / 200], axis=1)
-        for level in INTERVALS
+        for level in c.INTERVALS
     }
     for level, (low, high) in ends.items():
         table[f"inside{level}"] = (low <= values) & (values <= high)

@@ -10,6 +10,7 @@ from numpyro import handlers
 
 from laddercast.data import words as c
 from laddercast.data.ladder import END_CHECKPOINTS, Ladder
+from laddercast.data.writing import short_number
 from laddercast.model import laws
 from laddercast.model.design import (
     SITES,
@@ -214,16 +215,12 @@ def simulate(
 def _rungs(sizes: Sequence[int], tokens_per_param: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            (f"{_short(size)}-{ratio:g}", round(size), round(size * ratio))
+            (f"{short_number(size, 2)}-{ratio:g}", round(size), round(size * ratio))
             for size in sizes
             for ratio in tokens_per_param
         ],
         columns=[c.MODEL, c.PARAMS, c.TOKENS],
     )
-
-
-def _short(size: float) -> str:
-    return f"{size / 1e9:.2g}B" if size >= 1e9 else f"{size / 1e6:.3g}M"
 
 
 def _walk(rng: np.random.Generator, at: np.ndarray, origin: float, tasks: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
+from laddercast.data.sizes import flops
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import (
     FAR_DECADES,
@@ -64,7 +65,7 @@ def what_if(
     pairs = [(round(n), round(d)) for n in params for d in tokens]
     grid = pd.DataFrame(list(dict.fromkeys(pairs)), columns=[c.PARAMS, c.TOKENS])
     table = expected_table(fitted, grid, draws=draws, seed=seed).drop(columns=c.MODEL)
-    table.insert(2, c.FLOPS, 6.0 * table[c.PARAMS] * table[c.TOKENS])
+    table.insert(2, c.FLOPS, flops(table[c.PARAMS], table[c.TOKENS]))
     table["decades"], table["supported"] = distance(rungs, table)
     table["converged"] = int(fitted.attrs.get("converged", 1))
     return table

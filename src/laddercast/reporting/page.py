@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laddercast.data import words as c
 from laddercast.evaluation.backtests import BOOTSTRAP, METHODS, OURS
-from laddercast.evaluation.scores import INTERVALS, UNITS, score
+from laddercast.evaluation.scores import UNITS, score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
 from laddercast.forecasting.grids import distance, expected_table
@@ -27,7 +27,7 @@ no more."""
 
 NAME = "report.html"
 
-MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in INTERVALS)]
+MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in c.INTERVALS)]
 """What a written backtest tells only of cells together."""
 
 
@@ -169,7 +169,7 @@ def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     table["error"] = (table["median"] - table["measured"]).abs()
     for name in rivals:
         table[f"{name}_error"] = (table[name] - table["measured"]).abs()
-    for level, low, high in ((50, "q25", "q75"), (80, "q10", "q90"), (95, "q025", "q975")):
+    for level, (low, high) in c.INTERVALS.items():
         table[f"inside{level}"] = table["measured"].between(table[low], table[high])
         table[f"width{level}"] = table[high] - table[low]
     keys = ["kind", "distance", "quantity", c.TASK]

@@ -9,11 +9,13 @@ import pandas as pd
 import xarray as xr
 
 from laddercast.data import words as c
+from laddercast.data.sizes import flops
+from laddercast.data.writing import percent, short_number
 from laddercast.evaluation.backtests import OURS, POOLED, score_backtest
-from laddercast.reporting.words import METHODS, backtest_sentences, parsed, percent, short_number
+from laddercast.reporting.words import METHODS, backtest_sentences, parsed
 
-INTERVALS = (("80 %", "q10", "q90"), ("50 %", "q25", "q75"), ("95 %", "q025", "q975"))
-"""The one that decides first: a phone shows no more of them at once."""
+SHOWN_LEVELS = (80, 50, 95)
+"""The interval that decides comes first: a phone shows no more of them at once."""
 
 DASH = "-"
 
@@ -45,13 +47,13 @@ def intervals(caption: str, table: pd.DataFrame) -> Table:
     several = (table[c.TASK] != c.ALL).any()
     measured = table["measured"].notna().any()
     head = [Head("target", False), *([Head("task", False)] if several else [])]
-    head += [Head("median", True), *(Head(f"{level} interval", True) for level, _, _ in INTERVALS)]
+    head += [Head("median", True), *(Head(f"{level} % interval", True) for level in SHOWN_LEVELS)]
     head += [Head("measured", True)] if measured else []
     rows = []
     for row in table.to_dict("records"):
         cells = [Cell(str(row[c.MODEL])), *([Cell(str(row[c.TASK]))] if several else [])]
         cells.append(_number(100 * row["q50"], ".1f"))
-        for _, low, high in INTERVALS:
+        for low, high in (c.INTERVALS[level] for level in SHOWN_LEVELS):
             text = f"{percent(row[low])} to {percent(row[high])}"
             # By width: the lower end sorts much as the median does.
             cells.append(Cell(text, _value(row[high] - row[low])))
@@ -150,7 +152,7 @@ def rungs(table: pd.DataFrame, targets: pd.DataFrame) -> Table:
                 [
                     Cell(str(name)), Cell(what), Cell(short_number(params), _value(params)),
                     Cell(short_number(tokens), _value(tokens)), _number(tokens / params, ",.0f"),
-                    _number(6 * params * tokens, ".2g"),
+                    _number(flops(params, tokens), ".2g"),
                 ]
             )  # fmt: skip
     return Table("Models: what was fitted, and what is forecast", head, rows)

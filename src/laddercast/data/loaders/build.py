@@ -10,9 +10,9 @@ import pandas as pd
 from laddercast.data import words as c
 from laddercast.data.checks import check_ladder_rows, read_table, stop_on
 from laddercast.data.ladder import Ladder, Rungs
-from laddercast.data.loaders.files import listed, listed_by
 from laddercast.data.loaders.manifest import RUN
 from laddercast.data.loaders.presets import CHANCE
+from laddercast.data.writing import listed, listed_by
 
 type Tasks = str | Path | pd.DataFrame | Sequence[str]
 

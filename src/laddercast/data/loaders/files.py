@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,6 @@ def read_jsonl(path: Path, faults: list[str]) -> list[tuple[str, dict[str, Any]]
     """Objects of a file with one a line, each with the place that errors name."""
     lines = enumerate(_text(path, faults).split("\n"), 1)
     return _parse(((f"{path.name} line {i}", line) for i, line in lines), faults)
-
-
-def listed(names: Iterable[str], most: int = 40) -> str:
-    """Names for an error, all of them up to a legible number."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def listed_by[T](groups: Mapping[T, Sequence[str]], most: int = 40) -> str:
-    """What differs between runs, for an error: each value and the names that have it."""
-    return "; ".join(f"{value}: {listed(names, most)}" for value, names in groups.items() if names)
 
 
 def _text(path: Path, faults: list[str]) -> str:

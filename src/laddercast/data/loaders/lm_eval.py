@@ -15,14 +15,13 @@ from laddercast.data.loaders.build import (
     build_ladder,
     check_named,
     check_same_items,
+    is_task,
     mean_and_error,
     read_tasks,
 )
 from laddercast.data.loaders.files import (
     Source,
     find_files,
-    listed,
-    listed_by,
     read_json,
     read_jsonl,
     run_name,
@@ -30,6 +29,7 @@ from laddercast.data.loaders.files import (
 )
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, WITH_SPACE
+from laddercast.data.writing import listed, listed_by
 
 LOSS_SE = "loss_se"
 ACC, ACC_NORM = "acc", "acc_norm"
@@ -312,7 +312,7 @@ def _right(line: Mapping[str, Any], logs: Sequence[float], answers: Sequence[str
 
 def _metric(task: str, measured: Sequence[Measured]) -> str:
     """One metric for all runs: `acc_norm` where each has it, except of tasks that use `acc`."""
-    plain = any(task == word or task.startswith(f"{word}_") for word in ACC_TASKS)
+    plain = any(is_task(task, word) for word in ACC_TASKS)
     return ACC if plain or not all(ACC_NORM in one.accuracy for one in measured) else ACC_NORM
 
 

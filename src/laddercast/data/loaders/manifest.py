@@ -8,7 +8,7 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.checks import check_columns, check_ladder_rows, read_table
-from laddercast.data.loaders.files import listed
+from laddercast.data.writing import listed
 
 RUN = "run"
 """Optional column: the run's name in the logs, where that is not the name of the model."""

@@ -25,8 +25,6 @@ from laddercast.data.loaders.build import (
 from laddercast.data.loaders.files import (
     Source,
     find_files,
-    listed,
-    listed_by,
     read_json,
     read_jsonl,
     run_name,
@@ -34,6 +32,7 @@ from laddercast.data.loaders.files import (
 )
 from laddercast.data.loaders.manifest import RUN, Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, DATADECIDE_PARAMS, WITH_SPACE
+from laddercast.data.writing import listed, listed_by
 
 LOSSES = ("bits_per_byte_corr", "logits_per_byte_corr")
 """The same quantity, by its newer and its older name."""

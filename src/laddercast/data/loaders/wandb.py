@@ -13,9 +13,11 @@ from laddercast.data import words as c
 from laddercast.data.checks import read_table, stop_on
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
-from laddercast.data.loaders.files import find_files, listed, listed_by, source_name
+from laddercast.data.loaders.files import find_files, source_name
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size
+from laddercast.data.sizes import flops
+from laddercast.data.writing import listed, listed_by
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def _known_runs(
                               "give each run one size")  # fmt: skip
         if size is not None:
             row = {c.MODEL: _renamed(log.run, preset), c.PARAMS: size.params}
-            row["flops_per_token"] = size.flops_per_token or 6 * size.params
+            row["flops_per_token"] = size.flops_per_token or flops(size.params, 1)
         known[log.run] = {**row, **said[log.run]}
         if c.PARAMS in said[log.run]:  # then the size's compute may be another's
             known[log.run].pop("flops_per_token", None)
