@@ -202,16 +202,16 @@ def target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
 
 
 def _forecasts(
-    method: str, runs: pd.DataFrame, chance: float, rungs: str, targets: pd.DataFrame
+    method: str, runs: pd.DataFrame, chance: float, used: str, targets: pd.DataFrame
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Quantities of one task with their forecasts; raises ValueError where a fit fails."""
     column = FROM[method]
     if method == "single_step":
         sizes = _logs(targets, c.PARAMS, c.TOKENS)
-        yield c.ACCURACY, _single_step(_ends(runs, column, rungs), chance, sizes)
+        yield c.ACCURACY, _single_step(_ends(runs, column, used), chance, sizes)
         return
     variables = (c.FLOPS,) if method == "two_step_flops" else (c.PARAMS, c.TOKENS)
-    step = step_1(runs, column, rungs, variables)
+    step = step_1(runs, column, used, variables)
     loss = np.exp(_predict(step.law, fit_step(step), _logs(targets, *variables)))
     if column == c.LOSS:
         yield c.LOSS, loss
@@ -221,10 +221,10 @@ def _forecasts(
         yield c.ACCURACY, _predict(STEP_2, fit_step(step_2(runs, column, chance)), loss[None])
 
 
-def _ends(runs: pd.DataFrame, column: str, rungs: str) -> pd.DataFrame:
+def _ends(runs: pd.DataFrame, column: str, used: str) -> pd.DataFrame:
     """What speaks for `column` in one task: ends of runs, or each checkpoint."""
     by_model = runs.groupby(c.MODEL)
-    if rungs == "every":
+    if used == "every":
         ends = runs[runs[c.TOKENS] > WARMUP_SHARE * by_model[c.TOKENS].transform("max")]
     elif column == c.TASK_CE:
         ends = by_model.tail(1)
@@ -234,10 +234,10 @@ def _ends(runs: pd.DataFrame, column: str, rungs: str) -> pd.DataFrame:
 
 
 def step_1(
-    runs: pd.DataFrame, column: str, rungs: str, variables: Sequence[str] = (c.PARAMS, c.TOKENS)
+    runs: pd.DataFrame, column: str, used: str, variables: Sequence[str] = (c.PARAMS, c.TOKENS)
 ) -> Step:
     """Log of `column` from logs of params and tokens (or of flops) in the `runs` of one task."""
-    ends = _ends(runs, column, rungs)
+    ends = _ends(runs, column, used)
     x, (y,) = _logs(ends, *variables), _logs(ends, column)
     law = STEP_1_FLOPS if len(x) == 1 else STEP_1
     published = (3.0, 0.1, 1.0) if len(x) == 1 else (3.0, 6.0, 0.1, 0.2, 1.0)

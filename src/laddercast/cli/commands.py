@@ -192,9 +192,9 @@ def _fit_and_forecast(
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
     from laddercast.model.design import loss_column
-    from laddercast.sampling.programs import keep
+    from laddercast.sampling.programs import keep as keep_compiled
 
-    keep()
+    keep_compiled()
     fitted = fit(ladder, **_settings(args))
     fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
     result = forecast(fitted, targets, seed=args.seed)
@@ -253,18 +253,18 @@ def _baseline(args: argparse.Namespace) -> int:
 
 
 def _backtest(args: argparse.Namespace) -> int:
-    from laddercast.evaluation.backtests import METHODS, backtest, how_much_ladder, score_backtest
+    from laddercast.evaluation.backtests import RIVALS, backtest, how_much_ladder, score_backtest
     from laddercast.evaluation.scores import UNITS
-    from laddercast.sampling.programs import keep
+    from laddercast.sampling.programs import keep as keep_compiled
 
-    keep()
+    keep_compiled()
     ladder, targets = _read(args, args.how_much)
     with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
         held_out = args.hold_out and _names(args.hold_out, ladder.models)
         table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
         written = table.copy()
-        rivals = [name for name in METHODS if name in table]
+        rivals = [name for name in RIVALS if name in table]
         for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
             written[name] /= written["quantity"].map(UNITS)
         last = ["kind", "fold", "decades", "distance", *rivals, "pit", "converged"]

@@ -78,7 +78,7 @@ def _cores() -> int:
 
 
 def _writable(folder: Path) -> str:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     able = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     return "can be written" if able else f"cannot be written, which stops fetching; set {LOCAL}"
 
@@ -88,8 +88,8 @@ def _compiled() -> str:
         from laddercast.sampling.programs import SWITCH, folder
     except Exception:  # of a broken JAX, which is told above
         return "unknown"
-    place = folder()
-    return f"not kept ({SWITCH} is off)" if place is None else str(place)
+    kept_in = folder()
+    return f"not kept ({SWITCH} is off)" if kept_in is None else str(kept_in)
 
 
 def _local() -> str:

@@ -36,12 +36,12 @@ def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
 
 def print_beside(scores: "pd.DataFrame") -> None:
     """Our scores of a backtest, a row for each kind and distance, and the CRPS of its rivals."""
-    from laddercast.evaluation.backtests import METHODS
+    from laddercast.evaluation.backtests import OURS, RIVALS
 
     scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
-    ours = scores[scores["method"] == METHODS[0]].reset_index(drop=True)
+    ours = scores[scores["method"] == OURS].reset_index(drop=True)
     fewer = False
-    for name in METHODS[1:]:
+    for name in RIVALS:
         rival = scores[scores["method"] == name].set_index("held_out").reindex(ours["held_out"])
         part = rival["cells"].to_numpy() < ours["cells"].to_numpy()
         fewer |= part.any()
@@ -50,7 +50,7 @@ def print_beside(scores: "pd.DataFrame") -> None:
             for crps, some in zip(rival["crps"], part, strict=True)
         ]
     heads = {"baseline": "published", "bootstrap": "its bootstrap"}
-    more = {heads.get(name, name.replace("_", " ")): (name, "") for name in METHODS[1:]}
+    more = {heads.get(name, name.replace("_", " ")): (name, "") for name in RIVALS}
     print_scores(ours, "held_out", more)
     print("published to lowest loss rung: their CRPS; that of a point is its error")
     if fewer:

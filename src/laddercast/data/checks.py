@@ -223,7 +223,7 @@ def check_tasks(
     return tasks.drop_duplicates(c.TASK).set_index(c.TASK)[[c.CHANCE, c.ITEMS]], table
 
 
-def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]) -> None:
+def check_fittable(table: pd.DataFrame, name: str, used: str, faults: list[str]) -> None:
     """Faults that leave the laws without an answer: too few models or sizes, N bound to D."""
     if table.empty or not set(c.LADDER_REQUIRED) <= set(table):
         return
@@ -252,7 +252,7 @@ def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]
             "add models of another size"
         )
         return
-    if rungs == "last":
+    if used == "last":
         points = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
     if len(points) < MIN_MODELS:
         return  # reported with the tasks
@@ -260,7 +260,7 @@ def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]
     spread = np.linalg.svd(logs - logs.mean(axis=0), compute_uv=False)
     if spread[-1] < 1e-2 * spread[0]:
         what, cure = "checkpoints", "add runs of other lengths"
-        if rungs == "last":
+        if used == "last":
             what = "ends of runs"
             cure = f'take each checkpoint with rungs="every" (--rungs every), or {cure}'
         faults.append(

@@ -15,7 +15,7 @@ from laddercast.data import words as c
 from laddercast.sampling.progress import with_progress
 
 LOCAL = "LADDERCAST_DATA"
-"""Environment variable: a folder with `olmo-ladder/*.csv` and `gadre.csv`, in place of fetching."""
+"""Environment variable: a folder with `olmo-ladder/*.csv` and `gadre.csv`; nothing is fetched."""
 
 OLMO_URL = (
     "https://raw.githubusercontent.com/allenai/OLMo-ladder/"

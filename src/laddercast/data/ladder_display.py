@@ -28,17 +28,17 @@ class Overview(NamedTuple):
 GRID = "models (checkpoints), by params and tokens per parameter at the end of the run"
 
 
-def as_text(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> str:
+def as_text(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> str:
     """Several lines for a terminal."""
-    seen = overview(table, tasks, rungs, name)
+    seen = overview(table, tasks, used, name)
     return "\n".join(
         [seen.title, *seen.facts, GRID, *_lines(seen.grid), "tasks", *_lines(seen.tasks)]
     )
 
 
-def as_html(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> str:
+def as_html(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> str:
     """One `div` for a notebook; all text of the user's is escaped."""
-    seen = overview(table, tasks, rungs, name)
+    seen = overview(table, tasks, used, name)
     facts = "<br>".join(map(escape, seen.facts))
     return (
         f"<div><p><b>{escape(seen.title)}</b><br>{facts}</p>"
@@ -46,13 +46,13 @@ def as_html(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> 
     )
 
 
-def overview(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> Overview:
+def overview(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> Overview:
     """What both of them show of a ladder's two tables."""
     checkpoints = table.drop_duplicates([c.MODEL, c.TOKENS])
     title = (
         f"{_plain(name)}: {counted(table[c.MODEL].nunique(), 'model')}, "
         f"{counted(len(checkpoints), 'checkpoint')}, {counted(len(tasks), 'task')}, "
-        f'{counted(len(table), "row")}, rungs="{rungs}"'
+        f'{counted(len(table), "row")}, rungs="{used}"'
     )
     losses = [word for word in (c.LOSS, c.REFERENCE_LOSS) if c.measured(table, word)]
     facts = ["losses: " + ", ".join(_share(table, word) for word in losses)]

@@ -30,8 +30,8 @@ PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 """The published method for the loss that the fit is on."""
 
 OURS, BASELINE, BOOTSTRAP = "laddercast", "baseline", "bootstrap"
-METHODS = (OURS, BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
-"""Ours, the published method's point forecast, its bootstrap, and "as good as a rung"."""
+RIVALS = (BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
+"""The published method's point forecast, its bootstrap, and "as good as a rung"."""
 
 DISTANCES = ("inside", "near", "far")
 FAR = 1.0
@@ -42,7 +42,7 @@ length (0.4 to 0.8 decades on the published ladder) variants of the model foreca
 sizes on (1.1 and more) they come apart.
 """
 
-POOLED = "pooled"
+ALL_FOLDS = "pooled"
 """In the column `kind`, the mean over the cells of all folds."""
 
 KEYS = [c.MODEL, c.TASK, "quantity"]
@@ -53,7 +53,7 @@ SCORED = (
 )
 
 
-DRAWS = 500
+FOLD_DRAWS = 500
 """Per chain and route of a fold, unless told otherwise: scores need no more, and a fit adds as many
 where these have not converged."""
 
@@ -111,10 +111,10 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
     the `laddercast_` columns are ours on the same cells; a method without any has no row. The CRPS
     of a point is its absolute error; points have no coverage or width (NaN).
     """
-    cells = pd.concat([_cells_of(table, method) for method in METHODS])
-    cells = pd.concat([cells, cells.assign(kind=POOLED)], ignore_index=True)
+    cells = pd.concat([_cells_of(table, method) for method in (OURS, *RIVALS)])
+    cells = pd.concat([cells, cells.assign(kind=ALL_FOLDS)], ignore_index=True)
     # Scores come in the order of the cells.
-    rank = {name: i for i, name in enumerate((*table["kind"].unique(), POOLED, *DISTANCES))}
+    rank = {name: i for i, name in enumerate((*table["kind"].unique(), ALL_FOLDS, *DISTANCES))}
     cells = cells.sort_values(["kind", "distance"], key=lambda x: x.map(rank), kind="stable")
     ours = (f"{OURS}_error", f"{OURS}_crps")
     scores = summarise(cells, by=("kind", "distance", "method"), also=(*ours, "converged"))
@@ -176,7 +176,7 @@ def _fits(
     ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
 ) -> Generator[xr.DataTree, None, None]:
     """A fit of each ladder, all of them parts of a whole."""
-    settings = {"draws": DRAWS} | settings
+    settings = {"draws": FOLD_DRAWS} | settings
     shown = settings.get("progress", True)
     found = fit_each(ladders, seeds=[seed] * len(ladders), within=whole, **settings)
     for _, fitted in zip(with_progress(ladders, shown, what, "fit"), found, strict=True):
@@ -247,7 +247,7 @@ def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
             warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", SkippedWarning, stacklevel=2)
     _warn_once(fold, [own.message for own in caught])
     unit = cells["quantity"].map(UNITS)
-    for name in METHODS:
+    for name in RIVALS:
         if name in points:
             q50 = points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
             cells = cells.merge(q50, on=KEYS, how="left")

@@ -89,7 +89,7 @@ def plot_iso_accuracy(
     axes = panels_of(ax, len(names), columns=3, height=2.4)
     for panel, (name, grid) in zip(axes, grids.items(), strict=True):
         params, tokens = grid["q50"].columns.to_numpy(float), grid["q50"].index.to_numpy(float)
-        # First of all: labels of contours find their places in it.
+        # First, as labels of contours are placed by the limits.
         panel.set(
             xscale="log", yscale="log", xlim=(params[0], params[-1]), ylim=(tokens[0], tokens[-1])
         )

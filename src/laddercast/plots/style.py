@@ -93,12 +93,12 @@ def set_title(ax: Axes, title: str) -> None:
 def label_edges(axes: Panels, x: str, y: str) -> None:
     """Axis labels at the figure's edges only: on the left, and where no panel lies below."""
     for ax in axes:
-        place = ax.get_subplotspec()
-        if place is None or place.is_first_col():
+        spec = ax.get_subplotspec()
+        if spec is None or spec.is_first_col():
             ax.set_ylabel(y, fontsize=SMALL)
         ax.set_xlabel(x, fontsize=SMALL)
-        below = place is not None and place.rowspan.stop * place.get_gridspec().ncols
-        if below and place.colspan.start + below < len(axes):
+        below = spec is not None and spec.rowspan.stop * spec.get_gridspec().ncols
+        if below and spec.colspan.start + below < len(axes):
             ax.set_xlabel("")
 
 

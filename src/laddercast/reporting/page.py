@@ -12,7 +12,7 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laddercast.data import words as c
-from laddercast.evaluation.backtests import BOOTSTRAP, METHODS, OURS
+from laddercast.evaluation.backtests import BOOTSTRAP, OURS, RIVALS
 from laddercast.evaluation.scores import UNITS, score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
@@ -21,7 +21,7 @@ from laddercast.inference.results import rungs_of, tasks_of
 from laddercast.reporting import figures, tables, words
 from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 
-DRAWS = 1000
+MEDIAN_DRAWS = 1000
 """Of the posterior's, from which the rungs' expected accuracies are computed: their medians need
 no more."""
 
@@ -70,7 +70,7 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
     rungs, tasks = rungs_of(fitted), tasks_of(fitted)
     targets = of_average.set_index(c.MODEL)[[c.PARAMS, c.TOKENS]].astype(float)
     decades, _ = distance(rungs, targets)
-    expected = expected_table(fitted, rungs, draws=DRAWS)
+    expected = expected_table(fitted, rungs, draws=MEDIAN_DRAWS)
     expected = expected[expected["quantity"] == c.ACCURACY].astype({c.TASK: str})
     doubts = find_doubts(forecast, table, Evidence(rungs, tasks, expected, backtest))
     shares, quality = variance_shares(forecast), convergence(forecast)
@@ -161,7 +161,7 @@ def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     )
     if not {"kind", "fold", "decades", "distance"} <= set(table) or "method" not in scores:
         return None
-    rivals = [name for name in METHODS if name in table]
+    rivals = [name for name in RIVALS if name in table]
     unit = table["quantity"].map(UNITS).astype(float)
     for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
         table[name] *= unit

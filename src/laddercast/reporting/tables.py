@@ -11,8 +11,8 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.sizes import flops
 from laddercast.data.writing import percent, short_number
-from laddercast.evaluation.backtests import OURS, POOLED, score_backtest
-from laddercast.reporting.words import METHODS, backtest_sentences, parsed
+from laddercast.evaluation.backtests import ALL_FOLDS, OURS, score_backtest
+from laddercast.reporting.words import RIVAL_NAMES, backtest_sentences, parsed
 
 SHOWN_LEVELS = (80, 50, 95)
 """The interval that decides comes first: a phone shows no more of them at once."""
@@ -196,9 +196,9 @@ def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) 
     """Sentences and tables of a backtest's scores: all methods together, ours per task."""
     table = score_backtest(cells)
     if len(set(cells["kind"])) == 1:
-        table = table[table["kind"] != POOLED]  # would say the same again
+        table = table[table["kind"] != ALL_FOLDS]  # would say the same again
     table = table.assign(**{"held out": table["kind"] + ", " + table["distance"]})
-    shown = table.replace({"method": METHODS})
+    shown = table.replace({"method": RIVAL_NAMES})
     overall = shown[table[c.TASK] == c.ALL]
     by_task = shown[(table[c.TASK] != c.ALL) & (table["method"] == OURS)]
     return {

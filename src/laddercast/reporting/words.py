@@ -11,10 +11,10 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.sizes import flops, log10_flops
 from laddercast.data.writing import counted, percent, short_number
-from laddercast.evaluation.backtests import BASELINE, OURS, POOLED
+from laddercast.evaluation.backtests import ALL_FOLDS, BASELINE, OURS
 from laddercast.reporting.doubts import CURES, RULES, SOURCES
 
-METHODS = {
+RIVAL_NAMES = {
     "baseline": "published",
     "bootstrap": "published, bootstrap",
     "best_rung": "same as best rung",
@@ -157,7 +157,7 @@ def backtest_sentences(
     for row in overall[overall["method"] == OURS].to_dict("records"):
         key = (row["kind"], row["distance"])
         here = (cells["distance"] == key[1]) & (cells["quantity"] == c.ACCURACY)
-        here &= (cells["kind"] == key[0]) | (key[0] == POOLED)
+        here &= (cells["kind"] == key[0]) | (key[0] == ALL_FOLDS)
         text = (
             f"Held out: {key[0]}, {key[1]} ({counted(cells.loc[here, c.MODEL].nunique(), 'model')} "
             f"in {counted(len(cells.loc[here, ['kind', 'fold']].drop_duplicates()), 'fold')}). "

@@ -49,7 +49,7 @@ def build_ladder(
     rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
     tasks: pd.DataFrame,
     known: Mapping[str, tuple[float, float]],
-    rungs: Rungs,
+    used: Rungs,
     name: str,
     faults: list[str],
 ) -> Ladder:
@@ -79,7 +79,7 @@ def build_ladder(
         # Values that were read may have faults too: they belong in the same error.
         check_ladder_rows(table.drop(columns=c.LOSS_KIND, errors="ignore"), name, faults)
         stop_on(faults)
-    return Ladder(table, tasks, rungs, name)
+    return Ladder(table, tasks, used, name)
 
 
 def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:

@@ -99,22 +99,22 @@ def read_lm_eval(
     read = check_named(named, top if named is None else sorted(leaves | set(groups)), name, faults)
     _check_same_settings(results, [leaf for task in read for leaf in _leaves(task, groups)], faults)
     measured: dict[tuple[str, str], Measured] = {}
-    places: dict[tuple[str, str], str] = {}
+    files_of: dict[tuple[str, str], str] = {}
     for result in results:
         needed = {leaf for task in read for leaf in _leaves(task, groups)}
         for task in sorted(needed & set(result.content["results"])):
-            place = (result.run, task)
-            if place in places:
+            key = (result.run, task)
+            if key in files_of:
                 faults.append(
-                    f"{task} of run {result.run} is in {places[place]} and {result.path.name}; "
+                    f"{task} of run {result.run} is in {files_of[key]} and {result.path.name}; "
                     "move the older file away"
                 )
                 continue
-            places[place] = result.path.name
+            files_of[key] = result.path.name
             quiet = c.REFERENCE_LOSS in known[result.run]
             found = _measure(result, task, quiet, faults)
             if found is not None:
-                measured[place] = found
+                measured[key] = found
     rows = []
     for task in read:
         parts = _leaves(task, groups)

@@ -221,15 +221,15 @@ def _file_rows(
     for task in found:
         aliases.setdefault(task.task, set()).add(task.alias)
     rows: list[dict[str, Any]] = []
-    places: dict[tuple[str, str], str] = {}
+    files_of: dict[tuple[str, str], str] = {}
     for task in found:
         # Of one task asked in several ways (choices by letter or in full) each is its own.
         word = task.alias if len(aliases[task.task]) > 1 else task.task
-        if (task.run, word) in places:
-            faults.append(f"{word} of run {task.run} is in {places[task.run, word]} and "
+        if (task.run, word) in files_of:
+            faults.append(f"{word} of run {task.run} is in {files_of[task.run, word]} and "
                           f"{task.where}; move the older file away")  # fmt: skip
             continue
-        places[task.run, word] = task.where
+        files_of[task.run, word] = task.where
         shots.setdefault(word, {}).setdefault(task.shots, []).append(task.run)
         row = known[task.run]
         if not {c.PARAMS, c.TOKENS} <= set(row) or (recipe and row.get(c.RECIPE) != recipe):
