@@ -35,7 +35,7 @@ ROUTES = ("two_stage", "by_reference", "direct", "chain")
 """As the functions of `routes` are called, which is slow to import."""
 
 PATHS = ("LADDER", "TARGETS", "TASKS")
-"""What arguments that are files are called."""
+"""Metavars of arguments that are files."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -418,7 +418,7 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
 
 
 def _names(words: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Models, with spaces or (as --tasks takes names) commas between."""
+    """Names of models, given with spaces or commas between."""
     names: list[str] = []
     for word in words:
         names += [word] if word in models else [name for name in word.split(",") if name]
@@ -439,7 +439,7 @@ def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
 
 @contextmanager
 def _folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A passing folder inside `out`, whose files move there once all are written.
+    """A temporary folder inside `out`, whose files move there once all are written.
 
     Of `names`, what was not written is removed from `out`: it would belong to an earlier run.
     """

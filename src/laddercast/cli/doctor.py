@@ -13,7 +13,7 @@ SHOWN = ("laddercast", "numpyro", "jax", "arviz", "numpy", "pandas")
 
 
 def examine() -> tuple[list[tuple[str, str]], list[str]]:
-    """`(name, finding)` of all looked at, and the faults that stop a fit, each with its cure."""
+    """All that was looked at, as `(name, finding)`, and the faults that stop a fit, with cures."""
     faults = _wrong_versions()
     devices = _devices(faults)
     findings = [(name, _version(name) or "not installed") for name in SHOWN]
@@ -36,7 +36,7 @@ def _version(name: str) -> str | None:
 
 
 def _wrong_versions() -> list[str]:
-    """Requirements of laddercast that are not installed, or in a version it does not take."""
+    """Requirements of laddercast that are not installed, or have another version."""
     faults = []
     for requirement in map(Requirement, requires("laddercast") or []):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):

@@ -17,7 +17,7 @@ STYLE = "text-align:right;padding:0.1em 0.7em"
 
 
 class Overview(NamedTuple):
-    """What is shown; of each table the first row is its head."""
+    """What is shown; the first row of each table is its header."""
 
     title: str
     facts: list[str]
@@ -47,7 +47,7 @@ def as_html(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> s
 
 
 def overview(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> Overview:
-    """What both of them show of a ladder's two tables."""
+    """The content of both displays."""
     checkpoints = table.drop_duplicates([c.MODEL, c.TOKENS])
     title = (
         f"{_plain(name)}: {counted(table[c.MODEL].nunique(), 'model')}, "
@@ -63,7 +63,7 @@ def overview(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> 
 
 
 def _grid(table: pd.DataFrame, checkpoints: pd.DataFrame) -> list[list[str]]:
-    """Sizes down, lengths across, of two digits or, if they are many, in doublings."""
+    """Rows are sizes, columns are lengths to two digits or, if there are many, by powers of 2."""
     ends = whole_runs(table)
     ratio = ends[c.TOKENS] / ends[c.PARAMS]
     length = two_digits(ratio)
@@ -85,7 +85,7 @@ def _grid(table: pd.DataFrame, checkpoints: pd.DataFrame) -> list[list[str]]:
 def _labels(
     values: pd.Series, most: int, figure: Callable[[float], str]
 ) -> tuple[pd.Series, list[str]]:
-    """The label of each value, and all labels in order; beyond the most they share one."""
+    """The label of each value, and all labels in order; values beyond `most` share one."""
     levels = sorted(values.unique())
     names = {level: figure(level) for level in levels}
     for level in levels[most:]:
@@ -138,7 +138,7 @@ def _doubling(low: float) -> str:
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """First column to the left, the others to the right; of the last, the gaps, also the left."""
+    """Aligned columns: the first and the gaps to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     last = len(widths) - 1 if rows[0][-1] == "gaps" else 0
     return [

@@ -38,8 +38,8 @@ FAR = 1.0
 """Decades of compute beyond what was fitted from which a cell is `far`.
 
 What ladders are for lies two to three decades out. Up to the next size or twice to five times the
-length (0.4 to 0.8 decades on the published ladder) variants of the model forecast much alike; two
-sizes on (1.1 and more) they come apart.
+length (0.4 to 0.8 decades on the published ladder) variants of the model give similar forecasts;
+two sizes up (1.1 and more) they differ.
 """
 
 ALL_FOLDS = "pooled"
@@ -54,8 +54,7 @@ SCORED = (
 
 
 FOLD_DRAWS = 500
-"""Per chain and route of a fold, unless told otherwise: scores need no more, and a fit adds as many
-where these have not converged."""
+"""Draws per chain and route of a fold by default; a fit that has not converged adds as many."""
 
 
 def backtest(
@@ -214,11 +213,11 @@ def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
 
 
 def _distances(cells: pd.DataFrame, rungs: Ladder) -> tuple[pd.Series, np.ndarray]:
-    """How far each cell lies beyond what its task was fitted on: decades of compute, and a word."""
+    """Decades of compute of each cell beyond the rungs of its task, and its `distance`."""
     fitted, asked = _extents(rungs.table), _extents(cells)
     largest = fitted.groupby(rungs.table[c.TASK]).max().loc[cells[c.TASK]]
     beyond = asked / largest.set_axis(cells.index)
-    # A small model trained for longer than any rung is no interpolation, however cheap it was.
+    # A small model trained for longer than any rung is an extrapolation, however cheap it was.
     inside = (beyond < 1 + SAME_LENGTH).all(axis=1)
     decades = np.log10(beyond[c.FLOPS])
     return decades, np.select([inside, decades < FAR], DISTANCES[:2], DISTANCES[2])

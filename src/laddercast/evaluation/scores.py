@@ -61,7 +61,7 @@ def summarise(
 ) -> pd.DataFrame:
     """Means over cells as `score` gives them, for each value of the columns `by`.
 
-    So for the columns `also`: NaN where one of the cells has none, to be of the same cells.
+    Likewise for the columns `also`. A mean is NaN if one of the cells lacks the value.
     """
     every = pd.concat([cells, cells.assign(**{c.TASK: c.ALL})])
     keys = [*by, "quantity", c.TASK]
@@ -73,7 +73,7 @@ def summarise(
     table = groups[list(names)].mean(skipna=False).rename(columns=names)
     table.insert(0, "cells", groups.size())
     table = table.reset_index()
-    # Groups come as the cells do, with `all` after the last: put it last of each quantity.
+    # Groups are in the order of the cells: put `all` last within each quantity.
     order = [pd.factorize(table[key])[0] for key in keys[:-1]]
     return table.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
 
@@ -123,7 +123,7 @@ def _own_measurements(forecast: xr.DataTree) -> dict[str, np.ndarray]:
 
 
 def _matched(predictions: xr.Dataset, measured: pd.DataFrame, loss: str) -> dict[str, np.ndarray]:
-    """What `measured` says of each row of the predictions, NaN where it says nothing."""
+    """Measurements of each row of the predictions, NaN where there are none."""
     table = read_targets(measured)
     if c.TASK not in table:
         return {}

@@ -27,11 +27,11 @@ ERROR_LINES = {"error": ("our mean", "-"), "baseline_error": ("published", "--")
 def plot_calibration(table: pd.DataFrame, ax: Any = None) -> Panels:
     """Whether a backtest's intervals mean what they say, cells near the ladder and far apart.
 
-    `table` as `backtest` gives it; one row of panels per quantity. Coverage by level: a forecast
-    that is right on average follows the diagonal. Histogram of PIT: it is flat then. Absolute
-    error by the distance extrapolated, where the table has `decades`: cells, and means over half
-    decades, also of what else was forecast. Cells of one model go up and down together, so
-    departures are less telling than their number suggests.
+    `table` as `backtest` gives it; one row of panels per quantity. Coverage by level: calibrated
+    forecasts follow the diagonal. Histogram of PIT: it is flat then. Absolute error by the distance
+    extrapolated, where the table has `decades`: cells, and means over half decades, also of what
+    else was forecast. Errors of one model's cells are correlated, so departures say less than the
+    number of cells suggests.
     """
     if "distance" not in table:
         table = table.assign(distance="all")
@@ -97,7 +97,7 @@ def _error_by_distance(ax: Axes, cells: pd.DataFrame) -> dict[str, Line2D]:
     handles = {}
     for column, (label, style) in ERROR_LINES.items():
         if column in cells and cells[column].notna().any():
-            # Of a half decade with a cell that a method cannot forecast, its mean is of others.
+            # A method's mean is over the cells that it can forecast.
             means = cells.groupby(half_decades)[column].mean().dropna()
             ax.plot(means.index, means, color="black", ls=style, marker="o", ms=2.5, lw=1.3)
             handles[label] = line_handle("black", style, label)

@@ -127,7 +127,7 @@ def plot_iso_accuracy(
 
 
 def _chosen(table: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
-    """Rows of accuracy, in the order of `tasks`; of a lone task its mean would say the same."""
+    """Rows of accuracy, in the order of `tasks`; by default without the mean of a single task."""
     rows = table[table["quantity"] == c.ACCURACY]
     known = list(dict.fromkeys(rows[c.TASK]))
     if tasks is None:

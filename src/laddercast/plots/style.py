@@ -133,7 +133,7 @@ def marker_handle(marker: str, label: str, **style: Any) -> Line2D:
 
 
 def add_legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bool) -> None:
-    """Below our own figure, in as many rows as it takes; inside the last of the user's axes."""
+    """Add a legend below our `own` figure, or inside the last of the user's axes."""
     style: dict[str, Any] = {"handles": list(handles), "fontsize": SMALL, "handletextpad": 0.5}
     if not own:
         axes[-1].legend(**style)

@@ -152,7 +152,7 @@ def _move_legend(figure: Figure, ax: Axes) -> None:
 def _svg(name: str, height: float, draw: Callable[[Figure], Any]) -> str:
     """An `svg` element alone, the same for the same figure; ids begin with `name`."""
     with mpl.rc_context(STYLE):
-        # Not of pyplot: nothing to close, and no window.
+        # Not from pyplot: nothing to close, and no window.
         figure = Figure(figsize=(NARROW, height), layout="constrained")
         draw(figure)
         text = StringIO()
@@ -163,7 +163,7 @@ def _svg(name: str, height: float, draw: Callable[[Figure], Any]) -> str:
     found = re.sub(r"<!--.*?-->\s*", "", found, flags=re.DOTALL)
     for before in ('id="', 'href="#', "url(#"):
         found = found.replace(before, f"{before}{name}-")
-    # Its size is the page's matter: the view box keeps the proportions.
+    # The page sets the size; the view box keeps the proportions.
     return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", found, count=1)
 
 

@@ -22,13 +22,12 @@ from laddercast.reporting import figures, tables, words
 from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 
 MEDIAN_DRAWS = 1000
-"""Of the posterior's, from which the rungs' expected accuracies are computed: their medians need
-no more."""
+"""Draws of the posterior for the medians of the rungs' expected accuracies."""
 
 NAME = "report.html"
 
 MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in c.INTERVALS)]
-"""What a written backtest tells only of cells together."""
+"""Scores that a saved backtest has only as means over cells."""
 
 
 def report(
@@ -62,7 +61,7 @@ def report(
 
 def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | None = None) -> str:
     """The page of `report` as text."""
-    # The cells' own words may lack their type after a round through a file.
+    # Text may have another type after it was saved and read.
     table = forecast_table(forecast).astype({c.MODEL: str, c.TASK: str})
     average = forecast_table(mean_over_tasks(forecast))
     of_average = average[average["quantity"] == c.ACCURACY]
@@ -147,9 +146,9 @@ def read_results(folder: str | Path) -> tuple[xr.DataTree, xr.DataTree]:
 def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     """The backtest that `laddercast backtest --out folder` wrote, as a table like `backtest`'s.
 
-    None where the folder has no backtest. CRPS, and how often the bootstrap's intervals held, are
-    known there of cells together (kind x distance x task), so each has their mean: `score_backtest`
-    is as it was but for `laddercast_crps` where a rival lacks cells.
+    None where the folder has no backtest. The files have CRPS and the bootstrap's coverage only as
+    means over kind x distance x task, which each cell is given: `score_backtest` is as it was but
+    for `laddercast_crps` where a rival lacks cells.
     """
     paths = [Path(folder) / name for name in ("forecast.csv", "scores.csv")]
     if not all(path.exists() for path in paths):

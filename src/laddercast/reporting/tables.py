@@ -55,7 +55,7 @@ def intervals(caption: str, table: pd.DataFrame) -> Table:
         cells.append(_number(100 * row["q50"], ".1f"))
         for low, high in (c.INTERVALS[level] for level in SHOWN_LEVELS):
             text = f"{percent(row[low])} to {percent(row[high])}"
-            # By width: the lower end sorts much as the median does.
+            # Sorted by width: the lower ends would sort much as the medians do.
             cells.append(Cell(text, _value(row[high] - row[low])))
         cells += [_number(100 * row["measured"], ".1f")] if measured else []
         rows.append(cells)
@@ -187,7 +187,7 @@ def settings(attrs: Mapping[Any, Any]) -> Table:
 
 
 def listed(caption: str, first: str, attrs: Mapping[Any, Any], word: str) -> Table:
-    """What an attribute, written as JSON, lists by name."""
+    """The names and values of an attribute written as JSON."""
     rows = [[Cell(name), Cell(_text(value))] for name, value in parsed(attrs, word).items()]
     return Table(caption, [Head(first, False), Head("value", False)], rows)
 

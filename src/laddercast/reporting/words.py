@@ -1,4 +1,4 @@
-"""The sentences of a report, and how it writes numbers."""
+"""The sentences of a report."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ RIVAL_NAMES = {
 
 
 def title(targets: Sequence[str]) -> str:
-    """What the page is of."""
+    """The page's title."""
     shown = list(targets[:3])
     if len(targets) > 3:
         shown.append(f"{len(targets) - 3} more")
@@ -33,7 +33,7 @@ def title(targets: Sequence[str]) -> str:
 
 
 def subtitle(rungs: pd.DataFrame, tasks: pd.DataFrame, attrs: Mapping[Any, Any]) -> str:
-    """From what, by what."""
+    """The extent of the ladder, and the version that made the forecast."""
     version = parsed(attrs, "versions").get("laddercast")
     by = f"laddercast {version}" if version else "laddercast"
     return (
@@ -71,7 +71,7 @@ def score_sentence(table: pd.DataFrame) -> str:
 
 
 def doubt_sentence(table: pd.DataFrame, found: pd.DataFrame) -> str:
-    """How many there are."""
+    """How many forecasts are doubted."""
     count = len(found[[c.MODEL, c.TASK]].drop_duplicates())
     return (
         f"At least one of the rules below speaks against {count} of {len(table)} forecasts. They "
@@ -81,7 +81,7 @@ def doubt_sentence(table: pd.DataFrame, found: pd.DataFrame) -> str:
 
 
 def reasons(table: pd.DataFrame, found: pd.DataFrame) -> list[dict[str, Any]]:
-    """By rule, of whom it is said and why; what is said of all tasks of a target alike, once."""
+    """Per rule, the forecasts that it speaks against and why; all tasks of a target in one row."""
     tasks = table.groupby(c.MODEL)[c.TASK].nunique()
     groups = []
     for rule in RULES:
@@ -150,7 +150,7 @@ def data_sentence(rungs: pd.DataFrame, tasks: pd.DataFrame) -> str:
 def backtest_sentences(
     cells: pd.DataFrame, scores: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray
 ) -> list[str]:
-    """How it did, by kind and distance, and how far that is from the targets at `decades`."""
+    """The scores by kind and distance, and how far the targets lie beyond, at `decades`."""
     overall = c.overall(scores)
     points = overall[overall["method"] == BASELINE].set_index(["kind", "distance"])
     sentences = []

@@ -33,7 +33,7 @@ def find_files(source: Source, patterns: Sequence[str], what: str, faults: list[
 
 
 def run_name(folder: Path, source: object) -> str:
-    """What a run in a folder is called: its path below the source, if that is a folder."""
+    """The name of a run: its folder's path below the source, if the source is a folder."""
     if isinstance(source, str | Path) and Path(source).is_dir() and folder != Path(source):
         return folder.relative_to(source).as_posix()
     return folder.name
@@ -51,7 +51,7 @@ def read_json(path: Path, faults: list[str]) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path, faults: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Objects of a file with one a line, each with the place that errors name."""
+    """The objects of a file with one object a line, each with its line for errors."""
     lines = enumerate(_text(path, faults).split("\n"), 1)
     return _parse(((f"{path.name} line {i}", line) for i, line in lines), faults)
 
