@@ -19,6 +19,7 @@ from scipy.optimize import least_squares
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
+from laddercast.data.sizes import with_flops
 from laddercast.model import laws
 
 FROM = {
@@ -34,17 +35,17 @@ METHODS = tuple(FROM)
 
 HUBER_DELTA = 1e-3
 SMOOTHED = 5
-"""Step 2 takes the mean of up to this many checkpoints, ending at each."""
+"""Step 2 smooths checkpoints by a trailing mean of up to so many."""
 SKIPPED, SKIPPED_OF_TASK_CE = 0.1, 0.5
 """The share of each run's checkpoints, from its first, that step 2 leaves out."""
 SPREADS = (1.0, 2.0, 4.0)
-"""Of the random starts about the given one, mild to wild, in units of a law's `scale`."""
+"""SDs of the random starts about the given one, in units of a law's `scale`."""
 CLEARLY_BETTER = 1e-6
 """The share by which a later start must be better to win: ties go to the published one."""
 TINY = 1e-9
-"""In the place of bounds at 0, where a log has no gradient."""
+"""Stands for a bound of 0, where a log has no gradient."""
 SMALLEST_EXPONENT = 0.02
-"""Of the single step: with E free, the fit to a logarithm lies at exponent 0 and infinite E."""
+"""Least exponent of the single step: the fit to a logarithm has exponent 0 and infinite E."""
 
 
 class Law(NamedTuple):
@@ -80,7 +81,7 @@ def _log_loss_of_flops(theta: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _log_accuracy(theta: jax.Array, x: jax.Array) -> jax.Array:
-    # A, B and E are all but collinear: take the slopes of two terms at x = 0 and the sum of all.
+    # A, B and E are nearly collinear: fit two terms' slopes at x = 0 and the sum of all terms.
     slope_a, slope_b, alpha, beta, total, p, q = theta
     a, b = slope_a / alpha, slope_b / beta
     terms = jnp.exp(laws.log_loss(x[0], x[1], jnp.log(a), jnp.log(b), -jnp.inf, alpha, beta))
@@ -93,8 +94,8 @@ def _accuracy(theta: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _accuracy_of_task_ce(theta: jax.Array, x: jax.Array) -> jax.Array:
-    # a, k and L0 are not known apart where the curve is all but a straight line or an
-    # exponential: take its distance from 1 at x = 0, the relative slope of that, and its bend.
+    # a, k and L0 are not identified where the curve is nearly straight or exponential: fit its
+    # distance from 1 at x = 0, the relative slope of that, and its curvature.
     distance, slope, bend = theta
     k = slope * jax.nn.softplus(bend) / jax.nn.sigmoid(bend)
     a = -distance / jax.nn.softplus(bend)
@@ -121,14 +122,14 @@ def baseline(
     """Point forecasts of `targets`, as `read_targets` gives them, for the ladder's tasks.
 
     Returns `FORECAST_COLUMNS`, of which only `q50` is filled, and `method`: one row per method x
-    quantity x model x task. The methods that pass through the task loss forecast `loss` too. All
-    of `METHODS` stands for those that the ladder's columns allow; a method named otherwise
-    raises ValueError where they do not. A task that cannot be fitted is warned of and NaN.
-    Where `ladder.rungs` is "every", each checkpoint counts as the end of a run. `flops` count
-    where every row of both tables has them, else 6ND in their place.
+    quantity x model x task. The methods that pass through the task loss forecast `loss` too. By
+    default these are the methods that the ladder's columns allow; one that is named without its
+    column raises ValueError. A task that cannot be fitted is warned of and NaN. Where
+    `ladder.rungs` is "every", each checkpoint counts as the end of a run. `flops` count where every
+    row of both tables has them, else 6ND in their place.
     """
     _check_methods(methods, ladder)
-    table, rows = _with_flops(ladder.table, target_rows(ladder, targets))
+    table, rows = with_flops(ladder.table, target_rows(ladder, targets))
     parts = []
     for method in methods:
         if FROM[method] not in table:
@@ -200,23 +201,17 @@ def target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _with_flops(*tables: pd.DataFrame) -> tuple[pd.DataFrame, ...]:
-    if all(c.FLOPS in table and table[c.FLOPS].notna().all() for table in tables):
-        return tables
-    return tuple(t.assign(**{c.FLOPS: 6.0 * t[c.PARAMS] * t[c.TOKENS]}) for t in tables)
-
-
 def _forecasts(
-    method: str, runs: pd.DataFrame, chance: float, rungs: str, targets: pd.DataFrame
+    method: str, runs: pd.DataFrame, chance: float, used: str, targets: pd.DataFrame
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Quantities of one task with their forecasts; raises ValueError where a fit fails."""
     column = FROM[method]
     if method == "single_step":
         sizes = _logs(targets, c.PARAMS, c.TOKENS)
-        yield c.ACCURACY, _single_step(_ends(runs, column, rungs), chance, sizes)
+        yield c.ACCURACY, _single_step(_ends(runs, column, used), chance, sizes)
         return
     variables = (c.FLOPS,) if method == "two_step_flops" else (c.PARAMS, c.TOKENS)
-    step = step_1(runs, column, rungs, variables)
+    step = step_1(runs, column, used, variables)
     loss = np.exp(_predict(step.law, fit_step(step), _logs(targets, *variables)))
     if column == c.LOSS:
         yield c.LOSS, loss
@@ -226,10 +221,10 @@ def _forecasts(
         yield c.ACCURACY, _predict(STEP_2, fit_step(step_2(runs, column, chance)), loss[None])
 
 
-def _ends(runs: pd.DataFrame, column: str, rungs: str) -> pd.DataFrame:
-    """What speaks for `column` in one task: ends of runs, or each checkpoint."""
+def _ends(runs: pd.DataFrame, column: str, used: str) -> pd.DataFrame:
+    """The rows that `column` is fitted to in one task: ends of runs, or each checkpoint."""
     by_model = runs.groupby(c.MODEL)
-    if rungs == "every":
+    if used == "every":
         ends = runs[runs[c.TOKENS] > WARMUP_SHARE * by_model[c.TOKENS].transform("max")]
     elif column == c.TASK_CE:
         ends = by_model.tail(1)
@@ -239,10 +234,10 @@ def _ends(runs: pd.DataFrame, column: str, rungs: str) -> pd.DataFrame:
 
 
 def step_1(
-    runs: pd.DataFrame, column: str, rungs: str, variables: Sequence[str] = (c.PARAMS, c.TOKENS)
+    runs: pd.DataFrame, column: str, used: str, variables: Sequence[str] = (c.PARAMS, c.TOKENS)
 ) -> Step:
     """Log of `column` from logs of params and tokens (or of flops) in the `runs` of one task."""
-    ends = _ends(runs, column, rungs)
+    ends = _ends(runs, column, used)
     x, (y,) = _logs(ends, *variables), _logs(ends, column)
     law = STEP_1_FLOPS if len(x) == 1 else STEP_1
     published = (3.0, 0.1, 1.0) if len(x) == 1 else (3.0, 6.0, 0.1, 0.2, 1.0)

@@ -45,7 +45,7 @@ IDLE = 3
 """Steps without progress that end a fit."""
 MEASURED = (c.LOSS, c.ACCURACY)
 type Resampler = Callable[[int], pd.DataFrame]
-"""From the number of the attempt to how often each replicate draws each model."""
+"""Maps the attempt's number to how often each replicate draws each model."""
 
 
 def bootstrap(
@@ -150,7 +150,7 @@ def _replicates(
 
 
 def _sound_counts(steps: tuple[Step, Step], resample: Resampler) -> pd.DataFrame:
-    """How often each replicate (its row) draws each model: of its resamples the first sound one."""
+    """How often each replicate (a row) draws each model: its first resample that can be fitted."""
     counts = resample(0)
     for attempt in range(1, TRIES):
         poor = ~np.logical_and(*(_is_sound(step, _weights(step, counts)) for step in steps))
@@ -184,7 +184,7 @@ def _weights(step: Step, counts: pd.DataFrame) -> np.ndarray:
 
 
 def _residual_sd(step: Step, theta: np.ndarray) -> float:
-    """SD of the residuals at the ends of runs, which targets are like."""
+    """SD of the residuals at the ends of runs: targets are ends of runs, too."""
     off = step.y - _curves(step.law, theta[None], step.x[None])[0]
     ends = np.append(step.models[1:] != step.models[:-1], True) & (step.models != "")
     freedom = max(int(ends.sum()) - len(theta), 1)

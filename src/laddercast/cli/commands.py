@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from laddercast.cli.printing import percent, print_beside, print_forecast, print_rows, print_scores
+from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
 from laddercast.data.cautions import NotConvergedWarning
 from laddercast.data.loaders.presets import FORMATS
+from laddercast.data.writing import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ ROUTES = ("two_stage", "by_reference", "direct", "chain")
 """As the functions of `routes` are called, which is slow to import."""
 
 PATHS = ("LADDER", "TARGETS", "TASKS")
-"""What arguments that are files are called."""
+"""Metavars of arguments that are files."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -191,9 +192,9 @@ def _fit_and_forecast(
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
     from laddercast.model.design import loss_column
-    from laddercast.sampling.programs import keep
+    from laddercast.sampling.programs import keep as keep_compiled
 
-    keep()
+    keep_compiled()
     fitted = fit(ladder, **_settings(args))
     fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
     result = forecast(fitted, targets, seed=args.seed)
@@ -242,7 +243,7 @@ def _baseline(args: argparse.Namespace) -> int:
             for cell, values in by_cell.items()
         ]
         print_rows(["target", "task", *columns], rows)
-        overall = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)]
+        overall = c.overall(scores)
         for row in overall.to_dict("records"):
             print(
                 f"{row['method']}: mean absolute error {row['error']:.2f} points, "
@@ -252,18 +253,18 @@ def _baseline(args: argparse.Namespace) -> int:
 
 
 def _backtest(args: argparse.Namespace) -> int:
-    from laddercast.evaluation.backtests import METHODS, backtest, how_much_ladder, score_backtest
+    from laddercast.evaluation.backtests import RIVALS, backtest, how_much_ladder, score_backtest
     from laddercast.evaluation.scores import UNITS
-    from laddercast.sampling.programs import keep
+    from laddercast.sampling.programs import keep as keep_compiled
 
-    keep()
+    keep_compiled()
     ladder, targets = _read(args, args.how_much)
     with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
         held_out = args.hold_out and _names(args.hold_out, ladder.models)
         table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
         written = table.copy()
-        rivals = [name for name in METHODS if name in table]
+        rivals = [name for name in RIVALS if name in table]
         for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
             written[name] /= written["quantity"].map(UNITS)
         last = ["kind", "fold", "decades", "distance", *rivals, "pit", "converged"]
@@ -273,7 +274,7 @@ def _backtest(args: argparse.Namespace) -> int:
         scores = score_backtest(table)
         scores.to_csv(folder / "scores.csv", index=False)
         _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
-        print_beside(scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)])
+        print_beside(c.overall(scores))
         folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
         failed = [f"the fold {name}" for name in _unconverged(folds, "fold")]
         if targets is not None:
@@ -417,7 +418,7 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
 
 
 def _names(words: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Models, with spaces or (as --tasks takes names) commas between."""
+    """Names of models, given with spaces or commas between."""
     names: list[str] = []
     for word in words:
         names += [word] if word in models else [name for name in word.split(",") if name]
@@ -438,7 +439,7 @@ def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
 
 @contextmanager
 def _folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A passing folder inside `out`, whose files move there once all are written.
+    """A temporary folder inside `out`, whose files move there once all are written.
 
     Of `names`, what was not written is removed from `out`: it would belong to an earlier run.
     """
@@ -501,9 +502,9 @@ def _score(result: "xr.DataTree", points: "pd.DataFrame", folder: Path) -> None:
 
     scores = score(result)
     scores.to_csv(folder / "scores.csv", index=False)
-    found = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)]
+    found = c.overall(scores)
     for row in found.to_dict("records"):
-        shares = [row[f"cover{level}"] for level in (50, 80, 95)]
+        shares = [row[f"cover{level}"] for level in c.INTERVALS]
         inside = " / ".join(f"{round(share * row['cells'])}" for share in shares)
         print(
             f"{row['cells']} measured accuracies: mean absolute error {row['error']:.2f} points, "

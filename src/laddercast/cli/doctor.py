@@ -13,7 +13,7 @@ SHOWN = ("laddercast", "numpyro", "jax", "arviz", "numpy", "pandas")
 
 
 def examine() -> tuple[list[tuple[str, str]], list[str]]:
-    """`(name, finding)` of all looked at, and the faults that stop a fit, each with its cure."""
+    """All that was looked at, as `(name, finding)`, and the faults that stop a fit, with cures."""
     faults = _wrong_versions()
     devices = _devices(faults)
     findings = [(name, _version(name) or "not installed") for name in SHOWN]
@@ -36,7 +36,7 @@ def _version(name: str) -> str | None:
 
 
 def _wrong_versions() -> list[str]:
-    """Requirements of laddercast that are not installed, or in a version it does not take."""
+    """Requirements of laddercast that are not installed, or have another version."""
     faults = []
     for requirement in map(Requirement, requires("laddercast") or []):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -78,7 +78,7 @@ def _cores() -> int:
 
 
 def _writable(folder: Path) -> str:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     able = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     return "can be written" if able else f"cannot be written, which stops fetching; set {LOCAL}"
 
@@ -88,8 +88,8 @@ def _compiled() -> str:
         from laddercast.sampling.programs import SWITCH, folder
     except Exception:  # of a broken JAX, which is told above
         return "unknown"
-    place = folder()
-    return f"not kept ({SWITCH} is off)" if place is None else str(place)
+    kept_in = folder()
+    return f"not kept ({SWITCH} is off)" if kept_in is None else str(kept_in)
 
 
 def _local() -> str:

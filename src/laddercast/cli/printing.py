@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from laddercast.data import words as c
+from laddercast.data.writing import percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +16,7 @@ def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
     rows = []
     of_accuracy = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
     for row in of_accuracy.to_dict("records"):
-        pairs = (("q10", "q90"), ("q025", "q975"))
+        pairs = (c.INTERVALS[level] for level in (80, 95))
         ends = [f"{percent(row[low])} to {percent(row[high])}" for low, high in pairs]
         rows.append([row[c.MODEL], row[c.TASK], percent(row["q50"]), *ends])
     columns = {}
@@ -35,12 +36,12 @@ def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
 
 def print_beside(scores: "pd.DataFrame") -> None:
     """Our scores of a backtest, a row for each kind and distance, and the CRPS of its rivals."""
-    from laddercast.evaluation.backtests import METHODS
+    from laddercast.evaluation.backtests import OURS, RIVALS
 
     scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
-    ours = scores[scores["method"] == METHODS[0]].reset_index(drop=True)
+    ours = scores[scores["method"] == OURS].reset_index(drop=True)
     fewer = False
-    for name in METHODS[1:]:
+    for name in RIVALS:
         rival = scores[scores["method"] == name].set_index("held_out").reindex(ours["held_out"])
         part = rival["cells"].to_numpy() < ours["cells"].to_numpy()
         fewer |= part.any()
@@ -49,7 +50,7 @@ def print_beside(scores: "pd.DataFrame") -> None:
             for crps, some in zip(rival["crps"], part, strict=True)
         ]
     heads = {"baseline": "published", "bootstrap": "its bootstrap"}
-    more = {heads.get(name, name.replace("_", " ")): (name, "") for name in METHODS[1:]}
+    more = {heads.get(name, name.replace("_", " ")): (name, "") for name in RIVALS}
     print_scores(ours, "held_out", more)
     print("published to lowest loss rung: their CRPS; that of a point is its error")
     if fewer:
@@ -59,18 +60,13 @@ def print_beside(scores: "pd.DataFrame") -> None:
 def print_scores(scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]]) -> None:
     """Scores of accuracy, in points and in % of cells; `more` are further columns by heading."""
     columns = {"error": ("error", ".2f"), "CRPS": ("crps", ".2f")}
-    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in (50, 80, 95)} | more
+    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in c.INTERVALS} | more
     rows = [
         [row[first], str(row["cells"]), *(f"{row[name]:{form}}" for name, form in columns.values())]
         for row in scores.to_dict("records")
     ]
     print("accuracy: error, CRPS in points, measurements inside intervals in %")
     print_rows([first.replace("_", " "), "cells", *columns], rows, left=1)
-
-
-def percent(value: float) -> str:
-    """0.123 as 12.3; what is not known as a dash."""
-    return "-" if value != value else f"{100 * value:.1f}"
 
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:

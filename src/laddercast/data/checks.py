@@ -16,7 +16,7 @@ SHOWN = 5
 """Rows shown of one kind of fault; the others are counted."""
 
 EXACT, SHORTEST = 0.7, 3
-"""Only where a column is missing (a cutoff below the first) does a short form stand for it."""
+"""Short forms (`acc`) of so many letters count, too, where the cutoff is below the first."""
 
 MIN_MODELS = 3
 MIN_SIZES = 2
@@ -79,7 +79,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     # Counts are read as text, for float64 cannot hold integers above 2**53.
     as_text = dict.fromkeys((*c.TEXT, c.PARAMS, c.TOKENS), "str")
     with warnings.catch_warnings():
-        # A row longer than the header loses its surplus with no more than a warning.
+        # Surplus values of a row are dropped with only a warning.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         table = pd.read_csv(
             path,
@@ -164,7 +164,7 @@ def check_target_rows(table: pd.DataFrame, name: str, faults: list[str]) -> pd.D
 def check_tasks(
     table: pd.DataFrame, tasks: pd.DataFrame, name: str, faults: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`(tasks indexed by task, the ladder's rows of these tasks and of none)`.
+    """Returns the tasks (index: `task`) and the ladder's rows of these tasks or of no task.
 
     Without a table of tasks the ladder's own `chance` and `items` serve. Faults are a chance that
     is missing or outside [0, 1), items below 1, and a task that the ladder lacks. Rows of other
@@ -223,8 +223,8 @@ def check_tasks(
     return tasks.drop_duplicates(c.TASK).set_index(c.TASK)[[c.CHANCE, c.ITEMS]], table
 
 
-def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]) -> None:
-    """Faults that leave the laws without an answer: too few models or sizes, N bound to D."""
+def check_fittable(table: pd.DataFrame, name: str, used: str, faults: list[str]) -> None:
+    """Faults that no law can be fitted with: too few models or sizes, tokens that follow params."""
     if table.empty or not set(c.LADDER_REQUIRED) <= set(table):
         return
     measured = [word for word in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if c.measured(table, word)]
@@ -252,7 +252,7 @@ def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]
             "add models of another size"
         )
         return
-    if rungs == "last":
+    if used == "last":
         points = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
     if len(points) < MIN_MODELS:
         return  # reported with the tasks
@@ -260,7 +260,7 @@ def check_fittable(table: pd.DataFrame, name: str, rungs: str, faults: list[str]
     spread = np.linalg.svd(logs - logs.mean(axis=0), compute_uv=False)
     if spread[-1] < 1e-2 * spread[0]:
         what, cure = "checkpoints", "add runs of other lengths"
-        if rungs == "last":
+        if used == "last":
             what = "ends of runs"
             cure = f'take each checkpoint with rungs="every" (--rungs every), or {cure}'
         faults.append(
@@ -272,7 +272,7 @@ def _misspelt(word: str, table: pd.DataFrame, cutoff: float) -> str | None:
     others = {str(column).lower(): str(column) for column in table if column not in c.KNOWN}
     close = get_close_matches(word, others, n=1, cutoff=cutoff)
     if not close and cutoff < EXACT:
-        # Short forms, as `acc`, are unlike the word by their length alone.
+        # A short form such as `acc` is too short to be similar.
         close = [short for short in others if len(short) >= SHORTEST and word.startswith(short)]
     return others[close[0]] if close else None
 
@@ -441,7 +441,7 @@ def _report(
 def _list(
     rows: pd.Index, shown: Sequence[str], what: str, cure: str, name: str, faults: list[str]
 ) -> None:
-    """One fault for all `rows`: the first with what is `shown` of it (or of all), then others."""
+    """One fault for all `rows`: the first in full, then the numbers of others."""
     if not len(rows):
         return
     also = ""

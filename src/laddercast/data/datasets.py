@@ -15,7 +15,7 @@ from laddercast.data import words as c
 from laddercast.sampling.progress import with_progress
 
 LOCAL = "LADDERCAST_DATA"
-"""Environment variable: a folder with `olmo-ladder/*.csv` and `gadre.csv`, in place of fetching."""
+"""Environment variable: a folder with `olmo-ladder/*.csv` and `gadre.csv`; nothing is fetched."""
 
 OLMO_URL = (
     "https://raw.githubusercontent.com/allenai/OLMo-ladder/"
@@ -27,10 +27,9 @@ GADRE_URL = (
 )
 
 RETRIES = 2
-"""Of each file: one that broke off, or came back changed, is asked for again."""
+"""Further tries for a file that was cut off or came back changed."""
 
-# Taken from copies of the exports, whose lines end in CR LF. A server that has them with LF alone
-# has other sums, and is refused.
+# Of the exports with lines that end in CR LF: copies with LF alone are refused.
 OLMO_SUMS = {
     "190M-0.5xC": "d4e9f80960149676352b61b739c4dca727bffee5e7a8f41919119365fcde0534",
     "190M-10xC": "192b115c3f02b6503043280f8303c59f5b10897cd631f1b8ec6aea944d22faa6",
@@ -69,8 +68,7 @@ OLMO_SUMS = {
 
 GADRE_FILE = "gadre.csv"
 GADRE_SUM = "a6d4080113dc13c187fb40b80ad96176c44557923b3d7de77b9f6fb0a563563a"
-"""SHA-256 of the table that the published files make. Their own sums were never taken: whatever
-of them enters the table is checked with it."""
+"""SHA-256 of the table made from the published files, which are checked through it."""
 
 GADRE_RECIPES = ("c4_original", "rpj", "rw_original")
 GADRE_MODELS = (
@@ -90,7 +88,7 @@ GADRE_MODELS = (
 )
 
 C4_VALIDATION = "c4_val/"
-"""In the path of the validation set whose loss is the `reference_loss`."""
+"""Part of the path of the validation set whose loss is `reference_loss`."""
 
 
 def fetch_olmo_ladder(*, base_url: str = OLMO_URL) -> Path:
@@ -200,7 +198,7 @@ def _six(value: float) -> float:
 
 
 def _fetch(sums: Mapping[str, str | None], folder: Path, base_url: str, what: str) -> None:
-    """Each file of `sums` in `folder`, as it is if its sum is right, else from `base_url`.
+    """Fetch each file of `sums` that `folder` lacks or has with another sum.
 
     A file is written under its own name only when it is whole and checked.
     """
@@ -244,7 +242,7 @@ def _in_plain_words(url: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet_pooch() -> Iterator[None]:
-    # It tells of each file on a line; the bar says as much.
+    # It logs each file; the progress bar shows as much.
     log = pooch.get_logger()
     level = log.level
     log.setLevel("WARNING")

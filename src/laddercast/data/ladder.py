@@ -1,4 +1,4 @@
-"""A ladder's table, validated once, and its reduction to the arrays that the model reads."""
+"""A ladder's table, validated once, and the ends of its runs."""
 
 import hashlib
 from collections.abc import Iterable
@@ -20,6 +20,7 @@ from laddercast.data.checks import (
     stop_on,
 )
 from laddercast.data.ladder_display import as_html, as_text
+from laddercast.data.sizes import whole_runs
 
 Rungs = Literal["last", "every"]
 
@@ -84,8 +85,7 @@ class Ladder:
     @property
     def models(self) -> list[str]:
         """Names of the models, by params, then by the length of their runs."""
-        ends = self.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
-        return list(ends.sort_values([c.PARAMS, c.TOKENS]).index)
+        return list(whole_runs(self.table).sort_values([c.PARAMS, c.TOKENS]).index)
 
     @property
     def fingerprint(self) -> str:
@@ -114,7 +114,7 @@ class Ladder:
         per parameter at its end, or named in `hold_out`.
         """
         table = self.table
-        ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+        ends = whole_runs(table)
         out = ends.index.isin(_checked_names(hold_out, self.models))
         if max_params is not None:
             out |= (ends[c.PARAMS] > max_params).to_numpy()
@@ -171,8 +171,7 @@ def read_targets(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Read targets: `model, params, tokens`, and `task, loss, accuracy, checkpoints` if measured.
 
     Returns one row per model x task (per model, without `task`). Several checkpoints of one model
-    and task are taken as its run, of which the end is the target. Raises ValueError as
-    `read_ladder` does.
+    and task are one run, whose end is the target. Raises ValueError as `read_ladder` does.
     """
     faults: list[str] = []
     table, name = read_table(source, "targets", faults)
@@ -186,7 +185,7 @@ def read_targets(source: str | Path | pd.DataFrame) -> pd.DataFrame:
 
 
 def as_targets(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per model x task: the end of each run, and of how many checkpoints it is the mean."""
+    """One row per model x task: the end of each run, with the number of checkpoints averaged."""
     if table.duplicated([c.MODEL, c.TASK]).any():
         ends = run_ends(table)
         quantities = (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS)
@@ -199,8 +198,8 @@ def run_ends(table: pd.DataFrame) -> pd.DataFrame:
     """The end of each run per task: one row per model x task, quantities averaged over checkpoints.
 
     Columns: `model, task, params, tokens, flops` (of the whole run), the quantities, `checkpoints`.
-    What was not measured at the end is NaN. Rows that are means count by their own `checkpoints`;
-    of loss and accuracy measured at different checkpoints the fewer are counted.
+    What was not measured at the end is NaN. A row that is itself a mean has the weight of its
+    `checkpoints`. Of the checkpoints of loss and of accuracy the fewer are given.
     """
     last = _last_rows(table, END_CHECKPOINTS, END_SHARE)
     measured = [name for name in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE) if name in last]
@@ -226,7 +225,7 @@ def _checkpoints(table: pd.DataFrame) -> pd.Series:
 
 
 def checkpoint_spread(table: pd.DataFrame, quantity: str, *, log: bool) -> pd.DataFrame:
-    """Variance of `quantity` between a run's last checkpoints about their straight line.
+    """Variance of `quantity` among a run's last checkpoints about a straight line in tokens.
 
     One row per model x task with at least 4 checkpoints: `model, task, variance, dof`. With
     `log`, of its natural log.
@@ -235,7 +234,7 @@ def checkpoint_spread(table: pd.DataFrame, quantity: str, *, log: bool) -> pd.Da
     keys = [c.MODEL, c.TASK]
     last = last[last.groupby(keys)[quantity].transform("size") >= 4]
     by_run = last.groupby(keys)
-    # Differences of integers first: tokens above 2**53 would fall together as float64.
+    # Subtract integers: float64 cannot tell tokens above 2**53 apart.
     x = (last[c.TOKENS] - by_run[c.TOKENS].transform("min")).astype(float)
     y = last[quantity].astype(float)
     off = pd.DataFrame({"x": x, "y": np.log(y) if log else y}, index=last.index)

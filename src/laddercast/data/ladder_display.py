@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
+from laddercast.data.sizes import two_digits, whole_runs
+from laddercast.data.writing import counted, listed, short_number
 
 MOST_SIZES, MOST_LENGTHS, MOST_NAMES = 24, 12, 3
 
@@ -15,7 +17,7 @@ STYLE = "text-align:right;padding:0.1em 0.7em"
 
 
 class Overview(NamedTuple):
-    """What is shown; of each table the first row is its head."""
+    """What is shown; the first row of each table is its header."""
 
     title: str
     facts: list[str]
@@ -26,17 +28,17 @@ class Overview(NamedTuple):
 GRID = "models (checkpoints), by params and tokens per parameter at the end of the run"
 
 
-def as_text(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> str:
+def as_text(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> str:
     """Several lines for a terminal."""
-    seen = overview(table, tasks, rungs, name)
+    seen = overview(table, tasks, used, name)
     return "\n".join(
         [seen.title, *seen.facts, GRID, *_lines(seen.grid), "tasks", *_lines(seen.tasks)]
     )
 
 
-def as_html(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> str:
+def as_html(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> str:
     """One `div` for a notebook; all text of the user's is escaped."""
-    seen = overview(table, tasks, rungs, name)
+    seen = overview(table, tasks, used, name)
     facts = "<br>".join(map(escape, seen.facts))
     return (
         f"<div><p><b>{escape(seen.title)}</b><br>{facts}</p>"
@@ -44,13 +46,13 @@ def as_html(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> 
     )
 
 
-def overview(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) -> Overview:
-    """What both of them show of a ladder's two tables."""
+def overview(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> Overview:
+    """The content of both displays."""
     checkpoints = table.drop_duplicates([c.MODEL, c.TOKENS])
     title = (
-        f"{_plain(name)}: {_count(table[c.MODEL].nunique(), 'model')}, "
-        f"{_count(len(checkpoints), 'checkpoint')}, {_count(len(tasks), 'task')}, "
-        f'{_count(len(table), "row")}, rungs="{rungs}"'
+        f"{_plain(name)}: {counted(table[c.MODEL].nunique(), 'model')}, "
+        f"{counted(len(checkpoints), 'checkpoint')}, {counted(len(tasks), 'task')}, "
+        f'{counted(len(table), "row")}, rungs="{used}"'
     )
     losses = [word for word in (c.LOSS, c.REFERENCE_LOSS) if c.measured(table, word)]
     facts = ["losses: " + ", ".join(_share(table, word) for word in losses)]
@@ -61,15 +63,15 @@ def overview(table: pd.DataFrame, tasks: pd.DataFrame, rungs: str, name: str) ->
 
 
 def _grid(table: pd.DataFrame, checkpoints: pd.DataFrame) -> list[list[str]]:
-    """Sizes down, lengths across, of two digits or, if they are many, in doublings."""
-    ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+    """Rows are sizes, columns are lengths to two digits or, if there are many, by powers of 2."""
+    ends = whole_runs(table)
     ratio = ends[c.TOKENS] / ends[c.PARAMS]
-    length = ratio.map(lambda value: float(f"{value:.1e}"))
+    length = two_digits(ratio)
     if length.nunique() > MOST_LENGTHS:
         length, lengths = _labels(2.0 ** np.floor(np.log2(ratio)), MOST_LENGTHS, _doubling)
     else:
-        length, lengths = _labels(length, MOST_LENGTHS, _figure)
-    size, sizes = _labels(ends[c.PARAMS], MOST_SIZES, _figure)
+        length, lengths = _labels(length, MOST_LENGTHS, short_number)
+    size, sizes = _labels(ends[c.PARAMS], MOST_SIZES, short_number)
     models = pd.crosstab(size, length)
     read = checkpoints.groupby(c.MODEL).size()
     counts = pd.crosstab(size, length, values=read, aggfunc="sum")
@@ -83,7 +85,7 @@ def _grid(table: pd.DataFrame, checkpoints: pd.DataFrame) -> list[list[str]]:
 def _labels(
     values: pd.Series, most: int, figure: Callable[[float], str]
 ) -> tuple[pd.Series, list[str]]:
-    """The label of each value, and all labels in order; beyond the most they share one."""
+    """The label of each value, and all labels in order; values beyond `most` share one."""
     levels = sorted(values.unique())
     names = {level: figure(level) for level in levels}
     for level in levels[most:]:
@@ -122,9 +124,7 @@ def _share(table: pd.DataFrame, word: str) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = [_plain(name) for name in names]
-    more = len(listed) - MOST_NAMES
-    return ", ".join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return listed(map(_plain, names), MOST_NAMES)
 
 
 def _plain(text: object) -> str:
@@ -133,24 +133,12 @@ def _plain(text: object) -> str:
     return line if len(line) <= 60 else line[:57] + "..."
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _figure(number: float) -> str:
-    """Three digits and a letter: 1.28B."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:g}"
-
-
 def _doubling(low: float) -> str:
-    return f"{_figure(low)}-{_figure(2 * low)}"
+    return f"{short_number(low)}-{short_number(2 * low)}"
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """First column to the left, the others to the right; of the last, the gaps, also the left."""
+    """Aligned columns: the first and the gaps to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     last = len(widths) - 1 if rows[0][-1] == "gaps" else 0
     return [

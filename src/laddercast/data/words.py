@@ -45,7 +45,15 @@ QUANTILES = {
     "q75": 0.75, "q90": 0.90, "q975": 0.975,
 }  # fmt: skip
 
+INTERVALS = {50: ("q25", "q75"), 80: ("q10", "q90"), 95: ("q025", "q975")}
+"""Central intervals in percent, and the quantiles at their ends."""
+
 
 def measured(table: "pd.DataFrame", word: str) -> bool:
     """Whether the table has any measurement of this quantity."""
     return word in table and bool(table[word].notna().any())
+
+
+def overall(scores: "pd.DataFrame") -> "pd.DataFrame":
+    """The scores of accuracy over all tasks."""
+    return scores[(scores["quantity"] == ACCURACY) & (scores[TASK] == ALL)]

@@ -17,9 +17,10 @@ from laddercast.baselines.rungs import best_rung, lowest_loss_rung
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import Ladder, read_targets
+from laddercast.data.sizes import flops, with_flops
 from laddercast.evaluation.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
 from laddercast.evaluation.noise import SAME_LENGTH
-from laddercast.evaluation.scores import INTERVALS, UNITS, score_cells, summarise
+from laddercast.evaluation.scores import UNITS, score_cells, summarise
 from laddercast.forecasting.forecasts import forecast
 from laddercast.inference.many import fit_each
 from laddercast.model.design import loss_column
@@ -29,32 +30,31 @@ PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 """The published method for the loss that the fit is on."""
 
 OURS, BASELINE, BOOTSTRAP = "laddercast", "baseline", "bootstrap"
-METHODS = (OURS, BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
-"""Ours, the published method's point forecast, its bootstrap, and "as good as a rung"."""
+RIVALS = (BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
+"""The published method's point forecast, its bootstrap, and "as good as a rung"."""
 
 DISTANCES = ("inside", "near", "far")
 FAR = 1.0
 """Decades of compute beyond what was fitted from which a cell is `far`.
 
 What ladders are for lies two to three decades out. Up to the next size or twice to five times the
-length (0.4 to 0.8 decades on the published ladder) variants of the model forecast much alike; two
-sizes on (1.1 and more) they come apart.
+length (0.4 to 0.8 decades on the published ladder) variants of the model give similar forecasts;
+two sizes up (1.1 and more) they differ.
 """
 
-POOLED = "pooled"
+ALL_FOLDS = "pooled"
 """In the column `kind`, the mean over the cells of all folds."""
 
 KEYS = [c.MODEL, c.TASK, "quantity"]
 SCORED = (
     "error",
     "crps",
-    *(f"{word}{level}" for word in ("inside", "width") for level in INTERVALS),
+    *(f"{word}{level}" for word in ("inside", "width") for level in c.INTERVALS),
 )
 
 
-DRAWS = 500
-"""Per chain and route of a fold, unless told otherwise: scores need no more, and a fit adds as many
-where these have not converged."""
+FOLD_DRAWS = 500
+"""Draws per chain and route of a fold by default; a fit that has not converged adds as many."""
 
 
 def backtest(
@@ -83,7 +83,7 @@ def backtest(
     method gives none.
     """
     cuts = _folds(ladder, folds, hold_out)
-    flops = _flops(ladder.table, _all_have_flops(ladder.table))
+    (of_models,) = _flops(ladder.table)
     fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
     with closing(fits):
@@ -93,8 +93,8 @@ def backtest(
             cells.insert(0, "kind", fold.kind)
             cells.insert(1, "fold", fold.name)
             cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
-            cells["ladder_flops"] = flops[fold.rungs.models].sum()
-            cells["target_flops"] = cells[c.MODEL].map(flops)
+            cells["ladder_flops"] = of_models[fold.rungs.models].sum()
+            cells["target_flops"] = cells[c.MODEL].map(of_models)
             cells["converged"] = int(forecasted.attrs["converged"])
             # Chains of the folds to come run meanwhile.
             parts.append(_with_rivals(cells, fold, seed))
@@ -110,10 +110,10 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
     the `laddercast_` columns are ours on the same cells; a method without any has no row. The CRPS
     of a point is its absolute error; points have no coverage or width (NaN).
     """
-    cells = pd.concat([_cells_of(table, method) for method in METHODS])
-    cells = pd.concat([cells, cells.assign(kind=POOLED)], ignore_index=True)
+    cells = pd.concat([_cells_of(table, method) for method in (OURS, *RIVALS)])
+    cells = pd.concat([cells, cells.assign(kind=ALL_FOLDS)], ignore_index=True)
     # Scores come in the order of the cells.
-    rank = {name: i for i, name in enumerate((*table["kind"].unique(), POOLED, *DISTANCES))}
+    rank = {name: i for i, name in enumerate((*table["kind"].unique(), ALL_FOLDS, *DISTANCES))}
     cells = cells.sort_values(["kind", "distance"], key=lambda x: x.map(rank), kind="stable")
     ours = (f"{OURS}_error", f"{OURS}_crps")
     scores = summarise(cells, by=("kind", "distance", "method"), also=(*ours, "converged"))
@@ -149,8 +149,7 @@ def how_much_ladder(
             f"targets that the fit would read: {', '.join(own)}; leave them out of the ladder, "
             "as `Ladder.split` does"
         )
-    counted = _all_have_flops(ladder.table) and _all_have_flops(table)
-    flops, target_flops = _flops(ladder.table, counted), _flops(table, counted)
+    of_models, of_targets = _flops(ladder.table, table)
     parts = []
     cuts = list(_sub_ladders(ladder))
     fits = _fits([rungs for _, rungs in cuts], ladder, "how much ladder", seed, settings)
@@ -158,14 +157,14 @@ def how_much_ladder(
         forecasted = forecast(fitted, table, seed=seed)
         cells = score_cells(forecasted)
         scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")
-        spent = flops[rungs.models].sum()
+        spent = of_models[rungs.models].sum()
         about = {
             "ladder": name,
             "models": ", ".join(rungs.models),
             "rungs": len(rungs.models),
             "ladder_flops": spent,
-            "share": spent / target_flops.sum(),
-            "share_of_largest": spent / target_flops.max(),
+            "share": spent / of_targets.sum(),
+            "share_of_largest": spent / of_targets.max(),
         }
         scores = pd.DataFrame(about, index=scores.index).join(scores)
         parts.append(scores.assign(converged=int(forecasted.attrs["converged"])))
@@ -176,7 +175,7 @@ def _fits(
     ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
 ) -> Generator[xr.DataTree, None, None]:
     """A fit of each ladder, all of them parts of a whole."""
-    settings = {"draws": DRAWS} | settings
+    settings = {"draws": FOLD_DRAWS} | settings
     shown = settings.get("progress", True)
     found = fit_each(ladders, seeds=[seed] * len(ladders), within=whole, **settings)
     for _, fitted in zip(with_progress(ladders, shown, what, "fit"), found, strict=True):
@@ -214,19 +213,19 @@ def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
 
 
 def _distances(cells: pd.DataFrame, rungs: Ladder) -> tuple[pd.Series, np.ndarray]:
-    """How far each cell lies beyond what its task was fitted on: decades of compute, and a word."""
+    """Decades of compute of each cell beyond the rungs of its task, and its `distance`."""
     fitted, asked = _extents(rungs.table), _extents(cells)
     largest = fitted.groupby(rungs.table[c.TASK]).max().loc[cells[c.TASK]]
     beyond = asked / largest.set_axis(cells.index)
-    # A small model trained for longer than any rung is no interpolation, however cheap it was.
+    # A small model trained for longer than any rung is an extrapolation, however cheap it was.
     inside = (beyond < 1 + SAME_LENGTH).all(axis=1)
-    decades = np.log10(beyond["compute"])
+    decades = np.log10(beyond[c.FLOPS])
     return decades, np.select([inside, decades < FAR], DISTANCES[:2], DISTANCES[2])
 
 
 def _extents(table: pd.DataFrame) -> pd.DataFrame:
     params, tokens = table[c.PARAMS].astype(float), table[c.TOKENS].astype(float)
-    return pd.DataFrame({SIZE: params, LENGTH: tokens / params, "compute": params * tokens})
+    return pd.DataFrame({SIZE: params, LENGTH: tokens / params, c.FLOPS: flops(params, tokens)})
 
 
 def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
@@ -247,7 +246,7 @@ def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
             warnings.warn(f"lowest_loss_rung gives NaN, as {reason}", SkippedWarning, stacklevel=2)
     _warn_once(fold, [own.message for own in caught])
     unit = cells["quantity"].map(UNITS)
-    for name in METHODS:
+    for name in RIVALS:
         if name in points:
             q50 = points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
             cells = cells.merge(q50, on=KEYS, how="left")
@@ -286,13 +285,6 @@ def _cells_of(table: pd.DataFrame, method: str) -> pd.DataFrame:
     return cells.dropna(subset="error")
 
 
-def _all_have_flops(table: pd.DataFrame) -> bool:
-    return c.FLOPS in table and bool(table[c.FLOPS].notna().all())
-
-
-def _flops(table: pd.DataFrame, counted: bool) -> pd.Series:
-    """Compute of each model's whole run: its `flops` if they are `counted`, else 6ND."""
-    if counted:
-        return table.groupby(c.MODEL)[c.FLOPS].max()
-    ends = table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().astype(float)
-    return 6 * ends[c.PARAMS] * ends[c.TOKENS]
+def _flops(*tables: pd.DataFrame) -> list[pd.Series]:
+    """Compute of each model's whole run: its `flops` if every row of all tables has them."""
+    return [table.groupby(c.MODEL)[c.FLOPS].max() for table in with_flops(*tables)]

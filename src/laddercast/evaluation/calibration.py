@@ -24,7 +24,7 @@ LEVELS = (0.05, 0.95)
 GRID = 50
 SIMULATED = 2000
 RANKED = 99
-"""Draws among which a truth is ranked: fewer than were taken, so that they hang together less."""
+"""Draws among which a truth is ranked: thinned, so that they are less correlated."""
 
 
 def recovery(
@@ -117,7 +117,7 @@ def coverage(recovered: pd.DataFrame) -> pd.DataFrame:
 
 
 def uniformity(recovered: pd.DataFrame) -> pd.DataFrame:
-    """Simulation-based calibration: is each quantity's truth anywhere among its draws alike?
+    """Simulation-based calibration: are the ranks of each truth among its draws uniform?
 
     One row per `kind` and `quantity`: `ladders`, `mean` of `pit` (.5 if no bias), and the
     `p_value` of the largest excursion of its distribution function from the straight line, in
@@ -136,7 +136,7 @@ def uniformity(recovered: pd.DataFrame) -> pd.DataFrame:
 
 
 def _excursion(pit: np.ndarray) -> float:
-    """Least tail probability, over a grid, of as many values below as there are."""
+    """Least binomial tail probability of the empirical distribution function, over a grid."""
     grid = np.arange(1, GRID) / GRID
     below = np.searchsorted(np.sort(pit), grid, side="right")
     tails = binom.cdf(below, len(pit), grid), binom.sf(below - 1, len(pit), grid)

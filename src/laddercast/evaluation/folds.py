@@ -8,13 +8,14 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder, as_targets
+from laddercast.data.sizes import two_digits, whole_runs
 from laddercast.evaluation.noise import rerun_noise
 
 SIZE, LENGTH = c.PARAMS, "tokens per parameter"
 """What a ladder is cut by."""
 
 CUTS = 4
-"""Of the cuts by size, and of those by length, at most this many, evenly chosen: each is a fit."""
+"""At most so many cuts by size, and as many by length, evenly chosen: each costs a fit."""
 
 DEFAULT = ("sizes", "lengths")
 NAMED = "named"
@@ -33,7 +34,7 @@ type Cut = tuple[str, Ladder, pd.DataFrame]
 """A fold's name, rungs and held-out targets."""
 
 type Cutter = Callable[[Ladder, list[str]], Iterator[Cut]]
-"""Yields the cuts of one kind, and says in the list why there are no others."""
+"""Yields the cuts of one kind, and appends to the list why there are no others."""
 
 
 def cut_folds(ladder: Ladder, kinds: Iterable[str]) -> tuple[list[Fold], list[str]]:
@@ -41,11 +42,11 @@ def cut_folds(ladder: Ladder, kinds: Iterable[str]) -> tuple[list[Fold], list[st
 
     Kinds: `sizes` (for each size, fit up to it, forecast what is larger), `lengths` (the same for
     tokens per parameter at the run's end, to two digits), of each at most 4 cuts; `one-size`
-    (forecast one size from the others); `one-task` (of one task only the smallest sizes that can be
-    fitted are kept, the other tasks are whole; forecast that task on the other sizes); `reruns`
-    (of models of one size and length, within 1 %, forecast all but the first by name);
-    `largest-size` (the last cut of `sizes`) and `longest-runs` (the longer half of the lengths; of
-    an odd number the middle one is fitted). Raises ValueError for other kinds.
+    (forecast one size from the others); `one-task` (of one task, fit only the smallest sizes that
+    can be fitted, and forecast the others; the other tasks are fitted whole); `reruns` (of models
+    of one size and length, within 1 %, forecast all but the first by name); `largest-size` (the
+    last cut of `sizes`) and `longest-runs` (the longer half of the lengths; of an odd number the
+    middle one is fitted). Raises ValueError for other kinds.
     """
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     unknown = [kind for kind in kinds if kind not in KINDS]
@@ -56,7 +57,7 @@ def cut_folds(ladder: Ladder, kinds: Iterable[str]) -> tuple[list[Fold], list[st
     for kind in kinds:
         reasons: list[str] = []
         for name, rungs, held_out in KINDS[kind](ladder, reasons):
-            # All else is fitted: what is held out tells folds apart.
+            # What is held out identifies a fold, as all else is fitted.
             cells = frozenset(zip(held_out[c.MODEL], held_out[c.TASK], strict=True))
             folds.setdefault(cells, Fold(kind, name, rungs, held_out))
         faults += [f"no fold `{kind}`: {reason}" for reason in reasons]
@@ -72,10 +73,10 @@ def cut(ladder: Ladder, word: str, level: float) -> tuple[Ladder, pd.DataFrame]:
 
 def levels(ladder: Ladder) -> dict[str, list[float]]:
     """The distinct sizes, and the greatest of each length (tokens per parameter), ascending."""
-    ends = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max()
+    ends = whole_runs(ladder.table)
     ratio = ends[c.TOKENS] / ends[c.PARAMS]
-    length = ratio.map(lambda value: float(f"{value:.1e}"))
-    return {SIZE: sorted(ends[c.PARAMS].unique()), LENGTH: list(ratio.groupby(length).max())}
+    lengths = ratio.groupby(two_digits(ratio)).max()
+    return {SIZE: sorted(ends[c.PARAMS].unique()), LENGTH: list(lengths)}
 
 
 def _rolling(word: str) -> Cutter:
@@ -95,7 +96,7 @@ def _rolling(word: str) -> Cutter:
 
 
 def _single(word: str, dropped: Callable[[int], int]) -> Cutter:
-    """The one cut that leaves out so many of the levels."""
+    """One cut; `dropped` gives how many of so many levels it leaves out."""
 
     def cuts(ladder: Ladder, reasons: list[str]) -> Iterator[Cut]:
         found = levels(ladder)[word]

@@ -65,10 +65,10 @@ def metric_noise(ladder: Ladder) -> pd.DataFrame:
 def rerun_noise(ladder: Ladder) -> pd.DataFrame:
     """Differences between reruns: pairs of models of one size, equally long within 1 %.
 
-    Compared are the means of their last 5 checkpoints at equal tokens, or of each run's end where
-    no tokens are equal. One row per pair x task: `model, rerun, params, tokens, task`, then
-    `loss` (percent of the first model's) and `accuracy` (points): the rerun's difference divided by
-    the root of 2, so that its root mean square estimates the SD of one run. Empty without reruns.
+    Compares the means of the last 5 checkpoints at equal tokens, or the ends of the runs where no
+    tokens are equal. One row per pair x task: `model, rerun, params, tokens, task`, then `loss`
+    (percent of the first model's) and `accuracy` (points): the rerun's difference divided by the
+    root of 2, so that its root mean square estimates the SD of one run. Empty without reruns.
     """
     table = ladder.table
     loss = loss_column(table)
@@ -115,9 +115,9 @@ def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataF
     All are SDs: `loss_checkpoint` (in the unit of loss, and in percent) and `accuracy_checkpoint`
     (points), root mean squares over models of the trend-free SDs; `loss_run` (percent) and
     `accuracy_run` (points), root mean squares over reruns; `loss_discrepancy` (percent) and
-    `accuracy_discrepancy` (logits), per root decade of compute and never measured. What the
-    posterior knows as a factor is converted at the mean loss and accuracy of the ends of the runs.
-    Raises ValueError where a task of the ladder is not in the fit.
+    `accuracy_discrepancy` (logits), per root decade of compute and never measured. Relative SDs of
+    the posterior are converted at the mean loss and accuracy of the ends of runs. Raises ValueError
+    where a task of the ladder is not in the fit.
     """
     table = ladder.table
     loss = loss_column(table)

@@ -7,9 +7,6 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.ladder import read_targets
 
-INTERVALS = (50, 80, 95)
-"""Central intervals, in percent."""
-
 UNITS = {c.LOSS: 1.0, c.ACCURACY: 100.0}
 """Accuracies are scored in points, losses in their own unit."""
 
@@ -64,19 +61,19 @@ def summarise(
 ) -> pd.DataFrame:
     """Means over cells as `score` gives them, for each value of the columns `by`.
 
-    So for the columns `also`: NaN where one of the cells has none, to be of the same cells.
+    Likewise for the columns `also`. A mean is NaN if one of the cells lacks the value.
     """
     every = pd.concat([cells, cells.assign(**{c.TASK: c.ALL})])
     keys = [*by, "quantity", c.TASK]
     names = {"error": "error", "crps": "crps"}
-    names |= {f"inside{level}": f"cover{level}" for level in INTERVALS}
-    names |= {f"width{level}": f"width{level}" for level in INTERVALS}
+    names |= {f"inside{level}": f"cover{level}" for level in c.INTERVALS}
+    names |= {f"width{level}": f"width{level}" for level in c.INTERVALS}
     names |= {name: name for name in also}
     groups = every.groupby(keys, sort=False)
     table = groups[list(names)].mean(skipna=False).rename(columns=names)
     table.insert(0, "cells", groups.size())
     table = table.reset_index()
-    # Groups come as the cells do, with `all` after the last: put it last of each quantity.
+    # Groups are in the order of the cells: put `all` last within each quantity.
     order = [pd.factorize(table[key])[0] for key in keys[:-1]]
     return table.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
 
@@ -100,7 +97,7 @@ def _scores(draws: np.ndarray, values: np.ndarray, index: pd.Index) -> pd.DataFr
         table[name] = np.quantile(draws, level, axis=1)
     ends = {
         level: np.quantile(draws, [0.5 - level / 200, 0.5 + level / 200], axis=1)
-        for level in INTERVALS
+        for level in c.INTERVALS
     }
     for level, (low, high) in ends.items():
         table[f"inside{level}"] = (low <= values) & (values <= high)
@@ -126,7 +123,7 @@ def _own_measurements(forecast: xr.DataTree) -> dict[str, np.ndarray]:
 
 
 def _matched(predictions: xr.Dataset, measured: pd.DataFrame, loss: str) -> dict[str, np.ndarray]:
-    """What `measured` says of each row of the predictions, NaN where it says nothing."""
+    """Measurements of each row of the predictions, NaN where there are none."""
     table = read_targets(measured)
     if c.TASK not in table:
         return {}

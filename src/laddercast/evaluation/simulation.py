@@ -10,6 +10,7 @@ from numpyro import handlers
 
 from laddercast.data import words as c
 from laddercast.data.ladder import END_CHECKPOINTS, Ladder
+from laddercast.data.writing import short_number
 from laddercast.model import laws
 from laddercast.model.design import (
     SITES,
@@ -128,17 +129,17 @@ def simulate(
     walk_accuracy_scale: float = 0.1,
     decay: float = 0.03,
 ) -> tuple[Ladder, pd.DataFrame]:
-    """A ladder of `sizes` x `tokens_per_param`, and what the same truth makes of `targets`.
+    """A ladder of `sizes` x `tokens_per_param`, and measurements of `targets` under the same truth.
 
     `truth` has one row per task (its index) with the columns `TRUTH`: the laws in natural units,
     SDs of log loss, SDs of accuracy as factors of sqrt(p (1 - p) / items). Run effects (a share
     `run_correlation` of their variance common to all tasks), checkpoint noise and discrepancy
     (random walks in log10 compute, SD per root decade on log loss and on the logit) are those of
-    the model. Log loss of unfinished checkpoints lies up to `decay` too high, as a decaying
-    learning rate has it; the excess is gone at the end of a run. `targets` has `model, params,
-    tokens` and may have `checkpoints`; they come back as one row per model x task: `model, params,
-    tokens, task, loss, accuracy, checkpoints`, with what the laws alone give in `law_loss` and
-    `law_accuracy`. Raises ValueError for missing columns.
+    the model. Log loss is up to `decay` higher before the end of a run, as under a decaying
+    learning rate. `targets` has `model, params, tokens` and may have `checkpoints`; they come back
+    as one row per model x task: `model, params, tokens, task, loss, accuracy, checkpoints`, with
+    what the laws alone give in `law_loss` and `law_accuracy`. Raises ValueError for missing
+    columns.
     """
     missing = [name for name in TRUTH if name not in truth]
     if missing:
@@ -214,16 +215,12 @@ def simulate(
 def _rungs(sizes: Sequence[int], tokens_per_param: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            (f"{_short(size)}-{ratio:g}", round(size), round(size * ratio))
+            (f"{short_number(size, 2)}-{ratio:g}", round(size), round(size * ratio))
             for size in sizes
             for ratio in tokens_per_param
         ],
         columns=[c.MODEL, c.PARAMS, c.TOKENS],
     )
-
-
-def _short(size: float) -> str:
-    return f"{size / 1e9:.2g}B" if size >= 1e9 else f"{size / 1e6:.3g}M"
 
 
 def _walk(rng: np.random.Generator, at: np.ndarray, origin: float, tasks: int) -> np.ndarray:
@@ -248,11 +245,10 @@ def simulate_from_prior(
     """One draw from a route of a ladder, its targets and its population parameters.
 
     Tasks take chance and items in turn from `PRIOR_CHANCE` and `PRIOR_ITEMS`. Each run has 10
-    checkpoints, white noise about what the route makes of its end. Targets (`model, params,
-    tokens`, maybe `checkpoints`) come back as one row per model x task with the `loss` and
-    `accuracy` that would be measured, from the same laws, noise scales and walks. A route that
-    draws no loss leaves a `reference_loss` of 1, as a ladder must have one. The dict has every
-    scalar site.
+    checkpoints: white noise about the end that the route draws. Targets (`model, params, tokens`,
+    maybe `checkpoints`) come back as one row per model x task with the `loss` and `accuracy` that
+    would be measured, from the same laws, noise scales and walks. A route that draws no loss leaves
+    a `reference_loss` of 1, as a ladder must have one. The dict has every scalar site.
     """
     priors = Priors() if priors is None else priors
     targets = PRIOR_TARGETS if targets is None else targets
@@ -289,7 +285,7 @@ def simulate_from_prior(
     table[c.TOKENS] = np.round(table[c.TOKENS] * progress[number]).astype(int)
     for quantity, (end, noise) in here.items():
         scatter = rng.normal(size=(*end.shape, PRIOR_CHECKPOINTS))
-        # A run's end is the mean of its last ones: they are drawn given that.
+        # Drawn given that the mean of the last ones is the run's end.
         scatter -= scatter[..., -END_CHECKPOINTS:].mean(axis=-1, keepdims=True)
         value = end[..., None] + noise[..., None] * scatter
         value = np.clip(value, 0.0, 1.0) if quantity == c.ACCURACY else np.exp(value)

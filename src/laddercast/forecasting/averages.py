@@ -1,4 +1,4 @@
-"""Forecasts of the mean over tasks: of each draw, so that what tasks share is not averaged away."""
+"""Forecasts of the mean over tasks, draw by draw, which keeps the errors that tasks share."""
 
 import numpy as np
 import xarray as xr

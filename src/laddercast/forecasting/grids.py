@@ -9,6 +9,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
+from laddercast.data.sizes import flops
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import (
     FAR_DECADES,
@@ -23,7 +24,7 @@ TOKENS_POINTS = 25
 """Lengths along each curve, evenly in logs, where none are given."""
 
 MANY_CHECKPOINTS = 1e6
-"""Of the mean of so many checkpoints, their noise is nothing: what is left is the run's own."""
+"""The mean of so many checkpoints has no checkpoint noise: only that of the run is left."""
 
 
 def what_if(
@@ -38,7 +39,7 @@ def what_if(
 
     Noise between checkpoints is averaged away, that between runs is not. `tokens` left out are 25
     lengths from the ladder's fewest to its most tokens per parameter at the largest of `params`.
-    `draws` of the posterior's, evenly taken, make each forecast.
+    Each forecast is made from `draws` evenly thinned draws of the posterior.
 
     One row per pair x task x quantity, and of accuracy one of task `all`, the mean over tasks of
     each draw: `params, tokens, flops` (6ND), `task, quantity, mean, sd`, the quantiles of
@@ -64,7 +65,7 @@ def what_if(
     pairs = [(round(n), round(d)) for n in params for d in tokens]
     grid = pd.DataFrame(list(dict.fromkeys(pairs)), columns=[c.PARAMS, c.TOKENS])
     table = expected_table(fitted, grid, draws=draws, seed=seed).drop(columns=c.MODEL)
-    table.insert(2, c.FLOPS, 6.0 * table[c.PARAMS] * table[c.TOKENS])
+    table.insert(2, c.FLOPS, flops(table[c.PARAMS], table[c.TOKENS]))
     table["decades"], table["supported"] = distance(rungs, table)
     table["converged"] = int(fitted.attrs.get("converged", 1))
     return table
@@ -75,14 +76,14 @@ def expected_table(
 ) -> pd.DataFrame:
     """`forecast_table` of what each run would get without checkpoint noise, with task `all`.
 
-    `runs` has `params, tokens` and is named by its index. Says nothing of distance or convergence.
+    `runs` has `params, tokens` and is named by its index. Does not warn of distance or convergence.
     """
     targets = runs[[c.PARAMS, c.TOKENS]].assign(
         **{c.MODEL: runs.index.astype(str), c.CHECKPOINTS: MANY_CHECKPOINTS}
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FarTargetWarning)
-        # Few draws are asked for: whether the fit has converged is known.
+        # Few draws may warn; whether the fit has converged is known.
         warnings.simplefilter("ignore", NotConvergedWarning)
         found = forecast(thinned(fitted, draws), targets, seed=seed)
     average = forecast_table(mean_over_tasks(found))

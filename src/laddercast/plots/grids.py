@@ -8,6 +8,8 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from laddercast.data import words as c
+from laddercast.data.sizes import flops
+from laddercast.data.writing import short_number
 from laddercast.plots.style import (
     BLUE,
     NOT_CONVERGED,
@@ -15,13 +17,13 @@ from laddercast.plots.style import (
     VERMILION,
     Panels,
     add_legend,
+    draw_equal_compute,
     label_edges,
     line_handle,
     mark_powers,
     marker_handle,
     panels_of,
     set_title,
-    short,
     size_colours,
 )
 
@@ -60,7 +62,7 @@ def plot_what_if(
             mark_powers(panel)
         set_title(panel, name if name != c.ALL else "mean over tasks")
     label_edges(axes, x if x == c.TOKENS else "FLOPs (6ND)", "accuracy (%)")
-    handles = [line_handle(colour, "-", short(size)) for size, colour in sizes.items()]
+    handles = [line_handle(colour, "-", short_number(size, 2)) for size, colour in sizes.items()]
     kinds = [("-", "within the ladder's compute"), ("--", "beyond it")]
     kinds += [] if chosen["supported"].all() else [(":", "the ladder says little")]
     handles += [line_handle("0.3", style, label) for style, label in kinds]
@@ -87,12 +89,12 @@ def plot_iso_accuracy(
     axes = panels_of(ax, len(names), columns=3, height=2.4)
     for panel, (name, grid) in zip(axes, grids.items(), strict=True):
         params, tokens = grid["q50"].columns.to_numpy(float), grid["q50"].index.to_numpy(float)
-        # First of all: labels of contours find their places in it.
+        # First, as labels of contours are placed by the limits.
         panel.set(
             xscale="log", yscale="log", xlim=(params[0], params[-1]), ylim=(tokens[0], tokens[-1])
         )
-        for decade in range(int(np.log10(6 * params[0] * tokens[0])), 40):
-            panel.plot(params, 10.0**decade / (6 * params), color="0.85", lw=0.7, zorder=0)
+        low, high = flops(params[0], tokens[0]), flops(params[-1], tokens[-1])
+        draw_equal_compute(panel, params, low, high)
         little = np.where(grid["supported"].to_numpy(bool), np.nan, 1.0)
         panel.pcolormesh(params, tokens, little, cmap="Greys", vmin=0, vmax=4, shading="nearest")
         median, sure = 100 * grid["q50"].to_numpy(float), 100 * grid["q10"].to_numpy(float)
@@ -125,7 +127,7 @@ def plot_iso_accuracy(
 
 
 def _chosen(table: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
-    """Rows of accuracy, in the order of `tasks`; of a lone task its mean would say the same."""
+    """Rows of accuracy, in the order of `tasks`; by default without the mean of a single task."""
     rows = table[table["quantity"] == c.ACCURACY]
     known = list(dict.fromkeys(rows[c.TASK]))
     if tasks is None:

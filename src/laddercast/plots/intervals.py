@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from laddercast.data import words as c
 from laddercast.plots.style import (
-    INTERVALS,
+    LINE_WIDTHS,
     NOT_CONVERGED,
     WIDTH,
     add_legend,
@@ -37,8 +37,8 @@ def plot_forecast(
     for number, (name, colour) in enumerate(colours.items()):
         for row in targets[targets[c.MODEL] == name].to_dict("records"):
             y = tasks.index(row[c.TASK]) + (number - (len(colours) - 1) / 2) * step
-            for level, low, high, width in INTERVALS:
-                ends = [100 * row[f"accuracy_{end}"] for end in (low, high)]
+            for level, width in LINE_WIDTHS.items():
+                ends = [100 * row[f"accuracy_{end}"] for end in c.INTERVALS[level]]
                 alpha = {95: 0.35, 80: 0.65, 50: 1.0}[level]
                 ax.plot(ends, [y, y], lw=width, color=colour, alpha=alpha, solid_capstyle="butt")
             ax.plot(100 * row["accuracy_q50"], y, "|", ms=8, mew=1.5, color="white", zorder=4)

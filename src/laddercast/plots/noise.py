@@ -39,7 +39,7 @@ def plot_noise(noise: pd.DataFrame, error: pd.DataFrame | None = None, ax: Any =
     colours = dict(
         zip(tasks, mpl.colormaps["viridis"](np.linspace(0, 0.9, len(tasks))), strict=True)
     )
-    # Each task keeps its colour, by its rank in the noise of accuracy, so that it can be followed.
+    # A task has one colour in all panels, by its rank in the noise of accuracy.
     for task, colour in zip(
         tables[1][1].sort_values("measured")[c.TASK], list(colours.values()), strict=False
     ):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -11,9 +12,12 @@ from matplotlib.lines import Line2D
 
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder, run_ends
+from laddercast.data.writing import short_number
+from laddercast.forecasting.grids import thinned
 from laddercast.inference.results import routes_of, tasks_of
+from laddercast.model import laws
 from laddercast.plots.style import (
-    INTERVALS,
+    LINE_WIDTHS,
     Panels,
     add_legend,
     label_edges,
@@ -22,14 +26,14 @@ from laddercast.plots.style import (
     marker_handle,
     panels_of,
     set_title,
-    short,
     size_colours,
     target_colours,
     target_table,
 )
+from laddercast.sampling.chains import on_device
 
-DRAWS = 200
-"""Draws, of the posterior's, from which curves are computed."""
+CURVES = 200
+"""Draws of the posterior for each of which a curve is computed."""
 GRID = 80
 """Points along each curve."""
 BANDS = ((95, 0.15), (80, 0.3))
@@ -138,10 +142,11 @@ def plot_stage2(
 
 
 def _loss(letters: dict[str, np.ndarray], params: float, tokens: np.ndarray) -> Any:
-    q = letters["q"]
-    of_params = letters["A"] * float(params) ** -letters["alpha"]
-    of_tokens = letters["B"] * tokens ** -letters["beta"]
-    return (of_params**q + of_tokens**q) ** (1 / q) + letters["E"]
+    log_a, log_b, log_e = (np.log(letters[name]) for name in "ABE")
+    exponents = (letters[name] for name in ("alpha", "beta", "q"))
+    with on_device(jax.devices("cpu")[0]):
+        log_loss = laws.log_loss(np.log(params), np.log(tokens), log_a, log_b, log_e, *exponents)
+        return np.exp(np.asarray(log_loss))
 
 
 def _through_loss(fitted: xr.DataTree) -> tuple[xr.DataTree, str]:
@@ -155,17 +160,14 @@ def _through_loss(fitted: xr.DataTree) -> tuple[xr.DataTree, str]:
 
 
 def _accuracy(letters: dict[str, np.ndarray], loss: np.ndarray) -> Any:
-    # a / (1 + exp(-k (loss - L0))) + b, by tanh as exp overflows.
-    return letters["b"] + letters["a"] * (
-        0.5 + 0.5 * np.tanh(letters["k"] * (loss - letters["L0"]) / 2)
-    )
+    upper, lower = letters["b"], letters["a"] + letters["b"]
+    with on_device(jax.devices("cpu")[0]):
+        return np.asarray(laws.accuracy(loss, letters["k"], letters["L0"], lower, upper))
 
 
 def _thinned(fitted: xr.DataTree) -> xr.Dataset:
-    posterior = fitted["posterior"].to_dataset()[[*STAGE_1, *STAGE_2]]
-    flat = posterior.stack(sample=("chain", "draw"))
-    kept = np.linspace(0, flat.sizes["sample"] - 1, min(DRAWS, flat.sizes["sample"])).astype(int)
-    return flat.isel(sample=kept).transpose("sample", ...)
+    posterior = thinned(fitted, CURVES)["posterior"].to_dataset()[[*STAGE_1, *STAGE_2]]
+    return posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
 
 
 def _rungs(fitted: xr.DataTree, loss: str, ladder: Ladder | None) -> pd.DataFrame:
@@ -217,17 +219,18 @@ def _interval(
 ) -> None:
     """A target's 95 and 80 % intervals as bars; its measurement as a diamond, unless sideways."""
     unit = 100 if quantity == c.ACCURACY else 1
-    for _, low, high, width in INTERVALS[:2]:
-        ends = [unit * row[f"{quantity}_{end}"] for end in (low, high)]
+    for level in (95, 80):
+        ends = [unit * row[f"{quantity}_{end}"] for end in c.INTERVALS[level]]
         pair = (ends, [at, at]) if sideways else ([at, at], ends)
-        ax.plot(*pair, color=colour, lw=width / 2, alpha=0.8, solid_capstyle="butt", zorder=4)
+        width = LINE_WIDTHS[level] / 2
+        ax.plot(*pair, color=colour, lw=width, alpha=0.8, solid_capstyle="butt", zorder=4)
     if not sideways and quantity == c.LOSS:
         ax.plot(at, row["loss_measured"], "D", ms=4, mfc=colour, mec="black", mew=0.8, zorder=5)
 
 
 def _rung_handles(sizes: dict[float, Any], targets: pd.DataFrame) -> list[Line2D]:
     chosen = _few(list(sizes.items()), 6)
-    handles = [marker_handle("o", short(size), color=colour) for size, colour in chosen]
+    handles = [marker_handle("o", short_number(size, 2), color=colour) for size, colour in chosen]
     for name, colour in target_colours(targets).items():
         handles.append(line_handle(colour, "-", f"{name}, 80 and 95 %", lw=2.5))
     if targets[["loss_measured", "accuracy_measured"]].notna().any(axis=None):

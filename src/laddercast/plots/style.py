@@ -14,6 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from laddercast.data import words as c
+from laddercast.data.sizes import flops
+from laddercast.data.writing import short_number
+from laddercast.forecasting.forecasts import forecast_table
 
 WIDTH = 8.0
 """Inches: the width of a notebook's column."""
@@ -25,7 +28,8 @@ ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
 )  # fmt: skip
 """Okabe and Ito's palette, safe for the colour-blind."""
 TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
-INTERVALS = ((95, "q025", "q975", 2.5), (80, "q10", "q90", 5.0), (50, "q25", "q75", 7.0))
+LINE_WIDTHS = {95: 2.5, 80: 5.0, 50: 7.0}
+"""Of intervals in percent, the widest first."""
 NOT_CONVERGED = "NOT CONVERGED: do not rely on these intervals"
 Panels = np.ndarray[Any, np.dtype[np.object_]]
 
@@ -39,21 +43,12 @@ def target_table(forecast: xr.DataTree | None) -> pd.DataFrame:
     ]
     if forecast is None:
         return pd.DataFrame(columns=[*words, *values])
-    predictions = forecast["predictions"].to_dataset()
-    table = pd.DataFrame({word: predictions[word].to_numpy() for word in words})
-    table[[c.MODEL, c.TASK]] = table[[c.MODEL, c.TASK]].astype(str)
+    tables = dict(iter(forecast_table(forecast).groupby("quantity")))
+    table = tables[c.ACCURACY][words].astype({c.MODEL: str, c.TASK: str}).reset_index(drop=True)
     for quantity in quantities:
-        if quantity not in predictions:
-            table[[f"{quantity}_{name}" for name in (*c.QUANTILES, "measured")]] = np.nan
-            continue
-        draws = predictions[quantity].to_numpy().reshape(-1, len(table))
-        levels = np.quantile(draws, list(c.QUANTILES.values()), axis=0)
-        for name, value in zip(c.QUANTILES, levels, strict=True):
-            table[f"{quantity}_{name}"] = value
-        known = "measured" in forecast.children and quantity in forecast["measured"]
-        table[f"{quantity}_measured"] = (
-            forecast["measured"][quantity].to_numpy() if known else np.nan
-        )
+        for name in (*c.QUANTILES, "measured"):
+            known = tables[quantity][name].to_numpy() if quantity in tables else np.nan
+            table[f"{quantity}_{name}"] = known
     return table
 
 
@@ -98,12 +93,12 @@ def set_title(ax: Axes, title: str) -> None:
 def label_edges(axes: Panels, x: str, y: str) -> None:
     """Axis labels at the figure's edges only: on the left, and where no panel lies below."""
     for ax in axes:
-        place = ax.get_subplotspec()
-        if place is None or place.is_first_col():
+        spec = ax.get_subplotspec()
+        if spec is None or spec.is_first_col():
             ax.set_ylabel(y, fontsize=SMALL)
         ax.set_xlabel(x, fontsize=SMALL)
-        below = place is not None and place.rowspan.stop * place.get_gridspec().ncols
-        if below and place.colspan.start + below < len(axes):
+        below = spec is not None and spec.rowspan.stop * spec.get_gridspec().ncols
+        if below and spec.colspan.start + below < len(axes):
             ax.set_xlabel("")
 
 
@@ -115,17 +110,16 @@ def mark_powers(ax: Axes, axis: Axis | None = None) -> None:
     # Narrow panels: no more than four labels.
     step = max(1, -(-len(decades) // 4))
     axis.set_major_locator(FixedLocator((10.0 ** decades[::step]).tolist()))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: short(x)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: short_number(x, 2)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def short(number: float) -> str:
-    """1.28e9 as 1.3B."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * unit:
-            scaled = number / unit
-            return f"{scaled:.0f}{letter}" if scaled >= 10 else f"{scaled:.2g}{letter}"
-    return f"{number:.3g}"
+def draw_equal_compute(ax: Axes, params: np.ndarray, low: float, high: float) -> range:
+    """Grey lines of equal compute at powers of 10 from `low` to `high` FLOPs, and these powers."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for power in powers:
+        ax.plot(params, 10.0**power / flops(params, 1), color="0.85", lw=0.7, zorder=0)
+    return powers
 
 
 def line_handle(colour: Any, linestyle: str, label: str, lw: float = 1.5) -> Line2D:
@@ -139,7 +133,7 @@ def marker_handle(marker: str, label: str, **style: Any) -> Line2D:
 
 
 def add_legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bool) -> None:
-    """Below our own figure, in as many rows as it takes; inside the last of the user's axes."""
+    """Add a legend below our `own` figure, or inside the last of the user's axes."""
     style: dict[str, Any] = {"handles": list(handles), "fontsize": SMALL, "handletextpad": 0.5}
     if not own:
         axes[-1].legend(**style)

@@ -8,7 +8,8 @@ import xarray as xr
 from scipy.stats import binom
 
 from laddercast.data import words as c
-from laddercast.forecasting.forecasts import FAR_DECADES
+from laddercast.data.sizes import log10_flops
+from laddercast.forecasting.forecasts import FAR_DECADES, decades_beyond
 from laddercast.sampling.diagnostics import (
     ESS_FORECASTS,
     RHAT_POPULATION,
@@ -141,9 +142,8 @@ def _of_draws(forecast: xr.DataTree, found: pd.Series) -> dict[str, str]:
 
 def _of_distance(row: dict[Any, Any], rungs: pd.DataFrame) -> dict[str, str]:
     found = {}
-    compute = np.log10(rungs[c.PARAMS] * rungs[c.TOKENS])
-    span = compute.max() - compute.min()
-    decades = np.log10(float(row[c.PARAMS]) * float(row[c.TOKENS])) - compute.max()
+    span = np.ptp(log10_flops(rungs))
+    (decades,) = decades_beyond(rungs, pd.DataFrame([row]))
     if decades > min(span, FAR_DECADES):
         found["far in compute"] = (
             f"It lies {decades:.1f} decades of compute beyond the largest rung; the ladder spans "

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from laddercast.data import words as c
+from laddercast.data.sizes import flops
+from laddercast.data.writing import short_number
 from laddercast.plots.calibration import plot_calibration
 from laddercast.plots.intervals import plot_forecast
 from laddercast.plots.style import (
@@ -24,9 +26,9 @@ from laddercast.plots.style import (
     SKY,
     SMALL,
     VERMILION,
+    draw_equal_compute,
 )
 from laddercast.reporting.doubts import SOURCES, variance_shares
-from laddercast.reporting.words import short_number
 
 NARROW = 4.8
 """Inches: at the width of a phone, letters of 8 points stay legible."""
@@ -97,14 +99,13 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
         ax = figure.subplots()
         every = pd.concat([rungs, targets])
         x, y = (every[word].to_numpy(float) for word in (c.PARAMS, c.TOKENS))
+        compute = flops(x, y)
         wide = [x.min() / 2, x.max() * 3]
-        compute = np.log10(6 * x * y)
-        for decade in range(int(np.floor(compute.min())), int(np.ceil(compute.max())) + 1):
-            ax.plot(wide, 10.0**decade / (6 * np.array(wide)), color="0.85", lw=0.8, zorder=0)
-            at = 10.0**decade / (6 * wide[0])
+        for power in draw_equal_compute(ax, np.array(wide), compute.min(), compute.max()):
+            at = 10.0**power / flops(wide[0], 1)
             if y.min() / 2 < at < y.max() * 2:
                 ax.text(
-                    wide[0] * 1.05, at, f"1e{decade} FLOPs", fontsize=7, color="0.5", va="bottom"
+                    wide[0] * 1.05, at, f"1e{power} FLOPs", fontsize=7, color="0.5", va="bottom"
                 )
         ax.plot(rungs[c.PARAMS], rungs[c.TOKENS], "o", ms=5, color=BLUE, label="rungs")
         ax.plot(targets[c.PARAMS], targets[c.TOKENS], "*", ms=11, color=VERMILION, label="targets")
@@ -151,7 +152,7 @@ def _move_legend(figure: Figure, ax: Axes) -> None:
 def _svg(name: str, height: float, draw: Callable[[Figure], Any]) -> str:
     """An `svg` element alone, the same for the same figure; ids begin with `name`."""
     with mpl.rc_context(STYLE):
-        # Not of pyplot: nothing to close, and no window.
+        # Not from pyplot: nothing to close, and no window.
         figure = Figure(figsize=(NARROW, height), layout="constrained")
         draw(figure)
         text = StringIO()
@@ -162,7 +163,7 @@ def _svg(name: str, height: float, draw: Callable[[Figure], Any]) -> str:
     found = re.sub(r"<!--.*?-->\s*", "", found, flags=re.DOTALL)
     for before in ('id="', 'href="#', "url(#"):
         found = found.replace(before, f"{before}{name}-")
-    # Its size is the page's matter: the view box keeps the proportions.
+    # The page sets the size; the view box keeps the proportions.
     return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", found, count=1)
 
 

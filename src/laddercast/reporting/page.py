@@ -12,8 +12,8 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laddercast.data import words as c
-from laddercast.evaluation.backtests import BOOTSTRAP, METHODS, OURS
-from laddercast.evaluation.scores import INTERVALS, UNITS, score
+from laddercast.evaluation.backtests import BOOTSTRAP, OURS, RIVALS
+from laddercast.evaluation.scores import UNITS, score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
 from laddercast.forecasting.grids import distance, expected_table
@@ -21,14 +21,13 @@ from laddercast.inference.results import rungs_of, tasks_of
 from laddercast.reporting import figures, tables, words
 from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 
-DRAWS = 1000
-"""Of the posterior's, from which the rungs' expected accuracies are computed: their medians need
-no more."""
+MEDIAN_DRAWS = 1000
+"""Draws of the posterior for the medians of the rungs' expected accuracies."""
 
 NAME = "report.html"
 
-MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in INTERVALS)]
-"""What a written backtest tells only of cells together."""
+MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in c.INTERVALS)]
+"""Scores that a saved backtest has only as means over cells."""
 
 
 def report(
@@ -62,7 +61,7 @@ def report(
 
 def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | None = None) -> str:
     """The page of `report` as text."""
-    # The cells' own words may lack their type after a round through a file.
+    # Text may have another type after it was saved and read.
     table = forecast_table(forecast).astype({c.MODEL: str, c.TASK: str})
     average = forecast_table(mean_over_tasks(forecast))
     of_average = average[average["quantity"] == c.ACCURACY]
@@ -70,7 +69,7 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
     rungs, tasks = rungs_of(fitted), tasks_of(fitted)
     targets = of_average.set_index(c.MODEL)[[c.PARAMS, c.TOKENS]].astype(float)
     decades, _ = distance(rungs, targets)
-    expected = expected_table(fitted, rungs, draws=DRAWS)
+    expected = expected_table(fitted, rungs, draws=MEDIAN_DRAWS)
     expected = expected[expected["quantity"] == c.ACCURACY].astype({c.TASK: str})
     doubts = find_doubts(forecast, table, Evidence(rungs, tasks, expected, backtest))
     shares, quality = variance_shares(forecast), convergence(forecast)
@@ -147,9 +146,9 @@ def read_results(folder: str | Path) -> tuple[xr.DataTree, xr.DataTree]:
 def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     """The backtest that `laddercast backtest --out folder` wrote, as a table like `backtest`'s.
 
-    None where the folder has no backtest. CRPS, and how often the bootstrap's intervals held, are
-    known there of cells together (kind x distance x task), so each has their mean: `score_backtest`
-    is as it was but for `laddercast_crps` where a rival lacks cells.
+    None where the folder has no backtest. The files have CRPS and the bootstrap's coverage only as
+    means over kind x distance x task, which each cell is given: `score_backtest` is as it was but
+    for `laddercast_crps` where a rival lacks cells.
     """
     paths = [Path(folder) / name for name in ("forecast.csv", "scores.csv")]
     if not all(path.exists() for path in paths):
@@ -161,7 +160,7 @@ def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     )
     if not {"kind", "fold", "decades", "distance"} <= set(table) or "method" not in scores:
         return None
-    rivals = [name for name in METHODS if name in table]
+    rivals = [name for name in RIVALS if name in table]
     unit = table["quantity"].map(UNITS).astype(float)
     for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
         table[name] *= unit
@@ -169,7 +168,7 @@ def read_backtest(folder: str | Path) -> pd.DataFrame | None:
     table["error"] = (table["median"] - table["measured"]).abs()
     for name in rivals:
         table[f"{name}_error"] = (table[name] - table["measured"]).abs()
-    for level, low, high in ((50, "q25", "q75"), (80, "q10", "q90"), (95, "q025", "q975")):
+    for level, (low, high) in c.INTERVALS.items():
         table[f"inside{level}"] = table["measured"].between(table[low], table[high])
         table[f"width{level}"] = table[high] - table[low]
     keys = ["kind", "distance", "quantity", c.TASK]

@@ -9,11 +9,13 @@ import pandas as pd
 import xarray as xr
 
 from laddercast.data import words as c
-from laddercast.evaluation.backtests import OURS, POOLED, score_backtest
-from laddercast.reporting.words import METHODS, backtest_sentences, parsed, percent, short_number
+from laddercast.data.sizes import flops
+from laddercast.data.writing import percent, short_number
+from laddercast.evaluation.backtests import ALL_FOLDS, OURS, score_backtest
+from laddercast.reporting.words import RIVAL_NAMES, backtest_sentences, parsed
 
-INTERVALS = (("80 %", "q10", "q90"), ("50 %", "q25", "q75"), ("95 %", "q025", "q975"))
-"""The one that decides first: a phone shows no more of them at once."""
+SHOWN_LEVELS = (80, 50, 95)
+"""The interval that decides comes first: a phone shows no more of them at once."""
 
 DASH = "-"
 
@@ -45,15 +47,15 @@ def intervals(caption: str, table: pd.DataFrame) -> Table:
     several = (table[c.TASK] != c.ALL).any()
     measured = table["measured"].notna().any()
     head = [Head("target", False), *([Head("task", False)] if several else [])]
-    head += [Head("median", True), *(Head(f"{level} interval", True) for level, _, _ in INTERVALS)]
+    head += [Head("median", True), *(Head(f"{level} % interval", True) for level in SHOWN_LEVELS)]
     head += [Head("measured", True)] if measured else []
     rows = []
     for row in table.to_dict("records"):
         cells = [Cell(str(row[c.MODEL])), *([Cell(str(row[c.TASK]))] if several else [])]
         cells.append(_number(100 * row["q50"], ".1f"))
-        for _, low, high in INTERVALS:
+        for low, high in (c.INTERVALS[level] for level in SHOWN_LEVELS):
             text = f"{percent(row[low])} to {percent(row[high])}"
-            # By width: the lower end sorts much as the median does.
+            # Sorted by width: the lower ends would sort much as the medians do.
             cells.append(Cell(text, _value(row[high] - row[low])))
         cells += [_number(100 * row["measured"], ".1f")] if measured else []
         rows.append(cells)
@@ -150,7 +152,7 @@ def rungs(table: pd.DataFrame, targets: pd.DataFrame) -> Table:
                 [
                     Cell(str(name)), Cell(what), Cell(short_number(params), _value(params)),
                     Cell(short_number(tokens), _value(tokens)), _number(tokens / params, ",.0f"),
-                    _number(6 * params * tokens, ".2g"),
+                    _number(flops(params, tokens), ".2g"),
                 ]
             )  # fmt: skip
     return Table("Models: what was fitted, and what is forecast", head, rows)
@@ -185,7 +187,7 @@ def settings(attrs: Mapping[Any, Any]) -> Table:
 
 
 def listed(caption: str, first: str, attrs: Mapping[Any, Any], word: str) -> Table:
-    """What an attribute, written as JSON, lists by name."""
+    """The names and values of an attribute written as JSON."""
     rows = [[Cell(name), Cell(_text(value))] for name, value in parsed(attrs, word).items()]
     return Table(caption, [Head(first, False), Head("value", False)], rows)
 
@@ -194,9 +196,9 @@ def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) 
     """Sentences and tables of a backtest's scores: all methods together, ours per task."""
     table = score_backtest(cells)
     if len(set(cells["kind"])) == 1:
-        table = table[table["kind"] != POOLED]  # would say the same again
+        table = table[table["kind"] != ALL_FOLDS]  # would say the same again
     table = table.assign(**{"held out": table["kind"] + ", " + table["distance"]})
-    shown = table.replace({"method": METHODS})
+    shown = table.replace({"method": RIVAL_NAMES})
     overall = shown[table[c.TASK] == c.ALL]
     by_task = shown[(table[c.TASK] != c.ALL) & (table["method"] == OURS)]
     return {

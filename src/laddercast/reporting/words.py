@@ -1,4 +1,4 @@
-"""The sentences of a report, and how it writes numbers."""
+"""The sentences of a report."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,12 @@ import pandas as pd
 import xarray as xr
 
 from laddercast.data import words as c
-from laddercast.evaluation.backtests import BASELINE, OURS, POOLED
+from laddercast.data.sizes import flops, log10_flops
+from laddercast.data.writing import counted, percent, short_number
+from laddercast.evaluation.backtests import ALL_FOLDS, BASELINE, OURS
 from laddercast.reporting.doubts import CURES, RULES, SOURCES
 
-METHODS = {
+RIVAL_NAMES = {
     "baseline": "published",
     "bootstrap": "published, bootstrap",
     "best_rung": "same as best rung",
@@ -22,7 +24,7 @@ METHODS = {
 
 
 def title(targets: Sequence[str]) -> str:
-    """What the page is of."""
+    """The page's title."""
     shown = list(targets[:3])
     if len(targets) > 3:
         shown.append(f"{len(targets) - 3} more")
@@ -31,7 +33,7 @@ def title(targets: Sequence[str]) -> str:
 
 
 def subtitle(rungs: pd.DataFrame, tasks: pd.DataFrame, attrs: Mapping[Any, Any]) -> str:
-    """From what, by what."""
+    """The extent of the ladder, and the version that made the forecast."""
     version = parsed(attrs, "versions").get("laddercast")
     by = f"laddercast {version}" if version else "laddercast"
     return (
@@ -60,7 +62,7 @@ def headlines(average: pd.DataFrame, tasks: int, decades: np.ndarray) -> list[st
 
 def score_sentence(table: pd.DataFrame) -> str:
     """The scores over all tasks in words."""
-    row = table[(table["quantity"] == c.ACCURACY) & (table[c.TASK] == c.ALL)].iloc[0]
+    row = c.overall(table).iloc[0]
     return (
         f"{counted(int(row['cells']), 'accuracy', 'accuracies')} of these targets "
         f"{'was' if row['cells'] == 1 else 'were'} measured. The medians miss by "
@@ -69,7 +71,7 @@ def score_sentence(table: pd.DataFrame) -> str:
 
 
 def doubt_sentence(table: pd.DataFrame, found: pd.DataFrame) -> str:
-    """How many there are."""
+    """How many forecasts are doubted."""
     count = len(found[[c.MODEL, c.TASK]].drop_duplicates())
     return (
         f"At least one of the rules below speaks against {count} of {len(table)} forecasts. They "
@@ -79,7 +81,7 @@ def doubt_sentence(table: pd.DataFrame, found: pd.DataFrame) -> str:
 
 
 def reasons(table: pd.DataFrame, found: pd.DataFrame) -> list[dict[str, Any]]:
-    """By rule, of whom it is said and why; what is said of all tasks of a target alike, once."""
+    """Per rule, the forecasts that it speaks against and why; all tasks of a target in one row."""
     tasks = table.groupby(c.MODEL)[c.TASK].nunique()
     groups = []
     for rule in RULES:
@@ -131,8 +133,8 @@ def convergence_sentence(fitted: xr.DataTree, forecast: xr.DataTree) -> str:
 
 def data_sentence(rungs: pd.DataFrame, tasks: pd.DataFrame) -> str:
     """What the fit saw."""
-    spent = (6 * rungs[c.PARAMS] * rungs[c.TOKENS]).sum()
-    compute = np.log10(rungs[c.PARAMS] * rungs[c.TOKENS])
+    spent = flops(rungs[c.PARAMS], rungs[c.TOKENS]).sum()
+    decades = np.ptp(log10_flops(rungs))
     sizes = {
         word: f"{short_number(rungs[word].min())} to {short_number(rungs[word].max())}"
         for word in (c.PARAMS, c.TOKENS)
@@ -140,7 +142,7 @@ def data_sentence(rungs: pd.DataFrame, tasks: pd.DataFrame) -> str:
     return (
         f"The fit saw {counted(len(rungs), 'model')} on {counted(len(tasks), 'task')}: "
         f"{sizes[c.PARAMS]} parameters, {sizes[c.TOKENS]} tokens, "
-        f"{compute.max() - compute.min():.1f} decades of compute, {spent:.2g} FLOPs in all "
+        f"{decades:.1f} decades of compute, {spent:.2g} FLOPs in all "
         "(6 x params x tokens)."
     )
 
@@ -148,14 +150,14 @@ def data_sentence(rungs: pd.DataFrame, tasks: pd.DataFrame) -> str:
 def backtest_sentences(
     cells: pd.DataFrame, scores: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray
 ) -> list[str]:
-    """How it did, by kind and distance, and how far that is from the targets at `decades`."""
-    overall = scores[(scores["quantity"] == c.ACCURACY) & (scores[c.TASK] == c.ALL)]
+    """The scores by kind and distance, and how far the targets lie beyond, at `decades`."""
+    overall = c.overall(scores)
     points = overall[overall["method"] == BASELINE].set_index(["kind", "distance"])
     sentences = []
     for row in overall[overall["method"] == OURS].to_dict("records"):
         key = (row["kind"], row["distance"])
         here = (cells["distance"] == key[1]) & (cells["quantity"] == c.ACCURACY)
-        here &= (cells["kind"] == key[0]) | (key[0] == POOLED)
+        here &= (cells["kind"] == key[0]) | (key[0] == ALL_FOLDS)
         text = (
             f"Held out: {key[0]}, {key[1]} ({counted(cells.loc[here, c.MODEL].nunique(), 'model')} "
             f"in {counted(len(cells.loc[here, ['kind', 'fold']].drop_duplicates()), 'fold')}). "
@@ -200,7 +202,7 @@ def _reach(decades: pd.Series) -> str:
 
 
 def _inside(row: Mapping[Any, Any] | pd.Series) -> str:
-    counts = [round(row[f"cover{level}"] * row["cells"]) for level in (50, 80, 95)]
+    counts = [round(row[f"cover{level}"] * row["cells"]) for level in c.INTERVALS]
     return (
         f"of {row['cells']} measurements {counts[0]}, {counts[1]} and {counts[2]} lay in the 50, "
         "80 and 95 % interval"
@@ -211,21 +213,3 @@ def parsed(attrs: Mapping[Any, Any], word: str) -> dict[str, Any]:
     """An attribute written as JSON, by name."""
     found = json.loads(attrs.get(word, "{}"))
     return found if isinstance(found, dict) else {word: found}
-
-
-def percent(value: float) -> str:
-    """A fraction in percent, to a tenth."""
-    return f"{100 * value:.1f}"
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number of things: 1 task, 2 tasks."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def short_number(number: float) -> str:
-    """Three digits and a letter: 1.28B."""
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= 0.9995 * unit:
-            return f"{number / unit:.3g}{letter}"
-    return f"{number:.3g}"

@@ -1,4 +1,4 @@
-"""From rows that a loader has read to a `Ladder`: its tasks chosen, every fault in one error."""
+"""From the rows of a loader to a `Ladder` of chosen tasks, with every fault in one error."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ import pandas as pd
 from laddercast.data import words as c
 from laddercast.data.checks import check_ladder_rows, read_table, stop_on
 from laddercast.data.ladder import Ladder, Rungs
-from laddercast.data.loaders.files import listed, listed_by
 from laddercast.data.loaders.manifest import RUN
 from laddercast.data.loaders.presets import CHANCE
+from laddercast.data.writing import listed, listed_by
 
 type Tasks = str | Path | pd.DataFrame | Sequence[str]
 
@@ -49,14 +49,14 @@ def build_ladder(
     rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
     tasks: pd.DataFrame,
     known: Mapping[str, tuple[float, float]],
-    rungs: Rungs,
+    used: Rungs,
     name: str,
     faults: list[str],
 ) -> Ladder:
     """The ladder of `rows`, in which `run` says where a row comes from.
 
-    Chance and items of tasks are those of `tasks`, else `known`, else the rows', else (chance) of
-    common knowledge. Before training (tokens of 0) a model is no rung: such rows are left out.
+    Chance and items come from `tasks`, else `known`, else the rows; chance last from a list of
+    well-known tasks. Rows before training (tokens of 0) are left out.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if RUN in table:
@@ -79,11 +79,11 @@ def build_ladder(
         # Values that were read may have faults too: they belong in the same error.
         check_ladder_rows(table.drop(columns=c.LOSS_KIND, errors="ignore"), name, faults)
         stop_on(faults)
-    return Ladder(table, tasks, rungs, name)
+    return Ladder(table, tasks, used, name)
 
 
 def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:
-    """Faults are tasks of which runs answered different numbers of questions."""
+    """Faults are tasks whose number of questions differs between runs."""
     counts: dict[str, dict[int, list[str]]] = {}
     for row in rows:
         if row.get(c.ITEMS):
@@ -112,17 +112,17 @@ def _first(table: pd.DataFrame, task: str, word: str) -> float | None:
 
 
 def chance_of(task: str) -> float:
-    """Accuracy of guessing of a well-known task, also as `csqa_val` and the like; else NaN."""
+    """Accuracy of guessing in a well-known task, also under a name like `csqa_val`; else NaN."""
     return next((chance for known, chance in CHANCE.items() if is_task(task, known)), float("nan"))
 
 
 def is_task(task: str, known: str) -> bool:
-    """Whether a log's name of a task, as `csqa_val` or `csqa:mc`, is of this known one."""
+    """Whether a log's name, such as `csqa_val` or `csqa:mc`, means this known task."""
     return task == known or task.startswith((f"{known}_", f"{known}:"))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean of a value per question, and its standard error (NaN of one question)."""
+    """Mean of a value per question, and its standard error (NaN for one question)."""
     n = len(values)
     mean = math.fsum(values) / n
     squares = math.fsum((value - mean) ** 2 for value in values)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def find_files(source: Source, patterns: Sequence[str], what: str, faults: list[
 
 
 def run_name(folder: Path, source: object) -> str:
-    """What a run in a folder is called: its path below the source, if that is a folder."""
+    """The name of a run: its folder's path below the source, if the source is a folder."""
     if isinstance(source, str | Path) and Path(source).is_dir() and folder != Path(source):
         return folder.relative_to(source).as_posix()
     return folder.name
@@ -51,21 +51,9 @@ def read_json(path: Path, faults: list[str]) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path, faults: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Objects of a file with one a line, each with the place that errors name."""
+    """The objects of a file with one object a line, each with its line for errors."""
     lines = enumerate(_text(path, faults).split("\n"), 1)
     return _parse(((f"{path.name} line {i}", line) for i, line in lines), faults)
-
-
-def listed(names: Iterable[str], most: int = 40) -> str:
-    """Names for an error, all of them up to a legible number."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def listed_by[T](groups: Mapping[T, Sequence[str]], most: int = 40) -> str:
-    """What differs between runs, for an error: each value and the names that have it."""
-    return "; ".join(f"{value}: {listed(names, most)}" for value, names in groups.items() if names)
 
 
 def _text(path: Path, faults: list[str]) -> str:

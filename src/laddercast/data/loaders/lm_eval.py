@@ -15,14 +15,13 @@ from laddercast.data.loaders.build import (
     build_ladder,
     check_named,
     check_same_items,
+    is_task,
     mean_and_error,
     read_tasks,
 )
 from laddercast.data.loaders.files import (
     Source,
     find_files,
-    listed,
-    listed_by,
     read_json,
     read_jsonl,
     run_name,
@@ -30,6 +29,7 @@ from laddercast.data.loaders.files import (
 )
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, WITH_SPACE
+from laddercast.data.writing import listed, listed_by
 
 LOSS_SE = "loss_se"
 ACC, ACC_NORM = "acc", "acc_norm"
@@ -63,11 +63,11 @@ def read_lm_eval(
 ) -> Ladder:
     """Read results and samples (`--log_samples`) of lm-evaluation-harness 0.4.
 
-    A run is a folder of results, or several told apart by `revision`; the manifest (`model,
-    params, tokens`; `run` if the model has another name) calls it by its folder or its
-    `model_name`, with `@revision` behind. `loss` is bits per byte with the space before the
-    answer, `loss_se` its standard error between questions; accuracy is `acc_norm` (`acc` of BoolQ
-    and WinoGrande, and where there is no `acc_norm`). Groups stand for their tasks, weighted by
+    A run is a folder of results, or one `revision` of several in a folder. The manifest (`model,
+    params, tokens`; `run` if the model has another name) names a run by its folder or its
+    `model_name`, followed by `@revision`. `loss` is bits per byte with the space before the answer,
+    `loss_se` its standard error between questions; accuracy is `acc_norm` (`acc` of BoolQ and
+    WinoGrande, and where there is no `acc_norm`). Groups stand for their tasks, weighted by
     questions. Raises ValueError that names every fault.
     """
     faults: list[str] = []
@@ -99,22 +99,22 @@ def read_lm_eval(
     read = check_named(named, top if named is None else sorted(leaves | set(groups)), name, faults)
     _check_same_settings(results, [leaf for task in read for leaf in _leaves(task, groups)], faults)
     measured: dict[tuple[str, str], Measured] = {}
-    places: dict[tuple[str, str], str] = {}
+    files_of: dict[tuple[str, str], str] = {}
     for result in results:
         needed = {leaf for task in read for leaf in _leaves(task, groups)}
         for task in sorted(needed & set(result.content["results"])):
-            place = (result.run, task)
-            if place in places:
+            key = (result.run, task)
+            if key in files_of:
                 faults.append(
-                    f"{task} of run {result.run} is in {places[place]} and {result.path.name}; "
+                    f"{task} of run {result.run} is in {files_of[key]} and {result.path.name}; "
                     "move the older file away"
                 )
                 continue
-            places[place] = result.path.name
-            quiet = c.REFERENCE_LOSS in known[result.run]
-            found = _measure(result, task, quiet, faults)
+            files_of[key] = result.path.name
+            with_reference = c.REFERENCE_LOSS in known[result.run]
+            found = _measure(result, task, with_reference, faults)
             if found is not None:
-                measured[place] = found
+                measured[key] = found
     rows = []
     for task in read:
         parts = _leaves(task, groups)
@@ -191,8 +191,10 @@ def _check_same_settings(
                 faults.append(f"{task}: runs differ in {what} ({text}); evaluate all alike")
 
 
-def _measure(result: _Results, task: str, quiet: bool, faults: list[str]) -> Measured | None:
-    """From samples and results. Without samples a loss common to all tasks (`quiet`) must do."""
+def _measure(
+    result: _Results, task: str, with_reference: bool, faults: list[str]
+) -> Measured | None:
+    """Loss from samples, accuracy from results. Samples may be absent `with_reference` loss."""
     summary = result.content["results"][task]
     accuracy = {
         metric: float(summary[f"{metric},none"])
@@ -204,7 +206,7 @@ def _measure(result: _Results, task: str, quiet: bool, faults: list[str]) -> Mea
     stamp = result.path.stem.removeprefix("results")
     path = result.path.with_name(f"samples_{task}{stamp}.jsonl")
     if not path.exists():
-        if quiet:
+        if with_reference:
             return Measured(math.nan, math.nan, accuracy, math.nan, int(items or 0))
         faults.append(
             f"{result.path.name}: no {path.name} beside it, from which the loss of {task} is "
@@ -312,7 +314,7 @@ def _right(line: Mapping[str, Any], logs: Sequence[float], answers: Sequence[str
 
 def _metric(task: str, measured: Sequence[Measured]) -> str:
     """One metric for all runs: `acc_norm` where each has it, except of tasks that use `acc`."""
-    plain = any(task == word or task.startswith(f"{word}_") for word in ACC_TASKS)
+    plain = any(is_task(task, word) for word in ACC_TASKS)
     return ACC if plain or not all(ACC_NORM in one.accuracy for one in measured) else ACC_NORM
 
 
@@ -320,7 +322,7 @@ def _row(
     run: str, task: str, parts: Sequence[str], metric: str,
     measured: Mapping[tuple[str, str], Measured], known: Mapping[str, Any], faults: list[str],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The row of a run's task, of a group as the mean over all its questions; [] without it."""
+    """The row of a run and task, [] if not measured; a group is the mean over all its questions."""
     found = [measured[run, part] for part in parts if (run, part) in measured]
     if not found or not known:
         return []

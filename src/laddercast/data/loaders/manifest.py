@@ -8,7 +8,7 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.checks import check_columns, check_ladder_rows, read_table
-from laddercast.data.loaders.files import listed
+from laddercast.data.writing import listed
 
 RUN = "run"
 """Optional column: the run's name in the logs, where that is not the name of the model."""
@@ -54,7 +54,7 @@ def read_manifest(
 def join(
     runs: Mapping[str, Sequence[str]], manifest: Mapping[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What the manifest says of each of `runs` (a name, and other names for it); {} if nothing."""
+    """The manifest's row for each run (a name, and other names for it); {} if there is none."""
     return {
         run: next((manifest[name] for name in (run, *others) if name in manifest), {})
         for run, others in runs.items()
@@ -65,7 +65,7 @@ def check_joined(
     known: Mapping[str, dict[str, Any]], words: Sequence[str], name: str, faults: list[str],
     note: str = "",
 ) -> None:  # fmt: skip
-    """One fault for all runs of which nothing is known, one for each of `words` that some lack."""
+    """Faults are runs that are not in the manifest, and each of `words` that some runs lack."""
     absent = [run for run, row in known.items() if not row]
     if absent:
         columns = ", ".join((c.MODEL, *words))

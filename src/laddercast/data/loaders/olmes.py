@@ -25,8 +25,6 @@ from laddercast.data.loaders.build import (
 from laddercast.data.loaders.files import (
     Source,
     find_files,
-    listed,
-    listed_by,
     read_json,
     read_jsonl,
     run_name,
@@ -34,6 +32,7 @@ from laddercast.data.loaders.files import (
 )
 from laddercast.data.loaders.manifest import RUN, Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, DATADECIDE_PARAMS, WITH_SPACE
+from laddercast.data.writing import listed, listed_by
 
 LOSSES = ("bits_per_byte_corr", "logits_per_byte_corr")
 """The same quantity, by its newer and its older name."""
@@ -67,12 +66,12 @@ def read_olmes(
     """Read OLMES' metrics and predictions (folder or files), or a table as DataDecide publishes.
 
     A run of OLMES is a folder; the manifest (`model, params, tokens`; `run` if the model has
-    another name) calls it by its folder or by its model. The table has its own tokens, and `params`
-    as labels that the manifest may map (`model` a label, `params`). `recipe` keeps one of several.
-    `accuracy` is the metric taken (`acc_raw` of BoolQ and WinoGrande with the default); `loss` is
-    bits per byte with the space before the answer, `loss_se` its standard error where predictions
-    were kept. Several `mmlu_*` without an `mmlu` are read as `mmlu`, their mean. Raises ValueError
-    that names every fault.
+    another name) names it by its folder or by its model. The table has tokens, and `params` as
+    labels, for which the manifest may give numbers (`model` is the label, `params`). `recipe` keeps
+    one of several. `accuracy` is the metric taken (`acc_raw` of BoolQ and WinoGrande with the
+    default); `loss` is bits per byte with the space before the answer, `loss_se` its standard error
+    where predictions were kept. Several `mmlu_*` without an `mmlu` are read as `mmlu`, their mean.
+    Raises ValueError that names every fault.
     """
     faults: list[str] = []
     name = "table" if isinstance(path, pd.DataFrame) else source_name(path)
@@ -90,8 +89,8 @@ def read_olmes(
         rows = _file_rows(files, path, rows_of, manifest_name, recipe, accuracy, faults)
     rows = _with_mmlu(rows, named)
     of_loss = [row for row in rows if row[c.LOSS] is not None and row[c.ACCURACY] is not None]
-    quiet = [row for row in rows if c.REFERENCE_LOSS in row and row[c.ACCURACY] is not None]
-    measured = of_loss or quiet
+    of_reference = [row for row in rows if c.REFERENCE_LOSS in row and row[c.ACCURACY] is not None]
+    measured = of_loss or of_reference
     if rows and not measured:
         faults.append(f"{name}: no task has both {LOSSES[0]} and {accuracy}; multiple-choice tasks "
                       "do, or choose another metric by accuracy=")  # fmt: skip
@@ -222,15 +221,15 @@ def _file_rows(
     for task in found:
         aliases.setdefault(task.task, set()).add(task.alias)
     rows: list[dict[str, Any]] = []
-    places: dict[tuple[str, str], str] = {}
+    files_of: dict[tuple[str, str], str] = {}
     for task in found:
-        # Of one task asked in several ways (choices by letter or in full) each is its own.
+        # A task asked in several ways (choices by letter or in full) is one task for each.
         word = task.alias if len(aliases[task.task]) > 1 else task.task
-        if (task.run, word) in places:
-            faults.append(f"{word} of run {task.run} is in {places[task.run, word]} and "
+        if (task.run, word) in files_of:
+            faults.append(f"{word} of run {task.run} is in {files_of[task.run, word]} and "
                           f"{task.where}; move the older file away")  # fmt: skip
             continue
-        places[task.run, word] = task.where
+        files_of[task.run, word] = task.where
         shots.setdefault(word, {}).setdefault(task.shots, []).append(task.run)
         row = known[task.run]
         if not {c.PARAMS, c.TOKENS} <= set(row) or (recipe and row.get(c.RECIPE) != recipe):
@@ -256,7 +255,7 @@ def _by_folder(files: Iterable[Path]) -> list[tuple[Path, list[Path]]]:
 def _read_folder(
     folder: Path, files: Sequence[Path], root: object, faults: list[str]
 ) -> list[_Task]:
-    """The tasks of one folder: of `metrics-all.jsonl` if there, which repeats the other files."""
+    """The tasks of one folder, from `metrics-all.jsonl` if present: it repeats the other files."""
     whole = [file for file in files if file.name == "metrics-all.jsonl"]
     single = [file for file in files if file.name.endswith("metrics.json")]
     entries: list[tuple[str, dict[str, Any]]] = []
@@ -317,7 +316,7 @@ def _of_questions(task: _Task) -> dict[str, Any]:
 
 
 def _with_mmlu(rows: list[dict[str, Any]], named: Sequence[str] | None) -> list[dict[str, Any]]:
-    """The mean of `mmlu_*` as `mmlu` in their place, if there is none and they are not named."""
+    """Rows of `mmlu_*` replaced by their mean `mmlu`, unless it is there or they are asked for."""
     parts = {row[c.TASK] for row in rows if str(row[c.TASK]).startswith("mmlu_")}
     if len(parts) < 2 or parts & set(named or ()):
         return rows

@@ -18,10 +18,10 @@ CHANCE: Mapping[str, float] = MappingProxyType({
     "csqa": 1 / 5, "hellaswag": 1 / 4, "mmlu": 1 / 4, "openbookqa": 1 / 4, "piqa": 1 / 2,
     "social_iqa": 1 / 3, "socialiqa": 1 / 3, "winogrande": 1 / 2,
 })  # fmt: skip
-"""Accuracy of guessing, of tasks that many logs name without it."""
+"""Accuracy of guessing in tasks for which many logs lack it."""
 
 ACC_TASKS = ("boolq", "winogrande")
-"""Tasks of which plain accuracy counts: their answers are of one length, or all the same."""
+"""Tasks scored by plain accuracy: their answers are equally long, or the same."""
 
 
 @dataclass(frozen=True)
@@ -187,4 +187,4 @@ DATADECIDE_PARAMS: Mapping[str, int] = MappingProxyType({
     "20M": 19101888, "60M": 57078144, "90M": 97946640, "150M": 151898880, "300M": 319980544,
     "530M": 530074944, "750M": 681297408, "1B": 1176832000,
 })  # fmt: skip
-"""Non-embedding parameters of DataDecide's sizes, of which its table has the labels alone."""
+"""Non-embedding parameters of DataDecide's sizes; its table has only the labels."""

@@ -13,9 +13,11 @@ from laddercast.data import words as c
 from laddercast.data.checks import read_table, stop_on
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
-from laddercast.data.loaders.files import find_files, listed, listed_by, source_name
+from laddercast.data.loaders.files import find_files, source_name
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size
+from laddercast.data.sizes import flops
+from laddercast.data.writing import listed, listed_by
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ def read_wandb(
 
     `source` is a folder, files or a DataFrame. `preset` says what the keys mean: "olmo",
     "olmo-core", "levanter", or a `Preset` of your own. `manifest` (`model, params`, or `run` too)
-    gives what the log lacks and goes before what the preset knows. `tasks` are names, or a table
-    as `read_ladder` takes. Every run becomes a model of the ladder, targets too: `ladder.split(
+    gives what the log lacks and overrides the preset. `tasks` are names, or a table as
+    `read_ladder` takes. Every run becomes a model of the ladder, targets too: `ladder.split(
     hold_out=[...])` parts them. Raises ValueError that names every fault.
     """
     faults: list[str] = []
@@ -212,7 +214,7 @@ def _known_runs(
                               "give each run one size")  # fmt: skip
         if size is not None:
             row = {c.MODEL: _renamed(log.run, preset), c.PARAMS: size.params}
-            row["flops_per_token"] = size.flops_per_token or 6 * size.params
+            row["flops_per_token"] = size.flops_per_token or flops(size.params, 1)
         known[log.run] = {**row, **said[log.run]}
         if c.PARAMS in said[log.run]:  # then the size's compute may be another's
             known[log.run].pop("flops_per_token", None)
@@ -287,7 +289,7 @@ def _long(
 
 
 def _means_of_accuracy(task: str, preset: Preset) -> Mapping[str, float]:
-    """Weights of its parts, of a mean of tasks that has no keys of its own."""
+    """Weights of the parts of a task that is their mean and has no keys of its own."""
     return {} if task in preset.task_keys else preset.aggregates.get(task, {})
 
 
@@ -296,7 +298,7 @@ def _accuracy_keys(
 ) -> dict[str, str | None]:
     """One definition of each task's accuracy for all runs, also of the parts of a mean.
 
-    The first key that each run has which has any, else the first that any run has.
+    The first key common to all runs that have one, else the first that any run has.
     """
     chosen: dict[str, str | None] = {}
     for task in tasks:

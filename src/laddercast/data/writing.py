@@ -1,0 +1,35 @@
+"""How numbers and lists are written for readers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def short_number(number: float, digits: int = 3) -> str:
+    """Some digits and a letter: 1.28B, or of two digits 1.3B; whole numbers keep all digits."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * unit:
+            scaled = number / unit
+            whole = scaled >= 10 ** (digits - 1)
+            return f"{scaled:.0f}{letter}" if whole else f"{scaled:.{digits}g}{letter}"
+    return f"{number:.3g}"
+
+
+def percent(value: float) -> str:
+    """A fraction in percent, to a tenth: 12.3; what is not known as a dash."""
+    return "-" if value != value else f"{100 * value:.1f}"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number of things: 1 task, 2 tasks."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[str], most: int = 40) -> str:
+    """All names up to a legible number."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def listed_by[T](groups: Mapping[T, Sequence[str]], most: int = 40) -> str:
+    """What differs between runs: each value and the names that have it."""
+    return "; ".join(f"{value}: {listed(names, most)}" for value, names in groups.items() if names)
