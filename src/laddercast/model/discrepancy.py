@@ -21,14 +21,13 @@ class Walk(NamedTuple):
     full: Array
 
 
-def walk(design: Design, name: str, scale: Array, noise: Array) -> Walk:
+def walk(design: Design, name: str, scale: Array) -> Walk:
     """A random walk with this SD per root decade, (tasks,), or () if common to all.
 
-    Runs show it through noise of this scale. Laws could have bent as it does: sites that are
-    sampled after its steps follow them.
+    Laws could have bent as it does: sites that are sampled after its steps follow them.
     """
     common = not jnp.ndim(scale)
-    declared = {"followed": True, "noise": noise}
+    declared = {"followed": True}
 
     def part(site: str, plate: str, weights: ArrayLike) -> Array:
         steps = jnp.shape(weights)[1]

@@ -90,8 +90,8 @@ def pooled_about(
     # At a joint mode, scales of what is not integrated out are too small by far.
     scale = scalar(priors, f"{name}_scale", held=True)
     with tasks_plate(design):
-        declared = _declared(offset, held) | {"about": (f"{name}_center", f"{name}_scale")}
-        return center, numpyro.sample(name, dist.Normal(center, scale), infer=declared)
+        normal = dist.Normal(center, scale)
+        return center, numpyro.sample(name, normal, infer=_declared(offset, held))
 
 
 def _declared(offset: ArrayLike | None, held: bool = False) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
     """
     noise = noise_of(design, priors, quantity)
     scale = pooled(design, priors, f"log_walk_{quantity}", held=True)
-    return walk(design, f"walk_{quantity}", jnp.exp(scale), jnp.sqrt(noise.run)), noise
+    return walk(design, f"walk_{quantity}", jnp.exp(scale)), noise
 
 
 def task_loss(
@@ -205,7 +205,7 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     log_noise = jnp.log(scalar(priors, "noise_reference", offset=told))
     of_run, of_checkpoint = _split(log_noise, share)
     scale = scalar(priors, "walk_reference_scale", held=True)
-    off = walk(design, "walk_reference", scale, jnp.sqrt(of_run))
+    off = walk(design, "walk_reference", scale)
     log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
     log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
     q = scalar(priors, "q")

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
 from laddercast.sampling.curvature import expected_curvature
 from laddercast.sampling.density import (
     Data,
     Model,
-    Pooled,
     Site,
     Sites,
     forward,
@@ -37,7 +35,7 @@ PLACES = 8
 
 
 class Found(NamedTuple):
-    """Sites at draws: unconstrained values, and location, scale and noise of normal priors.
+    """Sites at draws: unconstrained values, and location and scale of normal priors.
 
     Values and locations also less the site's offset.
     """
@@ -46,7 +44,6 @@ class Found(NamedTuple):
     less: Sites
     loc: Sites
     scale: Sites
-    noise: Sites
 
 
 @cache
@@ -55,7 +52,7 @@ def _find(model: Model, form: Any) -> Callable[[jax.Array, list[Any]], Found]:
 
     def one(position: jax.Array, data: Data) -> Found:
         trace = forward(model, data, position)
-        less, loc, scale, noise = {}, {}, {}, {}
+        less, loc, scale = {}, {}, {}
         for name, value in trace.unconstrained.items():
             site = trace.sites[name]
             prior = normal_prior(site["fn"])
@@ -64,8 +61,7 @@ def _find(model: Model, form: Any) -> Callable[[jax.Array, list[Any]], Found]:
                 less[name] = value - offset
                 loc[name] = jnp.broadcast_to(prior.loc - offset, shape)
                 scale[name] = jnp.broadcast_to(prior.scale, shape)
-                noise[name] = jnp.broadcast_to(site["infer"].get("noise", 1.0), shape)
-        return Found(trace.unconstrained, less, loc, scale, noise)
+        return Found(trace.unconstrained, less, loc, scale)
 
     def all_draws(positions: jax.Array, leaves: list[Any]) -> Found:
         data: Data = jax.tree.unflatten(form, leaves)
@@ -105,24 +101,9 @@ def adapted(
         for name, covariance in _covariances(curved, layout).items()
         if name in scales and sites[name].varies
     }
-    new = plain._replace(transforms=transforms, follows=follows, pooled=_pooled(sites, transforms))
+    new = plain._replace(transforms=transforms, follows=follows)
     new = jax.tree.map(jnp.asarray, new)
     return repositioned(model, new, found.unconstrained).reshape(draws.shape), new
-
-
-def _pooled(sites: dict[str, Site], transforms: dict[str, Conditional]) -> Pooled:
-    """The largest group of sites that can be scaled together."""
-    by_shape: dict[Any, list[tuple[str, str, str]]] = {}
-    for name, site in sites.items():
-        if site.about and name in transforms and transforms[name].directions is None:
-            center, scale = site.about
-            plain = center not in transforms and scale not in transforms
-            real, positive = sites[center].support, sites[scale].support
-            if plain and real is dist.constraints.real and positive is dist.constraints.positive:
-                shape = np.shape(transforms[name].precision)
-                by_shape.setdefault(shape, []).append((name, center, scale))
-    group = max(by_shape.values(), key=len, default=[])
-    return Pooled(*zip(*group, strict=True)) if group else Pooled()
 
 
 def scaled(data: Data, sites: dict[str, Site], scales: Sites) -> Data:
@@ -133,11 +114,11 @@ def scaled(data: Data, sites: dict[str, Site], scales: Sites) -> Data:
     transforms: dict[str, Any] = {}
     for name, scale in scales.items():
         like, own = data.like[name], sites[name]
-        if own.varies and own.about is None and not own.offset:
+        if own.varies and not own.offset:
             transforms[name] = Conditional(jnp.zeros_like(like), jnp.zeros_like(like))
         else:
             transforms[name] = Scaled(jnp.broadcast_to(jnp.asarray(scale), jnp.shape(like)))
-    return data._replace(transforms=transforms, follows={}, pooled=Pooled())
+    return data._replace(transforms=transforms, follows={})
 
 
 def _less(found: Found, follows: dict[str, Sites]) -> Found:
@@ -221,16 +202,14 @@ def _conditional(found: Found, name: str, covariance: np.ndarray, scale: np.ndar
     shape = less.shape[1:]
     # In the mean over draws, the pulls of prior and data are one another's opposite.
     mean, of_prior = less.mean(axis=0), ((less - loc) / prior**2).mean(axis=0)
-    noise = np.exp(np.log(found.noise[name]).mean(axis=0))
-    of_prior *= noise**2
     if covariance.ndim < 3 or covariance.shape[-1] == 1 or np.ptp(scale, axis=0).any():
         left = covariance if covariance.ndim < 3 else np.diagonal(covariance, axis1=1, axis2=2).T
-        precision = np.maximum(1 / left.reshape(shape) - 1, 0.0) * (noise / scale) ** 2
+        precision = np.maximum(1 / left.reshape(shape) - 1, 0.0) / scale**2
         return Conditional(precision, np.where(precision > 0, precision * mean + of_prior, 0.0))
     n = covariance.shape[-1]
     values, vectors = np.linalg.eigh(np.linalg.inv(covariance) - np.eye(n))
     directions = np.moveaxis(vectors, 0, -1).reshape(n, n, *shape[1:])
-    precision = np.maximum(values.T, 0.0).reshape(shape) * (noise / scale) ** 2
+    precision = np.maximum(values.T, 0.0).reshape(shape) / scale**2
     turned, pull = (np.einsum("ij...,i...->j...", directions, x) for x in (mean, of_prior))
     return Conditional(
         precision, np.where(precision > 0, precision * turned + pull, 0.0), directions

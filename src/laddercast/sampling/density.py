@@ -6,14 +6,11 @@ unconstrained value is what its transform makes of its coordinate, plus its offs
 What a model may declare where it samples a site, in `infer=`:
 `offset`: an array that depends on sites sampled before; data tell of the site less this.
 `followed`: true for what sites that are sampled after it could have stood for as well.
-`noise`: an array, the scale of the noise by which data tell the site, if they do.
-`about`: names of the sites that are the center and the scale of a normal site.
 `held`: true for what stays where it is while a mode is searched, as scales of hierarchies do.
 An observed distribution may have `expected_data(sds)`, data that lie so many SDs off.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -26,26 +23,12 @@ from numpyro import handlers
 from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
-from laddercast.sampling.programs import once
-from laddercast.sampling.transforms import Conditional, Prior, Transform
+from laddercast.sampling.transforms import Prior, Transform
 
 type Model = Callable[..., Any]
 type Sites = dict[str, Any]
 type ValueOf = Callable[[dict[str, Any]], Any]
 """What a site of NumPyro's trace gets for a value."""
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Pooled:
-    """Normal sites of one shape about centers and scales that are sites, and have no transform.
-
-    What they are scaled by is one operation for all of them: each by itself would take as long.
-    """
-
-    names: tuple[str, ...] = ()
-    centers: tuple[str, ...] = ()
-    scales: tuple[str, ...] = ()
 
 
 class Data(NamedTuple):
@@ -54,7 +37,6 @@ class Data(NamedTuple):
     args: tuple[Any, ...]  # of the model
     transforms: dict[str, Transform]  # by site
     follows: dict[str, Sites]  # by site: steps (n, ...) per unit of each site (n, ...) it follows
-    pooled: Pooled
     observed: Sites  # values by observed site
     like: Sites  # unconstrained latent values, for their names and shapes
 
@@ -73,11 +55,7 @@ class Observed(Messenger):  # type: ignore[misc]
 
 
 class Trace(NamedTuple):
-    """A model's sites at a position, their unconstrained values, the log of the volume.
-
-    The volume is that of coordinates among unconstrained values of sites with normal priors, and
-    among constrained values of all others.
-    """
+    """A model's sites at a position, their unconstrained values, the log of the volume."""
 
     sites: dict[str, dict[str, Any]]
     unconstrained: Sites
@@ -99,16 +77,13 @@ def forward(model: Model, data: Data, position: Array, observed: ValueOf | None 
     """The model at a position (dim,)."""
     coordinates = ravel_pytree(data.like)[1](position)
     unconstrained: Sites = {}
-    together, log_det = _together(coordinates, data)
+    log_det = jnp.zeros(())
 
     def value(site: dict[str, Any]) -> Any:
         nonlocal log_det
         name = site["name"]
         x, offset = coordinates[name], _offset(site, data, unconstrained)
-        if name in together:
-            x, weight = together[name]
-            offset = weight * offset
-        elif name in data.transforms:
+        if name in data.transforms:
             prior = _prior_less(offset, site, x)
             x, log_det = (
                 data.transforms[name].forward(x, prior),
@@ -117,8 +92,7 @@ def forward(model: Model, data: Data, position: Array, observed: ValueOf | None 
         unconstrained[name] = x + offset
         to = bijection(site)
         found = to(unconstrained[name])
-        if normal_prior(site["fn"]) is None:
-            log_det += jnp.sum(to.log_abs_det_jacobian(unconstrained[name], found))
+        log_det += jnp.sum(to.log_abs_det_jacobian(unconstrained[name], found))
         return found
 
     return Trace(trace_at(model, data, value, observed), unconstrained, log_det)
@@ -142,33 +116,6 @@ def inverse(model: Model, data: Data, unconstrained: Sites) -> Array:
     return position
 
 
-def _together(coordinates: Sites, data: Data) -> tuple[dict[str, tuple[Any, Any]], Any]:
-    """Values of pooled sites without offsets, how much offsets count, the log of the volume."""
-    names, centers, scales = data.pooled.names, data.pooled.centers, data.pooled.scales
-    if not names:
-        return {}, jnp.zeros(())
-    of: Any = [data.transforms[name] for name in names]
-    x, precision, pull = once(
-        tuple(
-            jnp.stack(parts)
-            for parts in (
-                [coordinates[name] for name in names],
-                [one.precision for one in of],
-                [one.pull for one in of],
-            )
-        )
-    )
-    shape = (-1, *(1,) * (x.ndim - 1))
-    loc, log_scale = (
-        jnp.stack([coordinates[name] for name in own]).reshape(shape) for own in (centers, scales)
-    )
-    prior, conditional = Prior(loc, jnp.exp(log_scale)), Conditional(precision, pull)
-    value, weight = conditional.forward(x, prior), conditional.weight(prior)
-    split = (jnp.unstack(both) for both in (value, weight))
-    found = {name: (one, share) for name, one, share in zip(names, *split, strict=True)}
-    return found, conditional.log_det(prior)
-
-
 def _offset(site: dict[str, Any], data: Data, unconstrained: Sites) -> Any:
     offset = site["infer"].get("offset", 0.0)
     for leader, steps in data.follows.get(site["name"], {}).items():
@@ -181,8 +128,7 @@ def _prior_less(offset: Any, site: dict[str, Any], x: Any) -> Prior:
     if prior is None:
         return Prior(None, None)
     loc = jnp.broadcast_to(prior.loc - offset, jnp.shape(x))
-    noise = site["infer"].get("noise", 1.0)
-    return Prior(loc, jnp.broadcast_to(prior.scale, jnp.shape(x)), noise)
+    return Prior(loc, jnp.broadcast_to(prior.scale, jnp.shape(x)))
 
 
 @cache
@@ -195,36 +141,14 @@ def potential_of(model: Model, form: Any) -> Callable[[Array, list[Any]], Array]
 
     def potential(position: Array, leaves: list[Any]) -> Array:
         found = forward(model, jax.tree.unflatten(form, leaves), position)
-        total, normal = found.log_det, {}
-        for name, site in found.sites.items():
-            if is_latent(site) and (prior := normal_prior(site["fn"])):
-                normal[name] = prior
-            elif site["type"] == "sample":
+        total = found.log_det
+        for site in found.sites.values():
+            if site["type"] == "sample":
                 total += jnp.sum(log_prob(site["fn"], site["value"]))
-        return -(total + _normal_log_prob(found.unconstrained, normal))
+        return -total
 
     # Programs that hold it share one trace.
     return jax.jit(potential, inline=True)
-
-
-def _normal_log_prob(unconstrained: Sites, priors: dict[str, Prior]) -> Any:
-    """Log density, up to a constant, of all sites that are normal as they are sampled.
-
-    All at once: for one site after the other, it would take half of the model's compilation.
-    """
-
-    def flat(parts: Iterable[Any]) -> Any:
-        pairs = zip(parts, priors, strict=True)
-        return jnp.concatenate(
-            [jnp.broadcast_to(x, jnp.shape(unconstrained[name])).ravel() for x, name in pairs]
-        )
-
-    x = flat(unconstrained[name] for name in priors)
-    # XLA would take the vectors apart again.
-    loc, scale = once(
-        (flat(p.loc for p in priors.values()), flat(p.scale for p in priors.values()))
-    )
-    return -jnp.sum(((x - loc) / scale) ** 2 / 2 + jnp.log(scale))
 
 
 def log_prob(fn: Any, value: Any) -> Any:
@@ -266,13 +190,10 @@ def plain(fn: Any) -> Any:
 class Site(NamedTuple):
     """What a model says of a latent site."""
 
-    support: Any
     plates: dict[str, int]  # the dimension of each, counted from the last, -1
-    normal: bool  # whether its prior is normal, as it is sampled
     varies: bool  # whether that depends on other sites, or an offset does
     held: bool  # whether it stays where it is while a mode is searched
     followed: bool  # whether sites sampled after it follow it
-    about: tuple[str, str] | None  # the sites that are its center and its scale
     offset: bool  # whether it has one
 
 
@@ -291,8 +212,8 @@ def structure(model: Model, data: Data) -> dict[str, Site]:
             normal[name] = (prior or (), declared.get("offset", ()))
             plates = {frame.name: frame.dim for frame in site["cond_indep_stack"]}
             found[name] = Site(
-                fn.support, plates, prior is not None, False, bool(declared.get("held")),
-                bool(declared.get("followed")), declared.get("about"), "offset" in declared,
+                plates, False, bool(declared.get("held")),
+                bool(declared.get("followed")), "offset" in declared,
             )  # fmt: skip
         return normal
 

@@ -13,7 +13,6 @@ from laddercast.sampling.curvature import expected_curvature
 from laddercast.sampling.density import (
     Data,
     Model,
-    Pooled,
     Site,
     Sites,
     bijection,
@@ -49,9 +48,7 @@ def started(model: Model, args: tuple[Any, ...], values: Sites) -> tuple[Data, S
             found = values[name] if name in values else _middle(site["fn"])
             return jnp.broadcast_to(found, site["fn"].shape())
 
-        trace = trace_at(
-            model, Data(args, {}, {}, Pooled(), {}, {}), value, lambda site: site["value"]
-        )
+        trace = trace_at(model, Data(args, {}, {}, {}, {}), value, lambda site: site["value"])
         like, observed, scales = {}, {}, {}
         for name, site in trace.items():
             if is_latent(site):
@@ -63,7 +60,7 @@ def started(model: Model, args: tuple[Any, ...], values: Sites) -> tuple[Data, S
         return like, observed, scales
 
     like, observed, scales = unconstrained(args, values)
-    return Data(args, {}, {}, Pooled(), observed, like), scales
+    return Data(args, {}, {}, observed, like), scales
 
 
 def _middle(fn: Any) -> Any:

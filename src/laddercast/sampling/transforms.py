@@ -11,14 +11,10 @@ from jax import Array
 
 
 class Prior(NamedTuple):
-    """Location and scale of a site's normal prior, broadcast to the site's shape.
-
-    Of what data measure a site by, `noise` is the scale: their precision is in units of it.
-    """
+    """Location and scale of a site's normal prior, broadcast to the site's shape."""
 
     loc: Any
     scale: Any
-    noise: Any = 1.0
 
 
 class Transform(Protocol):
@@ -69,15 +65,11 @@ class Conditional(NamedTuple):
     pull: Any
     directions: Any = None
 
-    def weight(self, prior: Prior) -> Array:
-        """How much an offset of the site counts: in full where data tell all, else not."""
-        return 1 - 1 / (1 + self.precision * (prior.scale / prior.noise) ** 2)
-
     def _moments(self, prior: Prior) -> tuple[Array, Array]:
         loc = prior.loc if self.directions is None else _turned(self.directions, prior.loc)
-        ratio = (prior.scale / prior.noise) ** 2
-        shrink = 1 / (1 + self.precision * ratio)
-        return (loc + ratio * self.pull) * shrink, prior.scale * jnp.sqrt(shrink)
+        variance = prior.scale**2
+        shrink = 1 / (1 + self.precision * variance)
+        return (loc + variance * self.pull) * shrink, prior.scale * jnp.sqrt(shrink)
 
     def forward(self, x: Array, prior: Prior) -> Array:
         """The site's unconstrained value at a coordinate."""

@@ -1,0 +1,53 @@
+"""The public names, for type checkers and for `__init__.py`, which loads them on first use."""
+
+from . import baselines as baselines, plots as plots
+from ._version import __version__ as __version__
+from .baselines.published import baseline as baseline
+from .baselines.resampling import bootstrap as bootstrap
+from .baselines.rungs import best_rung as best_rung, lowest_loss_rung as lowest_loss_rung
+from .data import datasets as datasets, loaders as loaders
+from .data.cautions import (
+    FarTargetWarning as FarTargetWarning,
+    LaddercastWarning as LaddercastWarning,
+    NotConvergedWarning as NotConvergedWarning,
+    SkippedWarning as SkippedWarning,
+)
+from .data.ladder import Ladder as Ladder, read_ladder as read_ladder, read_targets as read_targets
+from .data.loaders.lm_eval import read_lm_eval as read_lm_eval
+from .data.loaders.olmes import read_olmes as read_olmes
+from .data.loaders.presets import Keys as Keys, Preset as Preset, Size as Size
+from .data.loaders.wandb import read_wandb as read_wandb
+from .evaluation.backtests import (
+    backtest as backtest,
+    how_much_ladder as how_much_ladder,
+    score_backtest as score_backtest,
+)
+from .evaluation.noise import (
+    metric_noise as metric_noise,
+    noise_by_task as noise_by_task,
+    rerun_noise as rerun_noise,
+)
+from .evaluation.scores import score as score
+from .evaluation.simulation import demo_ladder as demo_ladder, simulate as simulate
+from .forecasting.averages import mean_over_tasks as mean_over_tasks
+from .forecasting.forecasts import forecast as forecast, forecast_table as forecast_table
+from .forecasting.grids import what_if as what_if
+from .forecasting.pools import pool as pool
+from .inference.fitting import fit as fit, numpyro_model as numpyro_model
+from .inference.many import fit_each as fit_each
+from .inference.results import diagnose as diagnose
+from .model import routes as routes
+from .model.priors import Priors as Priors
+from .model.routes import (
+    Route as Route,
+    by_reference as by_reference,
+    chain as chain,
+    direct as direct,
+    two_stage as two_stage,
+)
+from .plots.calibration import plot_calibration as plot_calibration
+from .plots.grids import plot_iso_accuracy as plot_iso_accuracy, plot_what_if as plot_what_if
+from .plots.intervals import plot_forecast as plot_forecast
+from .plots.noise import plot_noise as plot_noise
+from .plots.stages import plot_stage1 as plot_stage1, plot_stage2 as plot_stage2
+from .reporting.page import report as report
