@@ -1,53 +1,88 @@
 """The public names, for type checkers and for `__init__.py`, which loads them on first use."""
 
-from . import baselines as baselines, plots as plots
+from . import baselines as baselines
+from . import plots as plots
 from ._version import __version__ as __version__
 from .baselines.published import baseline as baseline
 from .baselines.resampling import bootstrap as bootstrap
-from .baselines.rungs import best_rung as best_rung, lowest_loss_rung as lowest_loss_rung
-from .data import datasets as datasets, loaders as loaders
+from .baselines.rungs import best_rung as best_rung
+from .baselines.rungs import lowest_loss_rung as lowest_loss_rung
+from .data import datasets as datasets
+from .data import loaders as loaders
 from .data.cautions import (
     FarTargetWarning as FarTargetWarning,
+)
+from .data.cautions import (
     LaddercastWarning as LaddercastWarning,
+)
+from .data.cautions import (
     NotConvergedWarning as NotConvergedWarning,
+)
+from .data.cautions import (
     SkippedWarning as SkippedWarning,
 )
-from .data.ladder import Ladder as Ladder, read_ladder as read_ladder, read_targets as read_targets
+from .data.ladder import Ladder as Ladder
+from .data.ladder import read_ladder as read_ladder
+from .data.ladder import read_targets as read_targets
 from .data.loaders.lm_eval import read_lm_eval as read_lm_eval
 from .data.loaders.olmes import read_olmes as read_olmes
-from .data.loaders.presets import Keys as Keys, Preset as Preset, Size as Size
+from .data.loaders.presets import Keys as Keys
+from .data.loaders.presets import Preset as Preset
+from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
 from .evaluation.backtests import (
     backtest as backtest,
+)
+from .evaluation.backtests import (
     how_much_ladder as how_much_ladder,
+)
+from .evaluation.backtests import (
     score_backtest as score_backtest,
 )
 from .evaluation.noise import (
     metric_noise as metric_noise,
+)
+from .evaluation.noise import (
     noise_by_task as noise_by_task,
+)
+from .evaluation.noise import (
     rerun_noise as rerun_noise,
 )
 from .evaluation.scores import score as score
-from .evaluation.simulation import demo_ladder as demo_ladder, simulate as simulate
+from .evaluation.simulation import demo_ladder as demo_ladder
+from .evaluation.simulation import simulate as simulate
 from .forecasting.averages import mean_over_tasks as mean_over_tasks
-from .forecasting.forecasts import forecast as forecast, forecast_table as forecast_table
+from .forecasting.forecasts import forecast as forecast
+from .forecasting.forecasts import forecast_table as forecast_table
 from .forecasting.grids import what_if as what_if
 from .forecasting.pools import pool as pool
-from .inference.fitting import fit as fit, numpyro_model as numpyro_model
+from .inference.fitting import fit as fit
+from .inference.fitting import numpyro_model as numpyro_model
 from .inference.many import fit_each as fit_each
+from .inference.predictive import predictive as predictive
 from .inference.results import diagnose as diagnose
 from .model import routes as routes
 from .model.priors import Priors as Priors
 from .model.routes import (
     Route as Route,
+)
+from .model.routes import (
     by_reference as by_reference,
+)
+from .model.routes import (
     chain as chain,
+)
+from .model.routes import (
     direct as direct,
+)
+from .model.routes import (
     two_stage as two_stage,
 )
 from .plots.calibration import plot_calibration as plot_calibration
-from .plots.grids import plot_iso_accuracy as plot_iso_accuracy, plot_what_if as plot_what_if
+from .plots.grids import plot_iso_accuracy as plot_iso_accuracy
+from .plots.grids import plot_what_if as plot_what_if
 from .plots.intervals import plot_forecast as plot_forecast
 from .plots.noise import plot_noise as plot_noise
-from .plots.stages import plot_stage1 as plot_stage1, plot_stage2 as plot_stage2
+from .plots.stages import plot_stage1 as plot_stage1
+from .plots.stages import plot_stage2 as plot_stage2
 from .reporting.page import report as report
