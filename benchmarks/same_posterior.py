@@ -99,7 +99,7 @@ def compare(before: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> pd.Dat
     for name in sorted(set(before) & set(now)):
         (one, its), (other, own) = quantiles(before[name]), quantiles(now[name])
         z = (other - one) / np.hypot(its, own)
-        rows.append({"site": name, "columns": z.shape[1], "beyond 2": float((np.abs(z) > 2).mean()),
+        rows.append({"site": name, "columns": z.shape[1], "beyond 2": (np.abs(z) > 2).mean(),
                      "mean": float(z.mean()), "worst": float(z.flat[np.abs(z).argmax()])})  # fmt: skip
     return pd.DataFrame(rows)
 

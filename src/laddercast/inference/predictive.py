@@ -36,10 +36,10 @@ def predictive(
 
     `ladder` and `priors` as given to `fit`; your own routes as `route`. Each route's child gains
     the groups `posterior_predictive` and `prior_predictive`, of the names and dimensions of its
-    `observed_data`, and `prior`; of priors there are `draws`. `az.plot_ppc_dist`, `az.plot_ppc_pit`,
-    `az.loo_pit` and `az.plot_prior_posterior` read them. `observed_data` then has what was
-    measured alone, in cells: of `rungs="last"` those of `log_likelihood`. Raises ValueError for
-    another ladder.
+    `observed_data`, and `prior`; of priors there are `draws`. `az.plot_ppc_dist`,
+    `az.plot_ppc_pit`, `az.loo_pit` and `az.plot_prior_posterior` read them. `observed_data` then
+    has what was measured alone, in cells: of `rungs="last"` those of `log_likelihood`. Raises
+    ValueError for another ladder.
 
     >>> checked = lc.predictive(fitted, ladder)["direct"]  # doctest: +SKIP
     >>> az.plot_ppc_pit(checked, var_names="accuracy")  # doctest: +SKIP
