@@ -121,8 +121,9 @@ def curvature(
     points = position + np.array([1.0, -1.0])[:, None, None] * steps
     _, slopes = gradients(potential, points.reshape(-1, len(position)), leaves)
     ahead, back = slopes.reshape(points.shape)
-    changes = (ahead - back) / 2
     # Far off, where a search strays, some are not defined: they count as flat.
+    with np.errstate(invalid="ignore", over="ignore"):
+        changes = (ahead - back) / 2
     changes = np.where(np.isfinite(changes), changes, 0.0)
     between = changes[color[shared]] / step[shared][:, None]
     square = between[:, shared]

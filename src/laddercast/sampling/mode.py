@@ -46,7 +46,8 @@ def started(model: Model, args: tuple[Any, ...], values: Sites) -> tuple[Data, S
         def value(site: dict[str, Any]) -> Any:
             name = site["name"]
             found = values[name] if name in values else _middle(site["fn"])
-            return jnp.broadcast_to(found, site["fn"].shape())
+            # Priors with whole numbers for parameters would have whole numbers for coordinates.
+            return jnp.broadcast_to(jnp.asarray(found, float), site["fn"].shape())
 
         trace = trace_at(model, Data(args, {}, {}, {}, {}), value, lambda site: site["value"])
         like, observed, scales = {}, {}, {}

@@ -38,7 +38,7 @@ type Fit[T] = Generator[Calls | Batched, Any, T]
 
 
 class _Running:
-    """A fit under way: what it waits for, or its result."""
+    """A fit under way: what it waits for, or its result, or what it raised."""
 
     def __init__(self, fit: Fit[Any]) -> None:
         self.fit = fit
@@ -46,6 +46,7 @@ class _Running:
         self.batched: Batched | None = None
         self.done = False
         self.result: Any = None
+        self.error: Exception | None = None
 
     def go_on(self, answer: Any, pool: ThreadPoolExecutor) -> None:
         """Run the fit to the next work that it waits for, or to its end."""
@@ -55,10 +56,19 @@ class _Running:
         except StopIteration as end:
             self.done, self.result = True, end.value
             return
+        except Exception as error:
+            self.fail(error)
+            return
         if isinstance(asked, Batched):
             self.batched = asked
         else:
             self.futures = [pool.submit(call) for call in asked.calls]
+
+    def fail(self, error: Exception) -> None:
+        """End the fit with what its work raised."""
+        self.futures, self.batched = [], None
+        self.done, self.error = True, error
+        self.fit.close()
 
 
 def run_all[T](fits: Iterable[Fit[T]], at_once: int = 1) -> Iterator[T]:
@@ -82,6 +92,8 @@ def run_all[T](fits: Iterable[Fit[T]], at_once: int = 1) -> Iterator[T]:
             while running:
                 while not running[0].done:
                     _advance(running, pool, at_once)
+                if (error := running[0].error) is not None:
+                    raise error
                 first = running.pop(0)
                 begin()
                 yield first.result
@@ -104,7 +116,11 @@ def _advance(running: Sequence[_Running], pool: ThreadPoolExecutor, most: int) -
     ready = [one for one in going if one.futures and all(x.done() for x in one.futures)]
     if ready:
         for one in ready:
-            one.go_on([future.result() for future in one.futures], pool)
+            error = next(filter(None, (x.exception() for x in one.futures)), None)
+            if isinstance(error, Exception):
+                one.fail(error)
+            else:
+                one.go_on([future.result() for future in one.futures], pool)
         return
     if futures := [future for one in going for future in one.futures]:
         wait([x for x in futures if not x.done()], return_when=FIRST_COMPLETED)
@@ -115,7 +131,13 @@ def _advance(running: Sequence[_Running], pool: ThreadPoolExecutor, most: int) -
         groups.setdefault(one.batched.kind, []).append(one)
     for group in groups.values():
         asked = [one.batched for one in group if one.batched is not None]
-        for one, answer in zip(group, _answers(asked, most), strict=True):
+        try:
+            answers = _answers(asked, most)
+        except Exception as error:
+            for one in group:
+                one.fail(error)
+            continue
+        for one, answer in zip(group, answers, strict=True):
             one.go_on(answer, pool)
 
 

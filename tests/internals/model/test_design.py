@@ -9,25 +9,26 @@ from laddercast.data.ladder import checkpoint_spread, read_ladder, read_targets,
 from laddercast.model.design import (
     DEFAULT_ITEMS,
     KNOT_DECADES,
-    MEASURED,
     QUANTITIES,
+    SITES,
     Design,
     Observed,
     Seen,
-    Size,
+    Shape,
     cells,
+    in_few_shapes,
     ladder_design,
     pad,
-    roomy,
-    size,
+    shape_of,
     target_design,
 )
 from laddercast.model.priors import Priors
 from laddercast.model.routes import ROUTES, Route
+from laddercast.model.start import start
+from laddercast.sampling.adapt import scaled
 from laddercast.sampling.chains import on_device
-from laddercast.sampling.density import Data, position_of, potential_of
-from laddercast.sampling.replay import keep
-from laddercast.sampling.start import information, start
+from laddercast.sampling.density import Data, forward, inverse, potential_of, structure
+from laddercast.sampling.mode import started
 
 TARGETS = pd.DataFrame(
     {"model": ["big", "bigger"], "params": [3_000_000_000, 7_000_000_000], "tokens": 2 * [10**11]}
@@ -53,7 +54,7 @@ def test_every_measurement_lands_at_its_place_and_nothing_else_does(
     tokens = np.exp(design.log_tokens) * frame.tokens
     params = np.exp(design.log_params) * frame.params
     for quantity in ("loss", "accuracy"):
-        seen, value = getattr(design, quantity), getattr(observed, MEASURED[quantity])
+        seen, value = getattr(design, quantity), getattr(observed, SITES[quantity])
         value = np.exp(value) if quantity == "loss" else value
         assert seen.at.shape == value.shape == (len(ladder.models), 2)
         assert seen.at.sum() == ends[quantity].notna().sum()
@@ -175,16 +176,16 @@ def test_targets_are_seen_everywhere_with_their_checkpoints(small_table: pd.Data
         np.testing.assert_array_equal(seen.checkpoints[:, 0], [1, 5])
 
 
-def larger(own: Size) -> Size:
-    return Size(own.points + 3, own.runs + 2, own.intervals + 1)
+def larger(own: Shape) -> Shape:
+    return Shape(own.points + 3, own.runs + 2, own.intervals + 1)
 
 
 def test_padding_adds_rows_of_which_nothing_was_measured(ragged_table: pd.DataFrame) -> None:
     design, observed, *_ = ladder_design(read_ladder(ragged_table))
-    own = size(design)
+    own = shape_of(design)
     to = larger(own)
     wide, filled = pad(design, observed, to)
-    assert size(wide) == to
+    assert shape_of(wide) == to
     for quantity in QUANTITIES:
         before, after = getattr(design, quantity), getattr(wide, quantity)
         known, added = np.split(after.at, [own.points])
@@ -192,13 +193,13 @@ def test_padding_adds_rows_of_which_nothing_was_measured(ragged_table: pd.DataFr
         np.testing.assert_array_equal(known, before.at)
         assert not added.any()
         assert not after.spread_dof[own.runs :].any()
-        for name, rows in ((MEASURED[quantity], to.points), (f"{quantity}_spread", to.runs)):
+        for name, rows in ((SITES[quantity], to.points), (f"{quantity}_spread", to.runs)):
             value, given = getattr(filled, name), getattr(observed, name)
             assert len(value) == rows
             np.testing.assert_array_equal(value[: len(given)], given)
             assert np.isfinite(value).all()
             # A spread has a log to be taken.
-            assert (value > 0).all() or name in MEASURED.values()
+            assert (value > 0).all() or name in SITES.values()
     assert set(wide.run) <= set(range(to.runs))
     assert set(wide.end) <= set(range(to.points))
     same, _ = pad(design, observed, own)
@@ -220,13 +221,13 @@ def test_targets_near_and_far_few_and_some_are_of_one_size(small_table: pd.DataF
     )
 
     def shapes(targets: pd.DataFrame) -> list[tuple[int, ...]]:
-        wide = roomy(target_design(targets, ladder.tasks, frame)[0])
+        wide = in_few_shapes(target_design(targets, ladder.tasks, frame)[0])
         return [np.shape(leaf) for leaf in jax.tree.leaves(wide)]
 
     assert shapes(grid[9:12]) == shapes(grid[16:]) != shapes(grid[:5])
     assert shapes(grid[:17]) == shapes(grid)
     own, _ = target_design(grid[:3], ladder.tasks, frame)
-    wide = roomy(own)
+    wide = in_few_shapes(own)
     assert (len(wide.run), len(wide.end)) == (4, 4)
     # What is added has no weight.
     for name in ("walk", "beyond"):
@@ -238,28 +239,26 @@ def test_targets_near_and_far_few_and_some_are_of_one_size(small_table: pd.DataF
         np.testing.assert_array_equal(seen.at.all(axis=1), [1, 1, 1, 0])
 
 
-@pytest.mark.parametrize("field", Size._fields)
+@pytest.mark.parametrize("field", Shape._fields)
 def test_a_design_does_not_shrink(small_table: pd.DataFrame, field: str) -> None:
     design, observed, *_ = ladder_design(read_ladder(small_table))
-    own = size(design)
+    own = shape_of(design)
     with pytest.raises(ValueError, match="does not fit into"):
         pad(design, observed, own._replace(**{field: getattr(own, field) - 1}))
 
 
 def data_of(route: Route, design: Design, observed: Observed) -> Data:
-    data, layout = start(route, design, Priors(), observed)
-    assert len(information(data)) == len(layout.color) == len(ravel_pytree(data.like)[0])
-    # As standard deviates, added steps have densities that depend on nothing else.
-    steps = ("walk_loss", "walk_reference", "walk_accuracy")
-    shares = {site: 0 * x if site in steps else x for site, x in data.centred.items()}
-    return jax.tree.map(jnp.asarray, data._replace(centred=shares))
+    args = design, Priors(), observed
+    data, scales = started(route.model, args, start(*args))
+    # Added steps are then standard deviates: their densities depend on nothing else.
+    return jax.tree.map(jnp.asarray, scaled(data, structure(route.model, data), scales))
 
 
-def of_own(name: str, value: np.ndarray, own: Size) -> np.ndarray:
+def of_own(name: str, value: np.ndarray, own: Shape) -> np.ndarray:
     """The part of a padded site's value that the site has without padding."""
-    if "_shared" in name:
+    if name.endswith("_shared"):
         return value[: own.runs]
-    if name.startswith("walk_") and name.endswith("_decentered"):
+    if name in ("walk_loss", "walk_reference", "walk_accuracy"):
         return value[: own.intervals]
     return value
 
@@ -268,10 +267,16 @@ def evaluated(route: Route, data: Data, sites: dict) -> tuple[dict, dict]:
     """Gradient of the potential per site, and log likelihood per quantity and run x task."""
     sites = {name: jnp.asarray(sites[name]) for name in data.like}
     leaves, form = jax.tree.flatten(data)
-    potential = potential_of(route, form)
-    gradient = jax.grad(lambda sites: potential(position_of(sites, data), leaves))(sites)
-    likelihood = keep(route, form)(position_of(sites, data)[None], leaves).likelihood
-    return gradient, {name: np.asarray(value)[0] for name, value in likelihood.items()}
+    potential = potential_of(route.model, form)
+    gradient = jax.grad(lambda sites: potential(ravel_pytree(sites)[0], leaves))(sites)
+    trace = forward(route.model, data, ravel_pytree(sites)[0]).sites
+    likelihood = {
+        quantity: np.asarray(trace[site]["fn"].by_run(trace[site]["value"]))
+        for quantity, site in SITES.items()
+        if site in trace
+    }
+    assert likelihood
+    return gradient, likelihood
 
 
 @pytest.mark.slow
@@ -281,22 +286,25 @@ def test_padding_changes_neither_likelihood_nor_gradient(
 ) -> None:
     route = ROUTES[name]
     design, observed, *_ = ladder_design(read_ladder(ragged_table))
-    own = size(design)
+    own = shape_of(design)
     rng = np.random.default_rng(0)
     with on_device(jax.devices("cpu")[0]):
         narrow = data_of(route, design, observed)
         wide = data_of(route, *pad(design, observed, larger(own)))
-        sites = {site: 0.3 * rng.normal(size=np.shape(x)) for site, x in wide.like.items()}
+        place, by_site = ravel_pytree(wide.like)
+        place = inverse(route.model, wide, by_site(place))
+        sites = by_site(place + 0.1 * rng.normal(size=place.shape))
         own_sites = {site: of_own(site, x, own) for site, x in sites.items()}
+        assert {site: np.shape(x) for site, x in own_sites.items()} == {
+            site: np.shape(x) for site, x in narrow.like.items()
+        }
         expected, likelihood = evaluated(route, narrow, own_sites)
         gradient, padded = evaluated(route, wide, sites)
     for site, value in expected.items():
         found = of_own(site, np.asarray(gradient[site]), own)
         np.testing.assert_allclose(found, value, rtol=1e-7, atol=1e-7, err_msg=site)
     for quantity, value in likelihood.items():
-        known = cells(design, quantity)
-        known = known[:, 0] if value.ndim == 1 else known
         assert np.isfinite(value).all()
-        np.testing.assert_array_equal(value != 0, known)
+        np.testing.assert_array_equal(value != 0, cells(design, quantity))
         np.testing.assert_allclose(padded[quantity][: own.runs], value, rtol=1e-9)
         assert not padded[quantity][own.runs :].any()

@@ -2,7 +2,20 @@ import arviz as az
 import numpy as np
 import pytest
 
-from laddercast.sampling.diagnostics import AT_ONCE, pooled_quality, quality, trusted
+from laddercast.sampling.diagnostics import (
+    AT_ONCE,
+    BULK_ESS,
+    CHAINS,
+    DIVERGENCES,
+    E_BFMI,
+    R_HAT,
+    TAIL_ESS,
+    TREE_DEPTH,
+    complaints,
+    pooled_quality,
+    quality,
+    trusted,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +78,48 @@ def test_effective_sizes_of_a_mixture_add_up(draws):
     mostly_good = pooled_quality([one, bad], [0.99, 0.01])
     assert (mostly_good.bulk > 0.5 * single.bulk).all()
     assert (mostly_good.rhat >= single.rhat).all()
+
+
+def stats_of(draws):
+    """Of draws (chains, draws, ...): statistics that say nothing against them."""
+    own, rng = draws.shape[:2], np.random.default_rng(1)
+    return {
+        "diverging": np.zeros(own, bool),
+        "tree_depth": np.full(own, 5),
+        "energy": rng.normal(size=own),
+    }
+
+
+def test_draws_that_have_converged_give_no_complaints(draws):
+    good = draws[..., 1:9]
+    values = {"of_all": good[..., 0], "of_each": good}
+    assert complaints(values, stats_of(good), 10) == []
+
+
+def test_each_fault_is_told_with_its_site_or_of_all_draws(draws):
+    good, slow = draws[..., 1:9], draws[..., -3:]
+    stats = stats_of(good)
+    stats["diverging"][1, :3] = True
+    stats["tree_depth"][:, :40] = 10
+    stats["energy"] = np.cumsum(stats["energy"], axis=1)
+    values = {"fine": good, "slow": slow, "apart": good + np.arange(4.0)[:, None, None]}
+    found = {(own.site, own.measure): own for own in complaints(values, stats, 10)}
+    assert set(found) >= {
+        ("", DIVERGENCES), ("", TREE_DEPTH), ("", E_BFMI), ("slow", BULK_ESS),
+        ("apart", R_HAT), ("apart", BULK_ESS), ("apart", TAIL_ESS),
+    }  # fmt: skip
+    assert not [site for site, _ in found if site == "fine"]
+    assert found["", DIVERGENCES].value == 3
+    assert found["", TREE_DEPTH].value == 160
+    assert found["slow", BULK_ESS].value == pytest.approx(quality(slow).bulk.min())
+    alone = complaints({"fine": good[:1]}, stats_of(good[:1]), 10)
+    assert ("", CHAINS) in {(own.site, own.measure) for own in alone}
+    assert any(own.measure == R_HAT and np.isnan(own.value) for own in alone)
+
+
+def test_what_all_share_has_the_closer_limit_of_rhat(draws):
+    own = draws[..., 1] + 0.2 * np.arange(4.0)[:, None]
+    one, each = {"site": own}, {"site": own[..., None]}
+    assert 1.01 < quality(own).rhat[0] < 1.03
+    assert R_HAT in {x.measure for x in complaints(one, stats_of(own), 10)}
+    assert R_HAT not in {x.measure for x in complaints(each, stats_of(own), 10)}

@@ -100,7 +100,8 @@ LOWERED = """
 import hashlib, sys, jax
 from laddercast.model.priors import Priors
 def total(priors, draw):
-    return sum(getattr(priors, name).log_prob(draw) for name in ("alpha_scale", "logit_gap", "q"))
+    names = "log_alpha_scale", "logit_gap", "q"
+    return sum(getattr(priors, name).log_prob(draw) for name in names)
 print(hashlib.sha256(jax.jit(total).lower(Priors(), 0.01).as_text().encode()).hexdigest())
 """
 
