@@ -116,7 +116,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list:
     def prepare(ladder, **settings):
         def work():
             given.append(ladder)
-            yield Calls([])
+            yield Calls([lambda: None])
             return ladder
 
         return work()

@@ -38,7 +38,7 @@ type Fit[T] = Generator[Calls | Batched, Any, T]
 
 
 class _Running:
-    """A fit under way: what it waits for, or its result."""
+    """A fit under way: what it waits for, or its result, or what it raised."""
 
     def __init__(self, fit: Fit[Any]) -> None:
         self.fit = fit
@@ -46,14 +46,23 @@ class _Running:
         self.batched: Batched | None = None
         self.done = False
         self.result: Any = None
+        self.error: Exception | None = None
 
-    def go_on(self, answer: Any, pool: ThreadPoolExecutor) -> None:
-        """Run the fit to the next work that it waits for, or to its end."""
-        self.futures, self.batched = [], None
+    def go_on(self, answer: Callable[[], Any], pool: ThreadPoolExecutor) -> None:
+        """Run the fit, with the answer to its last work, to the next that it waits for, or its end.
+
+        What it raises is kept, as it may not be its turn.
+        """
         try:
-            asked = self.fit.send(answer)
+            given = answer()
+            self.futures, self.batched = [], None
+            asked = self.fit.send(given)
         except StopIteration as end:
             self.done, self.result = True, end.value
+            return
+        except Exception as error:
+            self.fit.close()
+            self.done, self.error = True, error
             return
         if isinstance(asked, Batched):
             self.batched = asked
@@ -73,7 +82,7 @@ def run_all[T](fits: Iterable[Fit[T]], at_once: int = 1) -> Iterator[T]:
         def begin() -> None:
             for fit in waiting:
                 running.append(_Running(fit))
-                running[-1].go_on(None, pool)
+                running[-1].go_on(lambda: None, pool)
                 return
 
         try:
@@ -83,6 +92,8 @@ def run_all[T](fits: Iterable[Fit[T]], at_once: int = 1) -> Iterator[T]:
                 while not running[0].done:
                     _advance(running, pool, at_once)
                 first = running.pop(0)
+                if first.error is not None:
+                    raise first.error
                 begin()
                 yield first.result
         finally:
@@ -104,7 +115,7 @@ def _advance(running: Sequence[_Running], pool: ThreadPoolExecutor, most: int) -
     ready = [one for one in going if one.futures and all(x.done() for x in one.futures)]
     if ready:
         for one in ready:
-            one.go_on([future.result() for future in one.futures], pool)
+            one.go_on(lambda one=one: [future.result() for future in one.futures], pool)
         return
     if futures := [future for one in going for future in one.futures]:
         wait([x for x in futures if not x.done()], return_when=FIRST_COMPLETED)
@@ -116,7 +127,7 @@ def _advance(running: Sequence[_Running], pool: ThreadPoolExecutor, most: int) -
     for group in groups.values():
         asked = [one.batched for one in group if one.batched is not None]
         for one, answer in zip(group, _answers(asked, most), strict=True):
-            one.go_on(answer, pool)
+            one.go_on(lambda answer=answer: answer, pool)
 
 
 def _answers(asked: Sequence[Batched], most: int) -> list[Any]:
