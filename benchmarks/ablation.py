@@ -76,17 +76,10 @@ def without() -> dict[str, Callable[[], None]]:
         nothing = np.zeros(found.less[name].shape[1:])
         return Conditional(nothing, nothing)
 
-    def diagonal(*given: Any) -> Any:
-        return {
-            name: x * np.eye(x.shape[-1]) if x.ndim == 3 else x
-            for name, x in covariances(*given).items()
-        }
-
     def undirected(*given: Any) -> Any:
-        found = {name: x for name, x in diagonal(*given).items()}
         return {
             name: np.diagonal(x, axis1=1, axis2=2).T if x.ndim == 3 else x
-            for name, x in found.items()
+            for name, x in covariances(*given).items()
         }
 
     def followed_alone(site: Any, data: Any, values: Any) -> Any:

@@ -1,19 +1,19 @@
 """Route `two_stage` in PyMC, from which nutpie makes machine code.
 
-The density and the sites of `laddercast.model.routes.two_stage`, pooled sites as standard
-deviates, for ladders with one point per run.
+The density and the sites of `laddercast.two_stage`, all whose scale is sampled as standard deviates, for ladders with one point per run.
 """
 
 from typing import Any
 
+import jax
 import numpy as np
 import numpyro.distributions as dist
 import pymc as pm
 import pytensor.tensor as pt
 
 from laddercast.model.design import Design, Observed, Seen, binomial_variance
+from laddercast.model.likelihood import RUN_DOF
 from laddercast.model.priors import Priors
-from laddercast.model.routes import RUN_DOF
 
 
 def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
@@ -21,12 +21,11 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
     if design.end.shape != design.run.shape:
         raise ValueError("a run has several points; the PyMC model is for one of each")
     # PyMC takes no arrays of JAX.
-    design = Design(*(_numpy(part) for part in design))
-    observed = Observed(*(None if part is None else np.asarray(part) for part in observed))
+    design, observed = jax.tree.map(np.asarray, (design, observed))
     with pm.Model() as model:
         loss = _Measured("loss", design, priors)
-        exponents = [pt.exp(_pooled(design, priors, name)) for name in ("alpha", "beta")]
-        share_a, share_e = (_pooled(design, priors, name, name) for name in ("share_a", "share_e"))
+        exponents = [pt.exp(_pooled(design, priors, f"log_{name}")) for name in ("alpha", "beta")]
+        share_a, share_e = (_pooled(design, priors, f"logit_share_{name}") for name in "ae")
         q = _prior(priors, "q")
         terms = [
             log_share - exponent * size[:, None] * q
@@ -36,7 +35,7 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
         ]
         log_e, log_reducible = _log_parts(share_e)
         law = pt.logaddexp(pt.logaddexp(*terms) / q + log_reducible, log_e)
-        level = _by_task(design, priors, "loss_level")
+        level = _by_task(design, priors, "log_loss_level")
         known = law + loss.walk + loss.shared
         off, share = loss.condition(
             "log_loss", level + known, 1.0, 0.0, design.loss, observed.log_loss,
@@ -46,10 +45,10 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
         left = (1 - loss.correlation) * loss.run * (1 - share)
 
         accuracy = _Measured("accuracy", design, priors)
-        height = _by_task(design, priors, "accuracy_level")
+        height = _by_task(design, priors, "logit_level")
         upper = pt.sigmoid(-_by_task(design, priors, "logit_gap"))
         lower = pt.minimum(design.chance * pt.exp(_by_task(design, priors, "log_lower")), upper)
-        slope = pt.exp(_pooled(design, priors, "slope"))
+        slope = pt.exp(_pooled(design, priors, "log_slope"))
         of_upper = pt.sigmoid(height - slope * (x - 1) + accuracy.walk)
         p = lower + (upper - lower) * of_upper
         unit = binomial_variance(p, design.items)
@@ -65,18 +64,18 @@ class _Measured:
     """Noise (tasks,) of a quantity, effects that runs share, and discrepancy (points, tasks)."""
 
     def __init__(self, name: str, design: Design, priors: Priors) -> None:
-        of_checkpoint, self.name = f"share_checkpoint_{name}", name
-        log_noise = _pooled(design, priors, f"noise_{name}")
-        share = _pooled(design, priors, of_checkpoint, of_checkpoint)
-        self.run, self.checkpoint = _split(log_noise, share)
+        of_both, of_checkpoint = f"log_noise_{name}", f"logit_share_checkpoint_{name}"
+        log_noise = _pooled(design, priors, of_both)
+        share = _pooled(design, priors, of_checkpoint)
+        self.name, (self.run, self.checkpoint) = name, _split(log_noise, share)
         model = pm.modelcontext(None)
-        typical, _ = _split(model[f"noise_{name}_center"], model[f"{of_checkpoint}_center"])
+        typical, _ = _split(model[f"{of_both}_center"], model[f"{of_checkpoint}_center"])
         self.correlation = _prior(priors, f"run_{name}_correlation")
         shared = _deviates(
             f"run_{name}_shared", 0.0, pt.sqrt(self.correlation * typical), len(design.end)
         )
         self.shared = pt.sqrt(self.run / typical) * shared[:, None]
-        scale = pt.exp(_pooled(design, priors, f"walk_{name}"))
+        scale = pt.exp(_pooled(design, priors, f"log_walk_{name}"))
         shape = (design.walk.shape[1], len(design.chance))
         self.walk = pt.dot(design.walk, _deviates(f"walk_{name}", 0.0, scale, shape))
 
@@ -98,10 +97,6 @@ class _Measured:
             rate = half / (self.checkpoint * unit * np.ones(seen.spread_dof.shape))[known]
             pm.Gamma(f"{self.name}_spread", half, rate, observed=spread[known])
         return value - loc, pt.switch(seen.at, run / total, 0.0)
-
-
-def _numpy(part: Any) -> Any:
-    return Seen(*map(np.asarray, part)) if isinstance(part, Seen) else np.asarray(part)
 
 
 def _prior(priors: Priors, name: str, **shape: int) -> Any:
@@ -126,9 +121,9 @@ def _deviates(name: str, center: Any, scale: Any, shape: int | tuple[int, ...]) 
     return pm.Deterministic(name, center + scale * deviate)
 
 
-def _pooled(design: Design, priors: Priors, name: str, site: str | None = None) -> Any:
+def _pooled(design: Design, priors: Priors, name: str) -> Any:
     center, scale = _prior(priors, f"{name}_center"), _prior(priors, f"{name}_scale")
-    return _deviates(site or f"log_{name}", center, scale, len(design.chance))
+    return _deviates(name, center, scale, len(design.chance))
 
 
 def _split(log_noise: Any, share: Any) -> tuple[Any, Any]:

@@ -99,8 +99,11 @@ def compare(before: dict[str, np.ndarray], now: dict[str, np.ndarray]) -> pd.Dat
     for name in sorted(set(before) & set(now)):
         (one, its), (other, own) = quantiles(before[name]), quantiles(now[name])
         z = (other - one) / np.hypot(its, own)
-        rows.append({"site": name, "columns": z.shape[1], "beyond 2": (np.abs(z) > 2).mean(),
-                     "mean": float(z.mean()), "worst": float(z.flat[np.abs(z).argmax()])})  # fmt: skip
+        worst = float(z.flat[np.abs(z).argmax()])
+        beyond, mean = float((np.abs(z) > 2).mean()), float(z.mean())
+        rows.append(
+            {"site": name, "columns": z.shape[1], "beyond 2": beyond, "mean": mean, "worst": worst}
+        )
     return pd.DataFrame(rows)
 
 

@@ -100,21 +100,26 @@ def rerun_table(wide_table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list:
-    """Ladders given to `fit`, with a quick stand-in for it: forecasts about what it was shown.
+    """Ladders that were fitted, with a quick stand-in for that: forecasts about what it was shown.
 
     The same stands in for the bootstrap.
     Of a ladder of 4 rungs or fewer the stand-in says that it has not converged.
     """
     from laddercast.data.ladder import read_targets
+    from laddercast.sampling.work import Calls
 
     # The package's attribute of this name is the function.
     module = import_module("laddercast.evaluation.backtests")
     fits_of = import_module("laddercast.inference.many")
     given = []
 
-    def fit(ladder, **settings):
-        given.append(ladder)
-        return ladder
+    def prepare(ladder, **settings):
+        def work():
+            given.append(ladder)
+            yield Calls([lambda: None])
+            return ladder
+
+        return work()
 
     def forecast(ladder, targets, *, seed):
         table = read_targets(targets)
@@ -135,7 +140,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list:
         tree.attrs["converged"] = int(len(ladder.models) > 4)
         return tree
 
-    monkeypatch.setattr(fits_of, "fit", fit)
+    monkeypatch.setattr(fits_of, "prepare", prepare)
     monkeypatch.setattr(module, "forecast", forecast)
     monkeypatch.setattr(module, "bootstrap", forecast)
     return given

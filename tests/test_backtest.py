@@ -1,4 +1,3 @@
-import threading
 import warnings
 from importlib import import_module
 
@@ -10,6 +9,7 @@ import xarray as xr
 from laddercast.baselines.published import baseline
 from laddercast.baselines.resampling import bootstrap
 from laddercast.baselines.rungs import best_rung, lowest_loss_rung
+from laddercast.data.cautions import NotConvergedWarning, SkippedWarning
 from laddercast.data.ladder import read_ladder
 from laddercast.evaluation.backtests import backtest, how_much_ladder, score_backtest
 from laddercast.evaluation.scores import score_cells
@@ -123,32 +123,35 @@ def test_rivals_are_those_of_the_rungs_fitted(small_table, monkeypatch):
 
 
 @pytest.mark.usefixtures("fits")
-def test_each_warning_is_of_the_fold_and_of_the_fit_that_it_is_of(wide_table, monkeypatch):
-    begun = threading.Barrier(2, timeout=10)
+def test_warnings_come_with_their_fold_and_name_the_caller_s_line(wide_table, monkeypatch):
     own, stand_in = module.bootstrap, module.forecast
 
     def of_rivals(rungs, held_out, *, seed):
-        begun.wait()  # two threads are in here at once
-        warnings.warn(f"of {sorted(set(held_out['model']))} gives NaN", stacklevel=2)
-        begun.wait()
+        for task in ("easy", "hard"):
+            warnings.warn(f"{task}: no {min(held_out['model'])}", SkippedWarning, stacklevel=2)
+        warnings.warn("something else", RuntimeWarning, stacklevel=2)
         return own(rungs, held_out, seed=seed)
 
     def of_fits(ladder, targets, *, seed):
-        warnings.warn(f"fitted {len(ladder.table)}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"fitted {len(ladder.table)}", NotConvergedWarning, stacklevel=2)
         return stand_in(ladder, targets, seed=seed)
 
     monkeypatch.setattr(module, "bootstrap", of_rivals)
     monkeypatch.setattr(module, "forecast", of_fits)
     with pytest.warns() as caught:
         table = backtest(read_ladder(wide_table))
-    left = table.groupby("fold", sort=False)["model"].unique()
-    rows = [(~wide_table["model"].isin(models)).sum() for models in left]
-    assert [(one.category, str(one.message)) for one in caught] == [
-        *((RuntimeWarning, f"fitted {count}") for count in rows),
-        (UserWarning, f"fold sizes, {left.index[0]}: of {sorted(left.iloc[0])} gives NaN"),
-        (UserWarning, f"fold lengths, {left.index[1]}: of {sorted(left.iloc[1])} gives NaN"),
-    ]
-    assert {one.filename for one in caught[:2]} == {__file__}
+    left = table.groupby(["kind", "fold"], sort=False)["model"].unique()
+    expected = []
+    for (kind, fold), models in left.items():
+        rows = (~wide_table["model"].isin(models)).sum()
+        expected += [
+            (NotConvergedWarning, f"fitted {rows}"),
+            # One of all that were skipped.
+            (SkippedWarning, f"fold {kind}, {fold}: easy: no {min(models)} (and 1 more)"),
+            (RuntimeWarning, "something else"),
+        ]
+    assert [(one.category, str(one.message)) for one in caught] == expected
+    assert {one.filename for one in caught if one.category is not NotConvergedWarning} == {__file__}
 
 
 @pytest.mark.usefixtures("fits")
@@ -340,19 +343,14 @@ def test_targets_among_the_rungs_are_refused(small_table, fits):
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_held_out_numbers_change_nothing_but_the_score(small_table, monkeypatch):
     posteriors, predictions, tables = [], [], []
-    fits_of = import_module("laddercast.inference.many")
-    fit, forecast = fits_of.fit, module.forecast
+    forecast = module.forecast
 
-    def recorded_fit(*args, **settings):
-        posteriors.append(fit(*args, **settings))
-        return posteriors[-1]
-
-    def recorded_forecast(*args, **settings):
-        predictions.append(forecast(*args, **settings))
+    def recorded(fitted, *args, **settings):
+        posteriors.append(fitted["two_stage"])
+        predictions.append(forecast(fitted, *args, **settings))
         return predictions[-1]
 
-    monkeypatch.setattr(fits_of, "fit", recorded_fit)
-    monkeypatch.setattr(module, "forecast", recorded_forecast)
+    monkeypatch.setattr(module, "forecast", recorded)
     names = ["800M-100"]
     for table in (small_table, changed(small_table, names)):
         tables.append(backtest(read_ladder(table), hold_out=names, **SHORT))

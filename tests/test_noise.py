@@ -1,3 +1,4 @@
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import xarray as xr
 from laddercast.data.ladder import Ladder, read_ladder, run_ends
 from laddercast.evaluation.noise import metric_noise, noise_by_task, rerun_noise
 from laddercast.inference.fitting import fit
-from laddercast.model.routes import two_stage
+from laddercast.model.letters import scales_of_noise
+from laddercast.model.routes import Route, by_reference, direct, two_stage
 
 # Loss checkpoint SD, accuracy checkpoint SD (points), rerun SD of loss (%) and accuracy (points).
 MEASURED = {
@@ -112,39 +114,49 @@ def test_reruns_without_equal_tokens_are_compared_at_their_ends(small_table: pd.
     np.testing.assert_allclose(found["loss"].astype(float), 2 / np.sqrt(2))
 
 
-def posterior_of(**sites: np.ndarray) -> xr.DataTree:
-    """A fit of both tasks whose posterior has these sites."""
+def fit_of(route: Route, **sites: np.ndarray) -> xr.DataTree:
+    """A fit of this route to both tasks, whose posterior has what follows from these sites."""
     tasks = ("task", ["easy", "hard"])
     posterior = {
-        name: (("chain", "draw", "task")[: value.ndim], value) for name, value in sites.items()
+        name: (("chain", "draw", "task")[: value.ndim], value)
+        for name, value in scales_of_noise(sites).items()
     }
     constant = {"chance": ("task", [0.25, 0.5]), "items": ("task", [2000, 500])}
     groups = {"posterior": posterior, "constant_data": constant}
-    return xr.DataTree.from_dict(
-        {name: xr.Dataset(values, coords={"task": tasks}) for name, values in groups.items()}
+    tree = xr.DataTree.from_dict(
+        {
+            f"{route.name}/{name}": xr.Dataset(values, coords={"task": tasks})
+            for name, values in groups.items()
+        }
     )
+    tree[route.name].attrs["route"] = route.name
+    return tree
 
 
-@pytest.mark.parametrize("route", ["by_reference", "direct"])
-def test_noise_of_a_loss_is_that_of_the_route_s_own(small_table: pd.DataFrame, route: str) -> None:
+@pytest.mark.parametrize("route", [by_reference, direct], ids=attrgetter("name"))
+def test_noise_of_a_loss_is_that_of_the_route_s_own(
+    small_table: pd.DataFrame, route: Route
+) -> None:
     ladder = read_ladder(small_table.drop(columns="loss"))
     sites = {
         "log_noise_accuracy": np.full((2, 50, 2), np.log(2.0)),
         # The variance of a checkpoint is a quarter of the run's, so a fifth of the sum.
-        "share_checkpoint_accuracy": np.full((2, 50, 2), np.log(0.25)),
+        "logit_share_checkpoint_accuracy": np.full((2, 50, 2), np.log(0.25)),
         "log_walk_accuracy": np.full((2, 50, 2), np.log(0.1)),
     }
-    if route == "by_reference":
+    if route is by_reference:
         sites |= {
             "noise_reference": np.full((2, 50), np.sqrt(0.001**2 + 0.002**2)),
-            "share_checkpoint_reference": np.full((2, 50), np.log(0.25)),
+            "logit_share_checkpoint_reference": np.full((2, 50), np.log(0.25)),
             "walk_reference_scale": np.full((2, 50), 0.003),
         }
-    noise = noise_by_task(ladder, posterior_of(**sites)).set_index(["noise", "task", "unit"])["q50"]
+    noise = noise_by_task(ladder, fit_of(route, **sites)).set_index(["noise", "task", "unit"])[
+        "q50"
+    ]
     assert (noise["accuracy_run"] / noise["accuracy_checkpoint"]).to_numpy() == pytest.approx(2)
     assert noise["accuracy_discrepancy"].to_numpy() == pytest.approx(0.1)
     of_loss = noise[noise.index.get_level_values("noise").str.startswith("loss_")]
-    if route == "direct":
+    if route is direct:
         assert of_loss.isna().all()
         return
     assert noise["loss_run"].to_numpy() == pytest.approx(0.2)

@@ -5,6 +5,8 @@ import pytest
 import xarray as xr
 
 from laddercast.forecasting.pools import pool
+from laddercast.inference.results import diagnose, routes_of, with_complaints
+from laddercast.sampling.diagnostics import Complaint
 
 CELLS = (("big", "easy"), ("big", "hard"), ("huge", "easy"))
 SOURCES = ("law", "discrepancy", "run", "checkpoint")
@@ -151,17 +153,48 @@ def test_routes_through_no_loss_forecast_none() -> None:
     assert "loss" not in found["predictions"]
 
 
-def test_one_forecast_is_its_own_pool() -> None:
+def test_a_pool_of_one_has_its_draws_and_variance() -> None:
     one = forecast_of("direct", loss="")
-    assert pool([one]) is one
+    found = pool([one])
+    for own in (found, found["direct"]):
+        xr.testing.assert_identical(
+            own["predictions"].to_dataset(), one["predictions"].to_dataset()
+        )
+    for source in SOURCES:
+        np.testing.assert_allclose(found["variance"][source], one["variance"][source])
+    np.testing.assert_allclose(found["variance"]["route"], 0, atol=1e-9)
     with pytest.raises(ValueError, match="weights name two_stage; the routes are direct"):
         pool([one], {"two_stage": 1.0})
 
 
-def test_complaints_of_fits_are_kept() -> None:
+def test_the_forecast_of_each_route_is_kept_as_it_was() -> None:
     parts = three()
-    parts[2].attrs["fit_complaints"] = "direct: 7 divergences"
-    assert "direct: 7 divergences" in pool(parts).attrs["complaints"].split("; ")
+    found = pool(parts, {"two_stage": 0, "by_reference": 5, "direct": 1})
+    assert list(routes_of(found)) == list(ROUTES)
+    for name, part in zip(ROUTES, parts, strict=True):
+        assert found[name].attrs == part.attrs
+        assert set(found[name].children) == set(part.children)
+        for group in part.children:
+            xr.testing.assert_identical(found[name][group].to_dataset(), part[group].to_dataset())
+
+
+def test_complaints_of_routes_are_told_beside_those_of_the_pool() -> None:
+    parts = three()
+    with_complaints(parts[2], [Complaint("", "divergences", 7, 0)])
+    found = diagnose(pool(parts))
+    of_route = found[found["route"] == "direct"]
+    assert of_route[["site", "measure", "value", "limit"]].to_numpy().tolist() == [
+        ["", "divergences", 7, 0]
+    ]
+    # Of 300 draws, none can have the effective size that a forecast needs.
+    of_pool = found[found["route"] == ""]
+    assert {"accuracy", "loss"} == set(of_pool["site"])
+    assert {"bulk ESS", "tail ESS"} <= set(of_pool["measure"])
+
+
+def test_a_forecast_of_many_good_draws_has_no_complaints() -> None:
+    parts = three(draws=2000)
+    assert diagnose(pool(parts)).empty
 
 
 def test_forecasts_of_other_targets_are_refused() -> None:

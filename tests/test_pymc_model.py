@@ -1,22 +1,19 @@
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpyro import handlers, infer
-from numpyro.infer.reparam import LocScaleReparam
+from numpyro import infer
 
 import laddercast as lc
-from laddercast.model.design import ladder_design
-from laddercast.model.priors import Priors
-from laddercast.model.routes import two_stage
 from laddercast.sampling.chains import on_device
-from laddercast.sampling.density import CENTRED
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 pymc_model = pytest.importorskip("pymc_model", reason="the rivals in speed are not installed")
+deviates = import_module("deviates")
 
 
 @pytest.mark.slow
@@ -25,12 +22,11 @@ def test_the_pymc_model_has_the_density_of_the_numpyro_model():
     # Some cells were not measured.
     table.loc[table.index % 7 == 0, "loss"] = np.nan
     ladder = lc.Ladder(table, lc.demo_ladder()[0].tasks.iloc[:3])
-    design, observed, _, _ = ladder_design(ladder)
-    deviates = {name: LocScaleReparam(0) for name in CENTRED}
+    two_stage, args = lc.numpyro_model(ladder, "two_stage")
     with on_device(jax.devices("cpu")[0]):
-        data = jax.tree.map(jnp.asarray, (design, Priors(), observed))
+        data = jax.tree.map(jnp.asarray, args)
         begun = infer.util.initialize_model(
-            jax.random.key(0), handlers.reparam(two_stage, config=deviates), model_args=data,
+            jax.random.key(0), deviates.as_deviates(two_stage, data), model_args=data,
             validate_grad=False,
         )  # fmt: skip
         ours = jax.jit(begun.potential_fn)
@@ -38,6 +34,8 @@ def test_the_pymc_model_has_the_density_of_the_numpyro_model():
         theirs = model.compile_logp()
         sites = {model.rvs_to_values[site].name: site.name for site in model.free_RVs}
         assert set(sites.values()) == set(begun.param_info.z)
+        # Walks and what runs share have scales that are sampled, as pooled sites do.
+        assert {"walk_loss_decentered", "run_accuracy_shared_decentered"} <= set(sites.values())
         rng = np.random.default_rng(0)
         gaps = []
         for _ in range(3):
@@ -54,6 +52,6 @@ def test_the_pymc_model_has_the_density_of_the_numpyro_model():
 
 def test_a_run_of_several_points_is_refused():
     ladder = lc.Ladder(lc.demo_ladder()[0].table, lc.demo_ladder()[0].tasks, rungs="every")
-    design, observed, _, _ = ladder_design(ladder)
+    _, args = lc.numpyro_model(ladder, "two_stage")
     with pytest.raises(ValueError, match="several points"):
-        pymc_model.two_stage(design, Priors(), observed)
+        pymc_model.two_stage(*args)

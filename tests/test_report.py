@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import sys
@@ -22,6 +23,8 @@ DOLLARS = "$\\frac a$ & \"b\" 'c'"
 TASKS = ["easy", DOLLARS]
 MODELS = [NASTY, "13B"]
 RIVALS = ["baseline", "bootstrap", "best_rung"]
+DRAWS = {"two_stage": 500, "direct": 1000}
+"""Of each route."""
 RUNGS = [f"{n}M" for n in (100, 200, 400, 800)]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -46,12 +49,16 @@ def forecast_of(converged: int = 1, measured: bool = True) -> xr.DataTree:
     }
     if measured:
         groups["measured"] = xr.Dataset({"accuracy": ("row", [0.9, 0.72, np.nan, 0.7])}, coords)
+    for name in DRAWS:
+        groups |= {f"{name}/predictions": groups["predictions"]}
     tree = xr.DataTree.from_dict(groups)
+    for name, draws in DRAWS.items():
+        settings = json.dumps({"chains": 4, "draws": draws})
+        tree[name].attrs = {"route": name, "settings": settings}
     tree.attrs = {
         "converged": converged,
         "complaints": "" if converged else "7 divergences",
         "seed": np.int64(3),
-        "settings": '{"chains": 4, "draws": 500}',
         "priors": '{"logit_gap": "Normal(-4.3, 0.4)"}',
         "versions": '{"laddercast": "9.9"}',
         "fingerprint": "abc",
@@ -70,9 +77,15 @@ def fitted_of(forecast: xr.DataTree) -> xr.DataTree:
         },
         coords={"model": RUNGS, "task": TASKS},
     )
-    stats = xr.Dataset({"diverging": (("chain", "draw"), np.eye(4, 500, dtype=bool))})
-    tree = xr.DataTree.from_dict({"constant_data": constant, "sample_stats": stats})
+    groups = {}
+    for name, draws in DRAWS.items():
+        diverging = np.eye(4, draws, dtype=bool) & (name == "two_stage")
+        stats = xr.Dataset({"diverging": (("chain", "draw"), diverging)})
+        groups |= {f"{name}/constant_data": constant, f"{name}/sample_stats": stats}
+    tree = xr.DataTree.from_dict(groups)
     tree.attrs = dict(forecast.attrs)
+    for name in DRAWS:
+        tree[name].attrs = {"route": name}
     return tree
 
 
@@ -168,7 +181,14 @@ def test_what_is_missing_is_said():
     assert 'id="alarm"' not in page
     page = page_of(converged=0)
     assert "Not converged: do not rely on these numbers.</strong> 7 divergences" in page
-    assert "4 of 2,000 transitions diverged" in page
+    assert "4 of 6,000 transitions diverged" in page
+
+
+def test_settings_are_those_of_the_routes():
+    rows = dict(rows_of(page_of(), "Settings"))
+    assert rows["seed"] == "3"
+    assert rows["chains"] == "4"
+    assert [rows[f"draws, {name}"] for name in DRAWS] == ["500", "1000"]
 
 
 def test_a_backtest_fills_its_section():

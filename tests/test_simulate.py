@@ -15,7 +15,7 @@ from laddercast.evaluation.simulation import (
     simulate_from_prior,
 )
 from laddercast.model.design import ladder_design
-from laddercast.model.routes import READS, ROUTES, direct
+from laddercast.model.routes import ROUTES, direct
 
 QUIET = {"run_loss": 0.0, "run_accuracy": 0.0, "checkpoint_loss": 0.0, "checkpoint_accuracy": 0.0}
 STILL = {"walk_loss_scale": 0.0, "walk_accuracy_scale": 0.0}
@@ -208,7 +208,9 @@ def test_a_draw_from_the_prior_depends_on_the_seed_alone() -> None:
     assert ladder.fingerprint == again.fingerprint != other.fingerprint
     pd.testing.assert_frame_equal(targets, same_targets)
     assert population == same_population != other_population
-    assert {"alpha_center", "walk_accuracy_scale", "run_loss_correlation"} <= set(population)
+    assert {"log_alpha_center", "log_walk_accuracy_scale", "run_loss_correlation"} <= set(
+        population
+    )
     assert len(targets) == len(PRIOR_TARGETS) * len(ladder.tasks)
     assert targets["accuracy"].between(0, 1).all()
     assert read_targets(targets)["model"].nunique() == len(PRIOR_TARGETS)
@@ -222,10 +224,10 @@ def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: s
     assert len(targets) == len(PRIOR_TARGETS) * len(ladder.tasks)
     design, observed, labels, _ = ladder_design(ladder)
     assert labels.task == list(ladder.tasks.index)
-    read = [quantity for quantity in READS[name] if quantity != "accuracy"]
+    read = [quantity for quantity in ROUTES[name].reads if quantity != "accuracy"]
     assert {quantity for quantity in ("loss", "reference_loss") if quantity in targets} == set(read)
     assert ("reference_loss" in ladder.table) == ("reference_loss" in read or not read)
-    for quantity in READS[name]:
+    for quantity in ROUTES[name].reads:
         seen = getattr(design, quantity)
         known = np.asarray(seen.at)
         columns = 1 if quantity == "reference_loss" else len(ladder.tasks)
@@ -236,17 +238,17 @@ def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: s
             assert (seen.spread_dof == 8).all()
     if "loss" in read:
         log_sd = np.log(observed.loss_spread.mean(axis=0)) / 2
-        share = 1 / (1 + np.exp(-population["share_checkpoint_loss_center"]))
-        center = population["noise_loss_center"] + np.log(share) / 2
+        share = 1 / (1 + np.exp(-population["logit_share_checkpoint_loss_center"]))
+        center = population["log_noise_loss_center"] + np.log(share) / 2
         # Draws of tasks about their centers, and 96 degrees of freedom each; of the logit of a
         # share, half its log has at most half the scale.
         scale = np.hypot(
-            population["noise_loss_scale"], population["share_checkpoint_loss_scale"] / 2
+            population["log_noise_loss_scale"], population["logit_share_checkpoint_loss_scale"] / 2
         )
         assert (np.abs(log_sd - center) < 4 * scale + 0.3).all()
     if "reference_loss" in read:
         log_sd = np.log(observed.reference_loss_spread.mean()) / 2
-        share = 1 / (1 + np.exp(-population["share_checkpoint_reference"]))
+        share = 1 / (1 + np.exp(-population["logit_share_checkpoint_reference"]))
         expected = np.log(population["noise_reference"]) + np.log(share) / 2
         assert log_sd == pytest.approx(expected, abs=0.3)
 

@@ -191,6 +191,7 @@ def _fit_and_forecast(
     from laddercast.evaluation.backtests import PUBLISHED
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
+    from laddercast.inference.results import diagnose
     from laddercast.model.design import loss_column
     from laddercast.sampling.programs import keep as keep_compiled
 
@@ -209,7 +210,7 @@ def _fit_and_forecast(
     print_forecast(table, known)
     if table["measured"].notna().any():
         _score(result, points, folder)
-    return _converged(bool(result.attrs["converged"]), result.attrs["complaints"], folder)
+    return _converged(result.attrs["complaints"], folder, diagnose(result))
 
 
 def _baseline(args: argparse.Namespace) -> int:
@@ -285,7 +286,7 @@ def _backtest(args: argparse.Namespace) -> int:
             more = {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
             print_scores(overall, "ladder", more)
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
-        return _converged(not failed, ", ".join(failed), folder)
+        return _converged(", ".join(failed), folder)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -474,15 +475,15 @@ def _plain_warnings() -> Iterator[None]:
         yield
 
 
-def _converged(converged: bool, complaints: str, folder: Path) -> int:
-    if converged:
+def _converged(complaints: str, folder: Path, reasons: "pd.DataFrame | None" = None) -> int:
+    """The status of a command; `reasons`, as `diagnose` gives them, are written in full."""
+    if not complaints:
         return 0
-    text = "not converged, do not rely on these results: "
-    (folder / MARK).write_text(f"{text}{complaints}\n")
-    first, *others = complaints.split("; ")
-    more = f" and {len(others)} more complaints, all in {MARK}" if others else ""
-    cure = "give more --warmup or --draws, or more rungs"
-    print(f"{text}{first}{more}; {cure}", file=sys.stderr)
+    text = f"not converged, do not rely on these results: {complaints}"
+    table = "" if reasons is None else f"\n{reasons.to_string(index=False)}\n"
+    (folder / MARK).write_text(f"{text}\n{table}")
+    more = "" if reasons is None else f"; all reasons in {MARK}"
+    print(f"{text}{more}; give more --warmup or --draws, or more rungs", file=sys.stderr)
     return NOT_CONVERGED
 
 

@@ -75,6 +75,7 @@ def forecast(
     tree = pool(each, weights)
     for name, own in routes_of(tree).items():
         with_complaints(own, complaints_of(routes[name]))
+        own.attrs["settings"] = routes[name].attrs["settings"]
     attrs = {word: tree.attrs[word] for word in ("routes", "route", "loss")}
     tree.attrs |= fitted.attrs | attrs | {"forecast_seed": seed}
     return mark(tree, "the forecast")

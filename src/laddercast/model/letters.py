@@ -18,7 +18,7 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
     units of sqrt(p (1 - p) / items), and its discrepancy in logits.
     """
     p = posterior
-    found = _noise(p)
+    found = scales_of_noise(p)
     b = expit(-p["logit_gap"])
     found |= {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
     if "log_rise" in p:
@@ -46,7 +46,7 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
     }
 
 
-def _noise(p: Mapping[str, Any]) -> dict[str, Any]:
+def scales_of_noise(p: Mapping[str, Any]) -> dict[str, Any]:
     """Scales of a run's effect, of one checkpoint about that, and of discrepancy, by quantity."""
     found: dict[str, tuple[Any, Any, Any]] = {}
     for quantity in ("loss", "accuracy"):

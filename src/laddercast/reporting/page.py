@@ -106,7 +106,7 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
         "data_sentence": words.data_sentence(rungs, tasks),
         "rungs": tables.rungs(rungs, targets),
         "known": tables.known(tasks, expected),
-        "settings": tables.settings(forecast.attrs),
+        "settings": tables.settings(forecast),
         "priors": tables.listed("Priors", "prior", forecast.attrs, "priors"),
         "versions": tables.listed("Versions", "package", forecast.attrs, "versions"),
         "backtest": None,

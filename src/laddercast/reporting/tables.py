@@ -12,6 +12,7 @@ from laddercast.data import words as c
 from laddercast.data.sizes import flops
 from laddercast.data.writing import percent, short_number
 from laddercast.evaluation.backtests import ALL_FOLDS, OURS, score_backtest
+from laddercast.inference.results import routes_of
 from laddercast.reporting.words import RIVAL_NAMES, backtest_sentences, parsed
 
 SHOWN_LEVELS = (80, 50, 95)
@@ -175,13 +176,17 @@ def known(tasks: pd.DataFrame, expected: pd.DataFrame) -> Table:
     return Table("Tasks, with the rungs' expected accuracies by this fit", head, rows)
 
 
-ELSEWHERE = ("settings", "priors", "versions", "frame", "complaints", "converged")
+ELSEWHERE = ("priors", "versions", "complaints", "converged")
 
 
-def settings(attrs: Mapping[Any, Any]) -> Table:
-    """Seeds, fingerprint and the settings of the sampler."""
-    found = {str(name): value for name, value in attrs.items() if name not in ELSEWHERE}
-    found |= parsed(attrs, "settings")
+def settings(forecast: xr.DataTree) -> Table:
+    """Seeds, fingerprint and the settings of the sampler, by route where these differ."""
+    found = {str(name): value for name, value in forecast.attrs.items() if name not in ELSEWHERE}
+    each = {name: parsed(own.attrs, "settings") for name, own in routes_of(forecast).items()}
+    for word in dict.fromkeys(word for own in each.values() for word in own):
+        values = {f"{word}, {name}": own[word] for name, own in each.items() if word in own}
+        first, *others = values.values()
+        found |= values if any(other != first for other in others) else {word: first}
     rows = [[Cell(name), Cell(_text(value))] for name, value in found.items()]
     return Table("Settings", [Head("setting", False), Head("value", False)], rows)
 
