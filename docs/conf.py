@@ -19,6 +19,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx_argparse_cli",
+    "architecture",
     "mathml",
     "prior_table",
     "type_alias",
@@ -61,7 +62,9 @@ html_theme_options = {
     "footer_start": [],
     "footer_end": [],
 }
-html_sidebars = {page: [] for page in ("index", "model", "reference", "cli", "libraries")}
+html_sidebars = {
+    page: [] for page in ("index", "model", "reference", "cli", "libraries", "architecture")
+}
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
