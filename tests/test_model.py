@@ -15,31 +15,33 @@ from numpyro.infer import MCMC, NUTS, Predictive, init_to_median
 from numpyro.infer.reparam import LocScaleReparam
 from scipy import stats
 
+from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
 from laddercast.data.ladder import Ladder, read_ladder, run_ends
 from laddercast.forecasting.forecasts import _predict, forecast, forecast_table
-from laddercast.inference.fitting import fit
-from laddercast.inference.results import DIMS, frame_of, routes_of
-from laddercast.model.design import MEASURED, Design, Seen, ladder_design
+from laddercast.inference.fitting import fit, numpyro_model
+from laddercast.inference.results import diagnose, frame_of, routes_of
+from laddercast.model.design import SITES, Design, Seen, ladder_design
+from laddercast.model.likelihood import Runs
 from laddercast.model.priors import Priors
 from laddercast.model.routes import (
-    POOLED,
-    READS,
+    POOLED_BY_DEFAULT,
     ROUTES,
-    Runs,
+    Route,
     by_reference,
     chain,
     direct,
     two_stage,
 )
 from laddercast.sampling.chains import on_device
-from laddercast.sampling.density import CENTRED
-from laddercast.sampling.diagnostics import complaints
+from laddercast.sampling.density import is_latent, structure
+from laddercast.sampling.mode import started
 
 SHORT = {"chains": 2, "warmup": 100, "draws": 190, "progress": False}
 TARGETS = pd.DataFrame(
     {"model": ["big", "bigger"], "params": [3_000_000_000, 7_000_000_000], "tokens": 2 * [10**11]}
 )
 GROUPS = "posterior sample_stats log_likelihood log_prior observed_data constant_data"
+POOLED = [route.name for route in POOLED_BY_DEFAULT]
 STEPS = ("law", "discrepancy", "run", "checkpoint")
 # Short fits serve tests of form; that they say so is tested on its own.
 DOUBTS = "the (fit|forecast) has not converged"
@@ -80,9 +82,9 @@ def pooled(ladder) -> xr.DataTree:
     return fit_quietly(ladder, draws=60)
 
 
-def draw_from_prior(route, design: Design, draws: int) -> dict[str, np.ndarray]:
+def draw_from_prior(route: Route, design: Design, draws: int) -> dict[str, np.ndarray]:
     with on_device(jax.devices("cpu")[0]):
-        sites = Predictive(route, num_samples=draws)(jax.random.key(0), design, Priors())
+        sites = Predictive(route.model, num_samples=draws)(jax.random.key(0), design, Priors())
         return {name: np.asarray(value) for name, value in sites.items()}
 
 
@@ -95,7 +97,9 @@ def test_prior_predictive_is_what_real_models_could_have(small_table, name):
     for quantity in {"log_loss", "log_reference_loss"} & set(sites):
         loss = np.exp(sites[quantity])
         assert np.mean((loss > 0.05) & (loss < 30)) > 0.99
-    assert {quantity for quantity, site in MEASURED.items() if site in sites} == set(READS[name])
+    assert {quantity for quantity, site in SITES.items() if site in sites} == set(
+        ROUTES[name].reads
+    )
     law = sites["law"]
     assert law.min() >= 0
     assert law.max() <= 1
@@ -116,7 +120,7 @@ def of_one_task(run: np.ndarray, at: np.ndarray) -> Runs:
     points = np.zeros(len(run))
     design = Design(
         points, points, np.zeros((len(run), 0)), np.zeros((len(run), 0)), run, end,
-        nothing, nothing, nothing, np.zeros(1), np.ones(1),
+        nothing, nothing, nothing, np.zeros(1), np.ones(1), None,
     )  # fmt: skip
     noise = np.resize(NOISE, len(run))[:, None]
     return Runs(jnp.zeros((len(run), 1)), jnp.full((len(end), 1), RUN_VARIANCE), noise, design,
@@ -173,21 +177,29 @@ def test_measurements_of_one_run_hang_together_as_they_are_drawn():
 
 @pytest.mark.parametrize("tasks", [1, 2])
 @pytest.mark.parametrize("name", ROUTES)
-def test_sites_have_the_dimensions_that_they_are_kept_by(small_table, name, tasks):
+def test_sites_have_the_dimensions_of_their_plates(small_table, name, tasks):
     table = small_table if tasks == 2 else small_table[small_table["task"] == "hard"]
     design, _, labels, _ = ladder_design(read_ladder(table))
     length = {"model": len(labels.model), "task": tasks, "interval": design.walk.shape[1]}
-    shapes = {}
+    shapes, dims = {}, {}
 
     def look() -> None:
-        trace = handlers.trace(handlers.seed(ROUTES[name], jax.random.key(0)))
+        trace = handlers.trace(handlers.seed(ROUTES[name].model, jax.random.key(0)))
         for site, found in trace.get_trace(design, Priors()).items():
-            if found["type"] == "sample" and site not in MEASURED.values():
+            if is_latent(found) and site not in SITES.values():
                 shapes[site] = np.shape(found["value"])
+                plates = sorted(found["cond_indep_stack"], key=lambda frame: frame.dim)
+                dims[site] = tuple(frame.name for frame in plates)
 
     jax.eval_shape(look)
-    assert {"logit_gap", "walk_accuracy", "run_accuracy_shared"} <= set(shapes)
-    assert shapes == {site: tuple(length[dim] for dim in DIMS.get(site, ())) for site in shapes}
+    expected = {
+        "logit_gap": ("task",), "walk_accuracy": ("interval", "task"), "q": (),
+        "run_accuracy_shared": ("model",),
+    }  # fmt: skip
+    if name == "by_reference":
+        expected["walk_reference"] = ("interval",)
+    assert expected.items() <= dims.items()
+    assert shapes == {site: tuple(length[dim] for dim in own) for site, own in dims.items()}
 
 
 def test_priors_are_replaced_one_by_one():
@@ -218,10 +230,12 @@ def test_absent_device_is_an_error(small_table):
 @pytest.mark.parametrize(
     ("route", "message"),
     [
-        ([two_stage, two_stage], "one or several of two_stage, by_reference, direct, chain, each"),
+        ([two_stage, "two_stage"], "one or several of two_stage, by_reference, direct, chain, or"),
         ([], "each once"),
-        (lambda *_: None, "each once"),
-        ([direct, draw_from_prior], "each once"),
+        (lambda *_: None, "no route <function .* give one of two_stage, .*, or a `Route`"),
+        (["direct", draw_from_prior], "no route <function .* give one of two_stage"),
+        ("winding", "no route 'winding': give one of two_stage, by_reference, direct, chain, or"),
+        (["direct", "winding"], "no route 'winding': give one of two_stage"),
     ],
 )
 def test_routes_that_are_none_or_twice_are_refused(small_table, route, message):
@@ -242,36 +256,59 @@ def test_every_route_whose_measurements_are_lacking_is_named(small_table):
 
 @pytest.mark.slow
 def test_fit_holds_all_groups_and_names(fitted, ladder):
-    assert set(fitted.children) == set(GROUPS.split())
+    assert set(fitted.children) == {"two_stage"}
+    own = fitted["two_stage"]
+    # So short a fit has complaints.
+    assert set(own.children) == {*GROUPS.split(), "complaints"}
     runs, tasks = len(ladder.models), len(ladder.tasks)
     for site in ("loss", "accuracy"):
-        likelihood = fitted["log_likelihood"][site]
+        likelihood = own["log_likelihood"][site]
         assert likelihood.dims == ("chain", "draw", f"{site}_cell")
         assert likelihood.shape == (2, 190, runs * tasks)
         assert np.isfinite(likelihood).all()
         cells = list(likelihood[f"{site}_cell"].values)
         assert cells == [f"{m}, {t}" for m in ladder.models for t in ladder.tasks.index]
-    sensitivity = az.psense_summary(fitted, var_names=["alpha"], prior_var_names=["alpha_center"])
+    sensitivity = az.psense_summary(
+        own, var_names=["alpha"], prior_var_names=["log_alpha_center"]
+    )
     assert list(sensitivity.index) == [f"alpha[{task}]" for task in ladder.tasks.index]
     assert np.isfinite(sensitivity[["prior", "likelihood"]]).all(axis=None)
-    posterior = fitted["posterior"].to_dataset()
+    posterior = own["posterior"].to_dataset()
     for letter in ("A", "B", "E", "alpha", "beta", "a", "b", "k", "L0"):
         assert posterior[letter].dims == ("chain", "draw", "task")
+    for source in ("run", "checkpoint", "discrepancy"):
+        for quantity in ("loss", "accuracy"):
+            scale = posterior[f"{source}_{quantity}"]
+            assert scale.dims == ("chain", "draw", "task")
+            assert (scale > 0).all()
+    both = posterior["run_loss"] ** 2 + posterior["checkpoint_loss"] ** 2
+    np.testing.assert_allclose(both, np.exp(2 * posterior["log_noise_loss"]))
     for site in ("run_loss_shared", "run_accuracy_shared"):
         assert posterior[site].dims == ("chain", "draw", "model")
         assert list(posterior["model"].values) == ladder.models
     assert posterior["q"].dims == ("chain", "draw")
-    assert set(fitted["log_prior"].to_dataset()) >= {"alpha_center", "walk_accuracy_scale", "q"}
+    assert set(own["log_prior"].to_dataset()) >= {
+        "log_alpha_center", "log_walk_accuracy_scale", "q"
+    }  # fmt: skip
+    stats = own["sample_stats"].to_dataset()
+    assert set(stats) == {
+        "diverging", "n_steps", "tree_depth", "acceptance_rate", "energy", "lp", "step_size"
+    }  # fmt: skip
+    assert (2 ** stats["tree_depth"] > stats["n_steps"]).all()
+    assert (2 ** (stats["tree_depth"] - 1) <= stats["n_steps"]).all()
     assert fitted.attrs["fingerprint"] == ladder.fingerprint
     assert fitted.attrs["seed"] == 0
-    assert fitted.attrs["route"] == "two_stage"
+    assert fitted.attrs["routes"] == own.attrs["route"] == "two_stage"
+    settings = json.loads(own.attrs["settings"])
+    assert (settings["chains"], settings["warmup"], settings["rungs"]) == (2, 100, "last")
+    assert settings["draws"] == posterior.sizes["draw"]
     assert json.loads(fitted.attrs["priors"])["logit_gap"] == "Normal(-4.3, 0.4)"
 
 
 @pytest.mark.slow
 def test_observed_data_are_the_ends_of_runs(fitted, ladder):
     ends = run_ends(ladder.table).set_index(["model", "task"])
-    observed = fitted["observed_data"].to_dataset()
+    observed = fitted["two_stage"]["observed_data"].to_dataset()
     for quantity in ("loss", "accuracy"):
         assert observed[quantity].dims == ("point", "task")
         for (model, task), expected in ends[quantity].items():
@@ -281,7 +318,7 @@ def test_observed_data_are_the_ends_of_runs(fitted, ladder):
 
 @pytest.mark.slow
 def test_letters_give_the_measured_losses_and_accuracies(fitted, ladder):
-    p = fitted["posterior"].to_dataset()
+    p = fitted["two_stage"]["posterior"].to_dataset()
     ends = run_ends(ladder.table)
     # Draw by draw: the letters of a law with an exponent q go together.
     own = {
@@ -305,13 +342,13 @@ def test_leave_one_out_reads_the_fit(fitted):
         with warnings.catch_warnings():
             # 400 draws of 16 runs leave some weights uncertain.
             warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto")
-            assert np.isfinite(az.loo(fitted, var_name=site).elpd)
+            assert np.isfinite(az.loo(fitted["two_stage"], var_name=site).elpd)
 
 
 @pytest.mark.slow
 def test_default_fit_pools_all_routes(pooled, ladder):
-    assert set(pooled.children) == {*GROUPS.split(), "by_reference", "direct"}
-    assert list(routes_of(pooled)) == ["two_stage", "by_reference", "direct"]
+    assert list(pooled.children) == list(routes_of(pooled)) == POOLED
+    assert pooled.attrs["routes"] == "two_stage, by_reference, direct"
     for name, tree in routes_of(pooled).items():
         assert set(GROUPS.split()) <= set(tree.children)
         assert tree.attrs["route"] == name
@@ -325,6 +362,7 @@ def test_default_fit_pools_all_routes(pooled, ladder):
     assert by_reference["posterior"]["walk_reference"].dims[2:] == ("interval",)
     assert "loss" not in pooled["direct"]["observed_data"]
     assert "by_reference: " in pooled.attrs["complaints"]
+    assert set(diagnose(pooled)["route"]) == set(POOLED)
 
 
 @pytest.mark.slow
@@ -333,6 +371,7 @@ def test_forecast_of_several_routes_is_their_pool(pooled, tmp_path):
     predictions = found["predictions"].to_dataset()
     route = predictions["route"].to_numpy()
     assert [(route == name).sum() for name in POOLED] == [60, 60, 60]
+    assert list(routes_of(found)) == POOLED
     assert predictions["accuracy"].min() >= 0
     assert predictions["accuracy"].max() <= 1
     assert set(found["variance"].to_dataset()) == {*STEPS, "route", "total"}
@@ -348,6 +387,9 @@ def test_forecast_of_several_routes_is_their_pool(pooled, tmp_path):
     loaded = xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")
     again = forecast_quietly(loaded, TARGETS)
     xr.testing.assert_equal(predictions, again["predictions"].to_dataset())
+    for name in POOLED:
+        of_route = forecast_quietly(pooled[name], TARGETS)["predictions"].to_dataset()
+        xr.testing.assert_equal(of_route, found[name]["predictions"].to_dataset())
 
 
 @pytest.mark.slow
@@ -392,7 +434,7 @@ def test_a_forecast_of_other_targets_compiles_nothing(fitted):
     some = pd.DataFrame({"model": names, "params": 10**9, "tokens": far})
     more = pd.DataFrame({"model": [*names, "four"], "params": 10**9, "tokens": [10**9, *far]})
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "target .* a ladder says little")
+        warnings.simplefilter("ignore", FarTargetWarning)
         of_some = forecast_quietly(fitted, some)
         compiled = _predict._cache_size()
         of_more = forecast_quietly(fitted, more)
@@ -408,7 +450,9 @@ def test_far_targets_are_warned_of(fitted):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         forecast(fitted, far)
-    texts = [str(warning.message) for warning in caught]
+    of_targets = [own for own in caught if own.category is FarTargetWarning]
+    assert {own.filename for own in of_targets} == {__file__}
+    texts = [str(own.message) for own in of_targets]
     assert any("decades of compute beyond the largest rung" in text for text in texts)
     assert any("tokens per parameter" in text for text in texts)
 
@@ -421,8 +465,8 @@ def test_chains_in_one_batch_are_those_in_threads(small_table, monkeypatch):
     one = fit_quietly(ladder, **short)
     monkeypatch.setattr("laddercast.sampling.chains.in_threads", lambda device: False)
     other = fit_quietly(ladder, **short)
-    for name in ("alpha_center", "walk_accuracy_scale", "E"):
-        first, second = (tree["posterior"][name].to_numpy() for tree in (one, other))
+    for name in ("log_alpha_center", "log_walk_accuracy_scale", "E"):
+        first, second = (tree["two_stage/posterior"][name].to_numpy() for tree in (one, other))
         assert first.shape == second.shape
         # Rounding differs between the two programs, and chaos makes that a different draw in time.
         spread = np.maximum(first.std(), 1e-12)
@@ -435,7 +479,7 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
     part = whole.keep([model for model in whole.models if not model.startswith("800M")])
     settings = {"route": direct, "warmup": 200, "draws": 600}
     one, other = (fit_quietly(part, within=within, **settings) for within in (None, whole))
-    posteriors = [tree["posterior"].to_dataset() for tree in (one, other)]
+    posteriors = [tree["direct/posterior"].to_dataset() for tree in (one, other)]
     means = [posterior.mean(("chain", "draw")) for posterior in posteriors]
     errors = [az.mcse(posterior) for posterior in posteriors]
     # Where draws are too few, as many are added.
@@ -451,23 +495,27 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTES)
 def test_the_posterior_is_that_of_long_plain_nuts(small_table, name):
-    ladder, route = read_ladder(small_table), ROUTES[name]
+    ladder = read_ladder(small_table)
     with warnings.catch_warnings():
         # Rare divergences of a ladder with few rungs; what they would bias shows below.
         warnings.filterwarnings("ignore", DOUBTS)
         fits = [
-            fit(ladder, route=route, draws=3000, seed=seed, progress=False)[
+            fit(ladder, route=name, draws=3000, seed=seed, progress=False)[name][
                 "posterior"
             ].to_dataset()
             for seed in (1, 2)
         ]
     with on_device(jax.devices("cpu")[0]):
-        design, observed, *_ = ladder_design(ladder)
-        data = jax.tree.map(jnp.asarray, (design, Priors(), observed))
-        # The model's own sites, as standard deviates; nothing else of this package's sampler.
-        model = handlers.reparam(
-            route, config={site: LocScaleReparam(0) for site in CENTRED if site in fits[0]}
-        )
+        route, args = numpyro_model(ladder, name)
+        data = jax.tree.map(jnp.asarray, args)
+        # The model's own sites, those whose scale is sampled as standard deviates; nothing else of
+        # this package's sampler.
+        hierarchy = [
+            site
+            for site, own in structure(route, started(route, data, {})[0]).items()
+            if own.about or (own.normal and own.varies and not own.offset)
+        ]
+        model = handlers.reparam(route, config={site: LocScaleReparam(0) for site in hierarchy})
         kernel = NUTS(model, target_accept_prob=0.95, init_strategy=init_to_median)
         chains = MCMC(
             kernel, num_warmup=1000, num_samples=5000, num_chains=2, chain_method="sequential",
@@ -504,12 +552,18 @@ def test_the_posterior_is_that_of_long_plain_nuts(small_table, name):
 
 @pytest.mark.slow
 def test_unconverged_fit_says_so(ladder):
-    with pytest.warns(UserWarning, match="the fit has not converged"):
+    with pytest.warns(NotConvergedWarning, match="the fit has not converged .*`lc.diagnose`"):
         found = fit(ladder, route=two_stage, **SHORT | {"draws": 50})
     assert found.attrs["converged"] == 0
     assert "two_stage: " in found.attrs["complaints"]
-    assert "ESS" in found.attrs["complaints"]
-    assert complaints(found)
+    assert len(found.attrs["complaints"]) < 300
+    reasons = diagnose(found)
+    assert set(reasons["route"]) == {"two_stage"}
+    assert {"bulk ESS", "tail ESS"} <= set(reasons["measure"])
+    few = reasons[reasons["measure"].isin(["bulk ESS", "tail ESS"])]
+    assert (few["value"] < few["limit"]).all()
+    assert (few["limit"] == 400).all()
+    assert set(reasons["site"]) - {""} <= set(found["two_stage"]["posterior"])
 
 
 @pytest.mark.slow
