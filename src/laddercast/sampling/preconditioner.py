@@ -77,12 +77,16 @@ class Preconditioner(NamedTuple):
     def matrix(self) -> sparse.csr_array:
         """What `position` multiplies standard coordinates by (dim, dim)."""
         here = jax.tree.map(np.asarray, self)
-        blocks, _, shared = here.coupling.shape
-        each = np.arange(blocks + 1)
-        own = sparse.bsr_array((here.block_factor, each[:-1], each))
+        blocks, size, shared = here.coupling.shape
+        rows_of_blocks = blocks * size
+        columns = np.arange(rows_of_blocks).reshape(blocks, 1, size).repeat(size, axis=1)
+        ends = size * np.arange(rows_of_blocks + 1)
+        own = sparse.csr_array(
+            (here.block_factor.ravel(), columns.ravel(), ends), shape=(rows_of_blocks,) * 2
+        )
         rows: list[list[Any]] = [
             [here.shared_factor, None, None],
-            [here.coupling.reshape(-1, shared), own, None],
+            [here.coupling.reshape(rows_of_blocks, shared), own, None],
             [None, None, sparse.diags_array(here.scale)],
         ]
         return sparse.block_array(rows, format="csr")[here.order]
@@ -172,7 +176,7 @@ def refined(found: Preconditioner, draws: np.ndarray) -> Preconditioner:
         (draws - draws.mean(axis=0))[:, g.inverse], [shared, shared + blocks * size], axis=1
     )
     u_shared = np.linalg.solve(g.shared_factor, z_shared.T).T
-    off = z_blocks.reshape(-1, blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_shared)
+    off = z_blocks.reshape(len(draws), blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_shared)
     own = _shrunk(u_shared)
     u_shared = np.linalg.solve(own, u_shared.T).T
     coupling, block_factor = g.coupling @ own, np.empty_like(g.block_factor)

@@ -69,6 +69,32 @@ def test_in_standard_coordinates_the_curvature_of_the_parts_is_one(seed):
     np.testing.assert_array_equal(moved, 1.0)
 
 
+@pytest.mark.parametrize("without", ["shared", "blocks", "alone"])
+def test_a_part_may_be_missing(without):
+    layout, found, dense = arrow()
+    if without == "blocks":
+        left = layout._replace(blocks=np.zeros((0, 0), int))
+        found = found._replace(cross=np.zeros((0, 0, COUNT)), blocks=np.zeros((0, 0, 0)))
+    elif without == "shared":
+        left = layout._replace(shared=np.zeros(0, int))
+        found = found._replace(cross=np.zeros((GROUPS, SIZE, 0)), shared=np.zeros((0, 0)))
+    else:
+        left = layout._replace(alone=np.zeros(0, int))
+        found = found._replace(alone=np.zeros(0))
+    kept = np.sort(np.concatenate([left.shared, left.blocks.ravel(), left.alone]))
+    # The coordinates that are left, numbered anew.
+    left = left._replace(
+        **{x: np.searchsorted(kept, getattr(left, x)) for x in ("shared", "blocks", "alone")}
+    )
+    made = jax.tree.map(jnp.asarray, from_curvature(found, left))
+    to_position = np.asarray(jax.jacobian(made.position)(jnp.zeros(len(kept))))
+    inner = dense[np.ix_(kept, kept)]
+    np.testing.assert_allclose(to_position.T @ inner @ to_position, np.eye(len(kept)), atol=1e-9)
+    np.testing.assert_allclose(made.matrix().toarray(), to_position, atol=1e-12)
+    draws = np.random.default_rng(0).normal(size=(500, len(kept)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(refined(made, draws)))
+
+
 def test_coordinates_as_they_are():
     layout, *_ = arrow()
     u = np.random.default_rng(0).normal(size=DIM)
