@@ -150,7 +150,9 @@ def test_noise_of_a_loss_is_that_of_the_route_s_own(
             "logit_share_checkpoint_reference": np.full((2, 50), np.log(0.25)),
             "walk_reference_scale": np.full((2, 50), 0.003),
         }
-    noise = noise_by_task(ladder, fit_of(route, **sites)).set_index(["noise", "task", "unit"])["q50"]
+    noise = noise_by_task(ladder, fit_of(route, **sites)).set_index(["noise", "task", "unit"])[
+        "q50"
+    ]
     assert (noise["accuracy_run"] / noise["accuracy_checkpoint"]).to_numpy() == pytest.approx(2)
     assert noise["accuracy_discrepancy"].to_numpy() == pytest.approx(0.1)
     of_loss = noise[noise.index.get_level_values("noise").str.startswith("loss_")]

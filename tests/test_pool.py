@@ -175,9 +175,7 @@ def test_the_forecast_of_each_route_is_kept_as_it_was() -> None:
         assert found[name].attrs == part.attrs
         assert set(found[name].children) == set(part.children)
         for group in part.children:
-            xr.testing.assert_identical(
-                found[name][group].to_dataset(), part[group].to_dataset()
-            )
+            xr.testing.assert_identical(found[name][group].to_dataset(), part[group].to_dataset())
 
 
 def test_complaints_of_routes_are_told_beside_those_of_the_pool() -> None:

@@ -208,7 +208,9 @@ def test_a_draw_from_the_prior_depends_on_the_seed_alone() -> None:
     assert ladder.fingerprint == again.fingerprint != other.fingerprint
     pd.testing.assert_frame_equal(targets, same_targets)
     assert population == same_population != other_population
-    assert {"log_alpha_center", "log_walk_accuracy_scale", "run_loss_correlation"} <= set(population)
+    assert {"log_alpha_center", "log_walk_accuracy_scale", "run_loss_correlation"} <= set(
+        population
+    )
     assert len(targets) == len(PRIOR_TARGETS) * len(ladder.tasks)
     assert targets["accuracy"].between(0, 1).all()
     assert read_targets(targets)["model"].nunique() == len(PRIOR_TARGETS)
