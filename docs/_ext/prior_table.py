@@ -94,7 +94,9 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "walk_reference_scale": Meaning(
             "", "SD of log reference loss, likewise", "log loss per root decade"
         ),
-        "log_walk_accuracy": Meaning("", "SD of the logit, likewise", "logit per root decade", "log"),
+        "log_walk_accuracy": Meaning(
+            "", "SD of the logit, likewise", "logit per root decade", "log"
+        ),
     },
 }
 """Groups in the page's order, each with its quantities in the order shown.
