@@ -22,7 +22,7 @@ import laddercast as lc
 from laddercast.evaluation.scores import score_cells
 from laddercast.forecasting.pools import pool
 from laddercast.inference.results import routes_of
-from laddercast.model.routes import POOLED, ROUTES
+from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES
 
 ROOT = Path(__file__).parents[1]
 SIZES = ("190M", "370M", "760M", "1.3B")
@@ -93,17 +93,20 @@ def gadre(data: Path) -> Iterator[Cells]:
         yield Cells(f"gadre {name}", rungs, held_out, largest)
 
 
+POOLED_NAMES = [route.name for route in POOLED_BY_DEFAULT]
+
+
 def forecasts(cells: Cells, fitted: xr.DataTree) -> dict[str, pd.DataFrame]:
     """Scored cells of the default, of each route alone, of other pools, of rivals."""
     alone = {name: lc.forecast(tree, cells.targets) for name, tree in routes_of(fitted).items()}
     # As `lc.forecast` of a fit pools them by default.
-    found = {"laddercast": pool([alone[name] for name in POOLED if name in alone])} | alone
+    found = {"laddercast": pool([alone[name] for name in POOLED_NAMES if name in alone])} | alone
     if "chain" in alone:
         found["with the chain"] = pool(list(alone.values()))
         found["no reference loss"] = pool([alone["two_stage"], alone["direct"]])
     scored = {name: score_cells(tree) for name, tree in found.items()}
     for name, tree in found.items():
-        scored[name]["converged"] = int(not tree.attrs["complaints"])
+        scored[name]["converged"] = int(lc.diagnose(tree).empty)
     scored["bootstrap"] = score_cells(lc.bootstrap(cells.rungs, cells.targets))
     loss = "two_step" if "two_stage" in alone else "two_step_c4_p0fix"
     for name, table in (
@@ -200,7 +203,7 @@ def main() -> None:
     path = given.out / "cells.csv"
     fits: dict[str, xr.DataTree] = {}
     done = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(WORDS))
-    warnings.filterwarnings("ignore", "target .* (lies|has) ")
+    warnings.simplefilter("ignore", lc.FarTargetWarning)
     warnings.filterwarnings("ignore", "the forecast has not converged")
     for cells in (*olmo(data), *gadre(data)):
         if cells.name in set(done["set"]) or (given.only and cells.name not in given.only):

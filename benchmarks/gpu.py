@@ -50,12 +50,12 @@ def one(device: str, warmup: int, draws: int) -> dict[str, Any]:
         begin = time.perf_counter()
         fitted = fit(device, seed)
         found[word] = time.perf_counter() - begin
-    own = fitted["posterior"].to_dataset()
+    own = fitted["two_stage"]["posterior"].to_dataset()
     found |= {"converged": fitted.attrs["converged"], "ess": _least(own)}
     if device != "cpu":
         fit("cpu", 0)
         begin = time.perf_counter()
-        other = fit("cpu", 1)["posterior"].to_dataset()
+        other = fit("cpu", 1)["two_stage"]["posterior"].to_dataset()
         found["cpu_s"] = time.perf_counter() - begin
         found["cpu_ess"] = _least(other)
         off, spread = [], []
@@ -88,7 +88,7 @@ def many(device: str, warmup: int, draws: int, ladders: int) -> dict[str, Any]:
     )  # fmt: skip
     for fitted in found:
         converged += fitted.attrs["converged"]
-        least.append(_least(fitted["posterior"].to_dataset()))
+        least.append(_least(fitted["two_stage"]["posterior"].to_dataset()))
     seconds = time.perf_counter() - begin
     return {"ladders": ladders, "s": seconds, "s_each": seconds / ladders, "converged": converged,
             "ess": float(np.median(least))}  # fmt: skip
@@ -97,20 +97,20 @@ def many(device: str, warmup: int, draws: int, ladders: int) -> dict[str, Any]:
 def wide(device: str, warmup: int, draws: int, tasks: int, chains: int) -> dict[str, Any]:
     """Many tasks, many chains."""
     import laddercast as lc
-    from laddercast.inference import fitting
     from laddercast.model.routes import two_stage
+    from laddercast.sampling import nuts
 
     ladder = ladder_of("tasks", tasks)
     runs: list[tuple[float, int]] = []
-    plain = fitting.run_chains
+    plain = nuts.run_chains
 
-    def timed(*given: Any) -> Any:
+    def timed(*given: Any, **more: Any) -> Any:
         begin = time.perf_counter()
-        found = plain(*given)
+        found = yield from plain(*given, **more)
         runs.append((time.perf_counter() - begin, found[0].num_steps.shape[1]))
         return found
 
-    fitting.run_chains = timed
+    nuts.run_chains = timed
     begin = time.perf_counter()
     fitted = lc.fit(
         ladder, route=two_stage, chains=chains, warmup=warmup, draws=draws, device=device,
@@ -120,7 +120,7 @@ def wide(device: str, warmup: int, draws: int, tasks: int, chains: int) -> dict[
     *_, (last, steps) = runs
     return {"tasks": tasks, "chains": chains, "s": seconds, "s_per_100": 100 * last / steps,
             "chains_s": sum(own for own, _ in runs),
-            "steps": float(fitted["sample_stats"]["n_steps"].mean())}  # fmt: skip
+            "steps": float(fitted["two_stage"]["sample_stats"]["n_steps"].mean())}  # fmt: skip
 
 
 def _least(posterior: Any) -> float:

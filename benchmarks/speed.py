@@ -42,7 +42,7 @@ OURS = "laddercast"
 METHODS = (
     OURS, "numpyro centred", "numpyro", "numpyro dense", "blackjax", "nutpie"
 )  # fmt: skip
-"""All but `numpyro centred` have pooled sites as standard deviates."""
+"""Of rivals, all but `numpyro centred` have sites whose scale is sampled as standard deviates."""
 
 OF_FOLDS = (OURS, "numpyro centred", "numpyro")
 
@@ -100,7 +100,7 @@ def latent(data: tuple[Any, ...]) -> list[str]:
     names: list[str] = []
 
     def look(*data: Any) -> None:
-        trace = handlers.trace(handlers.seed(two_stage, jax.random.key(0))).get_trace(*data)
+        trace = handlers.trace(handlers.seed(two_stage.model, jax.random.key(0))).get_trace(*data)
         names.extend(name for name, site in trace.items() if is_latent(site))
 
     jax.eval_shape(look, *data)
@@ -117,7 +117,7 @@ def ours(case: Case) -> Way:
             case.ladder, route=two_stage, seed=seed, chains=CHAINS, warmup=case.warmup,
             draws=case.draws, progress=False, within=case.within,
         )  # fmt: skip
-        posterior = fitted["posterior"].to_dataset()
+        posterior = fitted["two_stage"]["posterior"].to_dataset()
         return {str(name): posterior[name].to_numpy() for name in posterior.data_vars}
 
     return draw, lambda: draw
@@ -127,15 +127,14 @@ def rival(method: str, case: Case, data: tuple[Any, ...]) -> Way:
     """A rival's way, on the model as NumPyro has it."""
     import jax
     import jax.numpy as jnp
-    from numpyro import handlers, infer
-    from numpyro.infer.reparam import LocScaleReparam
+    from deviates import as_deviates
+    from numpyro import infer
 
     from laddercast.model.routes import two_stage
-    from laddercast.sampling.density import CENTRED
 
-    # Those of other routes are not there, which does no harm.
-    pooled = () if method == "numpyro centred" else CENTRED
-    model = handlers.reparam(two_stage, config={name: LocScaleReparam(0) for name in pooled})
+    model = two_stage.model
+    if method != "numpyro centred":
+        model = as_deviates(model, data)
 
     if method.startswith("numpyro"):
 
@@ -249,9 +248,8 @@ def worker(method: str, number: int, fold: bool, short: bool) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
+    import laddercast as lc
     from laddercast.evaluation.folds import DEFAULT, cut_folds
-    from laddercast.model.design import ladder_design
-    from laddercast.model.priors import Priors
 
     warnings.simplefilter("ignore")
     for name in ("laddercast.inference.fitting", *{"blackjax", "nutpie"} & {method}):
@@ -267,8 +265,8 @@ def worker(method: str, number: int, fold: bool, short: bool) -> dict[str, Any]:
         case = case._replace(ladder=further.rungs, within=case.ladder)
         if method == OURS:
             ours(case._replace(ladder=before.rungs))[0](number)
-    design, observed, _, _ = ladder_design(case.ladder)
-    data = jax.tree.map(jnp.asarray, (design, Priors(), observed))
+    _, args = lc.numpyro_model(case.ladder, "two_stage")
+    data = jax.tree.map(jnp.asarray, args)
     names = latent(data)
 
     begin = time.perf_counter()

@@ -185,7 +185,14 @@ def assert_forecasts(after: list[dict[str, object]]) -> None:
 
 
 def test_every_page_is_run():
-    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == set(PAGES)
+    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {*PAGES, "route"}
+
+
+@pytest.mark.slow
+def test_the_page_of_routes_runs():
+    (names,) = run(HOWTO / "route.md", lambda words: None)
+    assert list(names["fitted"].children) == ["by_compute", "direct"]
+    assert names["forecast"].attrs["converged"]
 
 
 @pytest.mark.parametrize("name", PAGES)

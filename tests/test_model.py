@@ -268,9 +268,7 @@ def test_fit_holds_all_groups_and_names(fitted, ladder):
         assert np.isfinite(likelihood).all()
         cells = list(likelihood[f"{site}_cell"].values)
         assert cells == [f"{m}, {t}" for m in ladder.models for t in ladder.tasks.index]
-    sensitivity = az.psense_summary(
-        own, var_names=["alpha"], prior_var_names=["log_alpha_center"]
-    )
+    sensitivity = az.psense_summary(own, var_names=["alpha"], prior_var_names=["log_alpha_center"])
     assert list(sensitivity.index) == [f"alpha[{task}]" for task in ladder.tasks.index]
     assert np.isfinite(sensitivity[["prior", "likelihood"]]).all(axis=None)
     posterior = own["posterior"].to_dataset()

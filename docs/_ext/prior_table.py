@@ -25,34 +25,34 @@ class Meaning(NamedTuple):
 
 GROUPS: dict[str, dict[str, Meaning]] = {
     "The law of a task's loss": {
-        "loss_level": Meaning("", "loss at the reference sizes", "loss", "log"),
-        "share_e": Meaning("E", "share of E in that loss", "fraction", "logit"),
-        "share_a": Meaning(
+        "log_loss_level": Meaning("", "loss at the reference sizes", "loss", "log"),
+        "logit_share_e": Meaning("E", "share of E in that loss", "fraction", "logit"),
+        "logit_share_a": Meaning(
             "A, B", "A's part in what is left, also of `direct`", "fraction", "logit"
         ),
-        "alpha": Meaning("alpha", "exponent of N, also of `direct`", "", "log"),
-        "beta": Meaning("beta", "exponent of D, also of `direct`", "", "log"),
+        "log_alpha": Meaning("alpha", "exponent of N, also of `direct`", "", "log"),
+        "log_beta": Meaning("beta", "exponent of D, also of `direct`", "", "log"),
         "q": Meaning("q", "how N and D interact, of all routes; 1: their terms add up"),
     },
     "The law of the reference loss": {
-        "reference_level": Meaning("", "loss at the reference sizes", "loss", "log"),
-        "reference_share_e": Meaning("E", "share of E in that loss", "fraction", "logit"),
-        "reference_share_a": Meaning("A, B", "A's part in what is left", "fraction", "logit"),
+        "log_reference_level": Meaning("", "loss at the reference sizes", "loss", "log"),
+        "logit_reference_share_e": Meaning("E", "share of E in that loss", "fraction", "logit"),
+        "logit_reference_share_a": Meaning("A, B", "A's part in what is left", "fraction", "logit"),
         "reference_alpha": Meaning("alpha", "exponent of N"),
         "reference_beta": Meaning("beta", "exponent of D"),
     },
     "Task loss from reference loss, in a chain": {
-        "power": Meaning(
+        "log_power": Meaning(
             "", "power with which the task loss of `chain` follows reference loss", "", "log"
         ),
-        "share_rest": Meaning(
+        "logit_share_rest": Meaning(
             "", "share of that loss that a reference loss of zero would leave", "fraction", "logit"
         ),
     },
     "Stage 2": {
-        "accuracy_level": Meaning("L0", "stage 2 at the reference sizes", "fraction", "logit"),
-        "slope": Meaning("k", "fall of the logit with the relative loss", "logit", "log"),
-        "rise": Meaning(
+        "logit_level": Meaning("L0", "stage 2 at the reference sizes", "fraction", "logit"),
+        "log_slope": Meaning("k", "fall of the logit with the relative loss", "logit", "log"),
+        "log_rise": Meaning(
             "", "rise of the logit as the direct law falls from 1 to 0", "logit", "log"
         ),
         "log_lower": Meaning("a + b", "lower end of the curve over chance", "ratio", "log"),
@@ -61,23 +61,23 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         ),
     },
     "Noise": {
-        "noise_loss": Meaning(
+        "log_noise_loss": Meaning(
             "", "scale of log loss, run and one checkpoint together", "log loss", "log"
         ),
-        "share_checkpoint_loss": Meaning(
+        "logit_share_checkpoint_loss": Meaning(
             "", "checkpoint's share in the square of that scale", "fraction", "logit"
         ),
         "run_loss_correlation": Meaning(
             "", "part of the run's share that all tasks have in common", "fraction"
         ),
         "noise_reference": Meaning("", "scale of log reference loss, likewise", "log loss"),
-        "share_checkpoint_reference": Meaning(
+        "logit_share_checkpoint_reference": Meaning(
             "", "checkpoint's share in its square", "fraction", "logit"
         ),
-        "noise_accuracy": Meaning(
+        "log_noise_accuracy": Meaning(
             "", "scale of accuracy, likewise, over sqrt(p (1 - p) / items)", "ratio", "log"
         ),
-        "share_checkpoint_accuracy": Meaning(
+        "logit_share_checkpoint_accuracy": Meaning(
             "", "checkpoint's share in its square", "fraction", "logit"
         ),
         "run_accuracy_correlation": Meaning(
@@ -85,7 +85,7 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         ),
     },
     "Discrepancy": {
-        "walk_loss": Meaning(
+        "log_walk_loss": Meaning(
             "",
             "SD of log task loss, a random walk in log10 compute",
             "log loss per root decade",
@@ -94,7 +94,9 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "walk_reference_scale": Meaning(
             "", "SD of log reference loss, likewise", "log loss per root decade"
         ),
-        "walk_accuracy": Meaning("", "SD of the logit, likewise", "logit per root decade", "log"),
+        "log_walk_accuracy": Meaning(
+            "", "SD of the logit, likewise", "logit per root decade", "log"
+        ),
     },
 }
 """Groups in the page's order, each with its quantities in the order shown.

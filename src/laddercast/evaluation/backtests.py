@@ -1,7 +1,7 @@
 """Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from laddercast.evaluation.scores import UNITS, score_cells, summarise
 from laddercast.forecasting.forecasts import forecast
 from laddercast.inference.many import fit_each
 from laddercast.model.design import loss_column
+from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.progress import with_progress
 
 PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
@@ -88,7 +89,7 @@ def backtest(
     parts = []
     with closing(fits):
         for fold, fitted in zip(cuts, fits, strict=True):
-            forecasted = forecast(fitted, fold.held_out, seed=seed)
+            forecasted = forecast(fitted, fold.held_out, seed=seed, **_own_routes(settings))
             cells = score_cells(forecasted)
             cells.insert(0, "kind", fold.kind)
             cells.insert(1, "fold", fold.name)
@@ -154,7 +155,7 @@ def how_much_ladder(
     cuts = list(_sub_ladders(ladder))
     fits = _fits([rungs for _, rungs in cuts], ladder, "how much ladder", seed, settings)
     for (name, rungs), fitted in zip(cuts, fits, strict=True):
-        forecasted = forecast(fitted, table, seed=seed)
+        forecasted = forecast(fitted, table, seed=seed, **_own_routes(settings))
         cells = score_cells(forecasted)
         scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")
         spent = of_models[rungs.models].sum()
@@ -180,6 +181,14 @@ def _fits(
     found = fit_each(ladders, seeds=[seed] * len(ladders), within=whole, **settings)
     for _, fitted in zip(with_progress(ladders, shown, what, "fit"), found, strict=True):
         yield fitted
+
+
+def _own_routes(settings: Mapping[str, Any]) -> dict[str, list[Route]]:
+    """What a forecast must be given to know routes that are not this package's."""
+    route = settings.get("route") or ()
+    given = [route] if isinstance(route, Route | str) else route
+    own = [one for one in given if isinstance(one, Route) and one.name not in ROUTES]
+    return {"route": own} if own else {}
 
 
 def _folds(

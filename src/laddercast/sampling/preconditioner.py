@@ -176,7 +176,9 @@ def refined(found: Preconditioner, draws: np.ndarray) -> Preconditioner:
         (draws - draws.mean(axis=0))[:, g.inverse], [shared, shared + blocks * size], axis=1
     )
     u_shared = np.linalg.solve(g.shared_factor, z_shared.T).T
-    off = z_blocks.reshape(len(draws), blocks, size) - np.einsum("bij,nj->nbi", g.coupling, u_shared)
+    off = z_blocks.reshape(len(draws), blocks, size) - np.einsum(
+        "bij,nj->nbi", g.coupling, u_shared
+    )
     own = _shrunk(u_shared)
     u_shared = np.linalg.solve(own, u_shared.T).T
     coupling, block_factor = g.coupling @ own, np.empty_like(g.block_factor)
