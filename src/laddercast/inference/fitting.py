@@ -180,8 +180,10 @@ def routes_for(
     """The routes to fit."""
     if route is None:
         return tuple(own for own in POOLED_BY_DEFAULT if not _lacking(ladder, own))
-    several = isinstance(route, Sequence) and not isinstance(route, str)
-    routes = tuple(as_route(own) for own in (route if several else [route]))
+    # What is neither is told by `as_route`.
+    several = not isinstance(route, str) and isinstance(route, Sequence)
+    given: Any = route if several else [route]
+    routes = tuple(as_route(own) for own in given)
     names = [own.name for own in routes]
     if not routes or len(set(names)) < len(names):
         raise ValueError(
