@@ -1,6 +1,7 @@
 """Route `two_stage` in PyMC, from which nutpie makes machine code.
 
-The density and the sites of `laddercast.two_stage`, all whose scale is sampled as standard deviates, for ladders with one point per run.
+The density and the sites of `laddercast.two_stage`, all whose scale is sampled as standard
+deviates, for ladders with one point per run.
 """
 
 from typing import Any

@@ -183,7 +183,7 @@ def _fits(
         yield fitted
 
 
-def _own_routes(settings: Mapping[str, Any]) -> dict[str, list[Route]]:
+def _own_routes(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a forecast must be given to know routes that are not this package's."""
     route = settings.get("route") or ()
     given = [route] if isinstance(route, Route | str) else route

@@ -180,8 +180,9 @@ def routes_for(
     """The routes to fit."""
     if route is None:
         return tuple(own for own in POOLED_BY_DEFAULT if not _lacking(ladder, own))
-    several = isinstance(route, Sequence) and not isinstance(route, str)
-    routes = tuple(as_route(own) for own in (route if several else [route]))
+    one = isinstance(route, str) or not isinstance(route, Sequence)
+    given: Any = [route] if one else route
+    routes = tuple(as_route(own) for own in given)
     names = [own.name for own in routes]
     if not routes or len(set(names)) < len(names):
         raise ValueError(

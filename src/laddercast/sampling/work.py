@@ -48,15 +48,16 @@ class _Running:
         self.result: Any = None
         self.error: Exception | None = None
 
-    def go_on(self, answer: Callable[[], Any], pool: ThreadPoolExecutor) -> None:
-        """Run the fit, with the answer to its last work, to the next that it waits for, or its end.
+    def go_on(self, pool: ThreadPoolExecutor, answer: Any = None) -> None:
+        """Run the fit to the next work that it waits for, or to its end.
 
-        What it raises is kept, as it may not be its turn.
+        `answer` is to a batched call. What the fit raises is kept, as it may not be its turn.
         """
         try:
-            given = answer()
+            if self.futures:
+                answer = [future.result() for future in self.futures]
             self.futures, self.batched = [], None
-            asked = self.fit.send(given)
+            asked = self.fit.send(answer)
         except StopIteration as end:
             self.done, self.result = True, end.value
             return
@@ -82,7 +83,7 @@ def run_all[T](fits: Iterable[Fit[T]], at_once: int = 1) -> Iterator[T]:
         def begin() -> None:
             for fit in waiting:
                 running.append(_Running(fit))
-                running[-1].go_on(lambda: None, pool)
+                running[-1].go_on(pool)
                 return
 
         try:
@@ -115,7 +116,7 @@ def _advance(running: Sequence[_Running], pool: ThreadPoolExecutor, most: int) -
     ready = [one for one in going if one.futures and all(x.done() for x in one.futures)]
     if ready:
         for one in ready:
-            one.go_on(lambda one=one: [future.result() for future in one.futures], pool)
+            one.go_on(pool)
         return
     if futures := [future for one in going for future in one.futures]:
         wait([x for x in futures if not x.done()], return_when=FIRST_COMPLETED)
@@ -127,7 +128,7 @@ def _advance(running: Sequence[_Running], pool: ThreadPoolExecutor, most: int) -
     for group in groups.values():
         asked = [one.batched for one in group if one.batched is not None]
         for one, answer in zip(group, _answers(asked, most), strict=True):
-            one.go_on(lambda answer=answer: answer, pool)
+            one.go_on(pool, answer)
 
 
 def _answers(asked: Sequence[Batched], most: int) -> list[Any]:
