@@ -54,7 +54,7 @@ def test_a_route_of_one_s_own_is_fitted_pooled_and_scored(ladder_and_targets, fi
     with pytest.raises(ValueError, match="give the routes compute as `route`"):
         lc.forecast(fitted, targets)
     found = lc.forecast(fitted, targets, route=mine)
-    assert list(found.children)[-2:] == ["compute", "direct"]
+    assert {"compute", "direct"} <= set(found.children)
     assert set(found["predictions"]["route"].to_numpy()) == {"compute", "direct"}
     assert list(found["compute"]["predictions"]["task"].to_numpy()) == list(ladder.tasks.index) * 2
     assert (found["variance"]["total"] > 0).all()
