@@ -11,13 +11,9 @@ from laddercast.sampling.mode import started
 
 
 def with_scales_sampled(model: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
-    """The normal sites whose scales are sites, too."""
+    """The normal sites whose priors depend on other sites."""
     found = structure(model, started(model, args, {})[0])
-    return [
-        name
-        for name, site in found.items()
-        if site.about or (site.normal and site.varies and not site.offset)
-    ]
+    return [name for name, site in found.items() if site.varies]
 
 
 def as_deviates(model: Callable[..., Any], args: tuple[Any, ...]) -> Callable[..., Any]:

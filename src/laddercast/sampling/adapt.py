@@ -99,7 +99,7 @@ def adapted(
     transforms: dict[str, Any] = {
         name: _conditional(found, name, covariance, scales[name])
         for name, covariance in _covariances(curved, layout).items()
-        if name in scales and sites[name].varies
+        if name in scales and (sites[name].varies or sites[name].offset)
     }
     new = plain._replace(transforms=transforms, follows=follows)
     new = jax.tree.map(jnp.asarray, new)

@@ -191,7 +191,7 @@ class Site(NamedTuple):
     """What a model says of a latent site."""
 
     plates: dict[str, int]  # the dimension of each, counted from the last, -1
-    varies: bool  # whether that depends on other sites, or an offset does
+    varies: bool  # whether its prior is normal and depends on other sites
     held: bool  # whether it stays where it is while a mode is searched
     followed: bool  # whether sites sampled after it follow it
     offset: bool  # whether it has one
@@ -209,7 +209,7 @@ def structure(model: Model, data: Data) -> dict[str, Site]:
                 continue
             fn, declared = site["fn"], site["infer"]
             prior = normal_prior(fn)
-            normal[name] = (prior or (), declared.get("offset", ()))
+            normal[name] = prior or ()
             plates = {frame.name: frame.dim for frame in site["cond_indep_stack"]}
             found[name] = Site(
                 plates, False, bool(declared.get("held")),

@@ -31,7 +31,7 @@ def model(x, y):
     with numpyro.plate("rows", EACH * COMMON):
         effect = numpyro.sample("effect", dist.Normal(0, 0.3))
     with numpyro.plate("group", GROUPS, dim=-1):
-        level = numpyro.sample("level", dist.Normal(mu, tau), infer={"about": ("mu", "tau")})
+        level = numpyro.sample("level", dist.Normal(mu, tau))
         noise = numpyro.sample("noise", dist.LogNormal(-1.0, nu))
         with numpyro.plate("slopes", 2, dim=-2):
             slope = numpyro.sample("slope", dist.Normal(0, tau))

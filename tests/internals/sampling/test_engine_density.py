@@ -87,7 +87,6 @@ def check_density(placed):
 def check_all_kinds(placed):
     """Else a density would be tested of which parts are not used."""
     data = placed.data
-    assert data.pooled.names
     assert data.follows
     assert any(getattr(x, "directions", None) is not None for x in data.transforms.values())
 
@@ -186,13 +185,9 @@ def test_what_a_model_declares_is_read(wide_table):
     sites, tasks = placed.sites, wide_table["task"].nunique()
     assert [name for name, site in sites.items() if site.followed] == ["walk_loss", "walk_accuracy"]
     alpha = sites["log_alpha"]
-    assert alpha.about == ("log_alpha_center", "log_alpha_scale")
-    assert (alpha.plates, alpha.normal, alpha.varies, alpha.offset) == (
-        {"task": -1},
-        True,
-        True,
-        True,
-    )
+    assert (alpha.plates, alpha.varies, alpha.offset) == ({"task": -1}, True, True)
+    level = sites["log_loss_level"]
+    assert (level.varies, level.offset) == (False, True)
     assert sites["log_alpha_scale"].held
     assert not sites["log_alpha_center"].held
     assert not sites["log_alpha_center"].varies

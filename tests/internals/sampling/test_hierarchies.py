@@ -27,7 +27,7 @@ def schools(sds, y):
     mu = numpyro.sample("mu", dist.Normal(0, 5))
     tau = numpyro.sample("tau", dist.HalfCauchy(5), infer={"held": True})
     with numpyro.plate("group", len(y)):
-        theta = numpyro.sample("theta", dist.Normal(mu, tau), infer={"about": ("mu", "tau")})
+        theta = numpyro.sample("theta", dist.Normal(mu, tau))
         numpyro.sample("y", dist.Normal(theta, sds), obs=y)
 
 
@@ -44,8 +44,7 @@ def slopes(group, x, y):
         mu = numpyro.sample(f"mu_{name}", dist.Normal(0.0, 2.0))
         tau = numpyro.sample(f"tau_{name}", dist.LogNormal(-1.0, 1.0), infer={"held": True})
         with numpyro.plate("group", GROUPS):
-            declared = {"about": (f"mu_{name}", f"tau_{name}")}
-            about[name] = numpyro.sample(name, dist.Normal(mu, tau), infer=declared)
+            about[name] = numpyro.sample(name, dist.Normal(mu, tau))
     noise = numpyro.sample("noise", dist.LogNormal(0.0, 1.0), infer={"held": True})
     with numpyro.plate("rows", len(y)):
         line = about["level"][group] + about["slope"][group] * x

@@ -47,7 +47,7 @@ def some_prior(rng, one_scale):
     """Along directions an own scale of each element would not stay the same."""
     shape = (1, *SHAPE[1:]) if one_scale else SHAPE
     scale = jnp.broadcast_to(some_scale(rng, shape, 2.0), SHAPE)
-    return Prior(jnp.asarray(rng.normal(0, 3, SHAPE)), scale, some_scale(rng, (), 1.0))
+    return Prior(jnp.asarray(rng.normal(0, 3, SHAPE)), scale)
 
 
 @pytest.mark.parametrize("make", [scaled, conditional, turned])
@@ -76,15 +76,14 @@ def test_what_data_and_prior_tell_together_is_a_standard_normal():
     """With a normal likelihood of that precision, each coordinate's density is the standard one."""
     rng = np.random.default_rng(1)
     for _ in range(MANY):
-        noise = some_scale(rng, (), 1.0)
-        prior = Prior(rng.normal(size=SHAPE), some_scale(rng, SHAPE, 1.0), noise)
+        prior = Prior(rng.normal(size=SHAPE), some_scale(rng, SHAPE, 1.0))
         precision, mean = some_scale(rng, SHAPE, 1.0), rng.normal(size=SHAPE)
         transform = Conditional(precision, precision * mean)
 
         def potential(x, prior=prior, precision=precision, mean=mean, transform=transform):
             value = transform.forward(x, prior)
             of_prior = ((value - prior.loc) / prior.scale) ** 2
-            return jnp.sum(of_prior + precision * ((value - mean) / prior.noise) ** 2) / 2
+            return jnp.sum(of_prior + precision * (value - mean) ** 2) / 2
 
         x = jnp.asarray(rng.normal(size=SHAPE))
         np.testing.assert_allclose(jax.grad(potential)(x), x, rtol=1e-7, atol=1e-7)
@@ -103,7 +102,7 @@ def test_directions_of_which_data_tell_apart_are_independent():
             value = transform.forward(x, prior)
             along = jnp.einsum("ijk,ik->jk", transform.directions, value)
             of_prior = ((value - prior.loc) / prior.scale) ** 2
-            return jnp.sum(of_prior + precision * ((along - told) / prior.noise) ** 2) / 2
+            return jnp.sum(of_prior + precision * (along - told) ** 2) / 2
 
         x = jnp.asarray(rng.normal(size=SHAPE))
         np.testing.assert_allclose(jax.grad(potential)(x), x, rtol=1e-6, atol=1e-6)
@@ -118,5 +117,3 @@ def test_with_little_told_a_coordinate_is_a_deviate_and_with_much_the_site():
     for prior in (site, other):
         np.testing.assert_allclose(nothing.forward(x, prior), prior.loc + prior.scale * x)
         np.testing.assert_allclose(much.forward(x, prior), 0.7 + 1e-4 * x, atol=1e-7)
-        assert nothing.weight(prior) == 0
-        assert much.weight(prior) == pytest.approx(1)
