@@ -122,8 +122,14 @@ def is_task(task: str, known: str) -> bool:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean of a value per question, and its standard error (NaN for one question)."""
+    """Mean of a value per question, and its standard error (NaN of one question).
+
+    What is too large for a sum is infinite.
+    """
     n = len(values)
-    mean = math.fsum(values) / n
-    squares = math.fsum((value - mean) ** 2 for value in values)
+    try:
+        mean = math.fsum(values) / n
+        squares = math.fsum((value - mean) ** 2 for value in values)
+    except OverflowError:
+        return math.inf, math.inf
     return mean, math.sqrt(squares / (n - 1) / n) if n > 1 else math.nan

@@ -1,8 +1,9 @@
 """Finding and reading the files of a log. Faults are appended to a list, as in `checks`."""
 
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,23 @@ def read_jsonl(path: Path, faults: list[str]) -> list[tuple[str, dict[str, Any]]
     """The objects of a file with one object a line, each with its line for errors."""
     lines = enumerate(_text(path, faults).split("\n"), 1)
     return _parse(((f"{path.name} line {i}", line) for i, line in lines), faults)
+
+
+def part(content: Mapping[str, Any], *words: str) -> dict[str, Any]:
+    """The object under these keys, one within the other; empty where there is none."""
+    found: Any = content
+    for word in words:
+        found = found.get(word) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def number(value: object) -> float | None:
+    """A finite number as float64, else None."""
+    try:
+        found = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # an integer may have any size
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _text(path: Path, faults: list[str]) -> str:

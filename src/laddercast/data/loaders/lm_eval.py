@@ -22,6 +22,8 @@ from laddercast.data.loaders.build import (
 from laddercast.data.loaders.files import (
     Source,
     find_files,
+    number,
+    part,
     read_json,
     read_jsonl,
     run_name,
@@ -134,7 +136,7 @@ def _read_results(folder: Source, files: Sequence[Path], faults: list[str]) -> l
         if not isinstance(content.get("results"), dict):
             faults.append(f"{path.name}: has no `results`; give results of the harness")
             continue
-        content.setdefault("config", {})
+        content["config"] = part(content, "config")
         read.append((path, content, _revision(content["config"].get("model_args"))))
     results = []
     for path, content, revision in read:
@@ -165,14 +167,15 @@ def _counted(result: _Results) -> str:
 def _groups(results: Sequence[_Results]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for result in results:
-        for group, parts in result.content.get("group_subtasks", {}).items():
-            if parts:
-                groups.setdefault(group, list(parts))
+        for group, parts in part(result.content, "group_subtasks").items():
+            if parts and isinstance(parts, list):
+                groups.setdefault(group, [str(task) for task in parts])
     return groups
 
 
 def _leaves(task: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    inside = [leaf for part in groups.get(task, ()) for leaf in _leaves(part, groups)]
+    others = {group: parts for group, parts in groups.items() if group != task}
+    inside = [leaf for part in groups.get(task, ()) for leaf in _leaves(part, others)]
     return list(dict.fromkeys(inside)) or [task]
 
 
@@ -183,7 +186,7 @@ def _check_same_settings(
         for word, what in (("n-shot", "examples (n-shot)"), ("versions", "version of the task")):
             by_value: dict[str, list[str]] = {}
             for result in results:
-                if task in result.content.get(word, {}):
+                if task in part(result.content, word):
                     value = str(result.content[word][task])
                     by_value.setdefault(value, []).append(result.run)
             if len(by_value) > 1:
@@ -195,19 +198,19 @@ def _measure(
     result: _Results, task: str, with_reference: bool, faults: list[str]
 ) -> Measured | None:
     """Loss from samples, accuracy from results. Samples may be absent `with_reference` loss."""
-    summary = result.content["results"][task]
+    summary = part(result.content, "results", task)
     accuracy = {
-        metric: float(summary[f"{metric},none"])
+        metric: value
         for metric in (ACC_NORM, ACC)
-        if isinstance(summary.get(f"{metric},none"), int | float)
+        if (value := number(summary.get(f"{metric},none"))) is not None
     }
-    counts = result.content.get("n-samples", {}).get(task, {})
-    items = counts.get("effective", counts.get("original", 0)) if isinstance(counts, dict) else 0
+    counts = part(result.content, "n-samples", task)
+    items = int(number(counts.get("effective", counts.get("original"))) or 0)
     stamp = result.path.stem.removeprefix("results")
-    path = result.path.with_name(f"samples_{task}{stamp}.jsonl")
+    path = result.path.parent / f"samples_{task}{stamp}.jsonl"
     if not path.exists():
         if with_reference:
-            return Measured(math.nan, math.nan, accuracy, math.nan, int(items or 0))
+            return Measured(math.nan, math.nan, accuracy, math.nan, items)
         faults.append(
             f"{result.path.name}: no {path.name} beside it, from which the loss of {task} is "
             "computed; evaluate with --log_samples, or give reference_loss in the manifest"
@@ -220,7 +223,7 @@ def _measure(
     for where, line in lines:
         try:
             questions.append(_question(line))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             cure = "is it a multiple-choice task of harness 0.4? else leave it out by tasks="
             if len(faults) < before + 3:
@@ -236,9 +239,10 @@ def _measure(
     n = len(losses)
     mean, se = mean_and_error(losses)
     for metric in (ACC_NORM, ACC):
-        given = [line[metric] for _, line in lines if isinstance(line.get(metric), int | float)]
+        values = [number(line.get(metric)) for _, line in lines]
+        given = [value for value in values if value is not None]
         if len(given) == n:
-            of_samples = math.fsum(given) / n
+            of_samples, _ = mean_and_error(given)
             if abs(accuracy.setdefault(metric, of_samples) - of_samples) > 1e-6:
                 faults.append(
                     f"{path.name}: {metric} is {of_samples:.6g}, in {result.path.name} "
@@ -337,7 +341,7 @@ def _row(
         **known,
         c.TASK: task,
         c.LOSS: math.fsum(w * one.loss for w, one in pairs),
-        LOSS_SE: math.sqrt(math.fsum((w * one.loss_se) ** 2 for w, one in pairs)),
+        LOSS_SE: math.hypot(*(w * one.loss_se for w, one in pairs)),
         c.ACCURACY: math.fsum(w * one.accuracy.get(metric, math.nan) for w, one in pairs),
         c.LOSS_KIND: WITH_SPACE,
         c.CHANCE: math.fsum(w * one.chance for w, one in pairs),

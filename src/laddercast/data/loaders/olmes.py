@@ -25,6 +25,8 @@ from laddercast.data.loaders.build import (
 from laddercast.data.loaders.files import (
     Source,
     find_files,
+    number,
+    part,
     read_json,
     read_jsonl,
     run_name,
@@ -127,6 +129,10 @@ def _table_rows(
     if absent:
         faults.append(f"{name}: no column {listed(absent)}; a table as DataDecide's has "
                       f"{', '.join(DATADECIDE)}")  # fmt: skip
+    for word in ("params", "data", "task", "seed"):
+        unnamed = list(table.index[table[word].isna()]) if word in table else []
+        if len(unnamed):
+            faults.append(f"{name} {unnamed[0]}: {word} is missing; name it")
     stop_on(faults)
     recipes = sorted(table["data"].astype(str).unique())
     kept = table[table["data"].astype(str) == recipe] if recipe else table
@@ -204,8 +210,7 @@ def _quantities(task: str, metrics: Mapping[str, Any], accuracy: str) -> dict[st
 
 
 def _number(value: object) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(str(value)) if number and math.isfinite(float(str(value))) else None
+    return None if isinstance(value, bool) else number(value)
 
 
 def _file_rows(
@@ -270,15 +275,15 @@ def _read_folder(
         if not isinstance(entry.get("metrics"), dict) or "task_name" not in entry:
             faults.append(f"{where}: has no `task_name` and `metrics`; give metrics of OLMES")
             continue
-        config, model = entry.get("task_config") or {}, entry.get("model_config") or {}
+        config, model = part(entry, "task_config"), part(entry, "model_config")
         names = [str(model[word]) for word in ("model", "model_path") if model.get(word)]
         if model.get("revision"):
             names = [f"{word}@{model['revision']}" for word in names]
-        alias = str((config.get("metadata") or {}).get("alias") or entry["task_name"])
+        alias = str(part(config, "metadata").get("alias") or entry["task_name"])
         shots = f"{config.get('split')} split, {config.get('num_shots')} examples"
         tasks.append(_Task(
             f"{run}/{where}", run, (folder.name, *names), str(entry["task_name"]), alias,
-            entry["metrics"], int(entry.get("num_instances") or 0), shots,
+            entry["metrics"], int(number(entry.get("num_instances")) or 0), shots,
         ))  # fmt: skip
     _add_predictions(tasks, [f for f in files if f.name.endswith("-predictions.jsonl")], faults)
     return tasks
@@ -298,7 +303,7 @@ def _add_predictions(tasks: Sequence[_Task], files: Sequence[Path], faults: list
 
 def _of_questions(task: _Task) -> dict[str, Any]:
     """From predictions: loss where metrics lack it, its standard error, accuracy of guessing."""
-    per_question = [question.get("metrics") or {} for question in task.questions]
+    per_question = [part(question, "metrics") for question in task.questions]
     losses = [
         value for metrics in per_question for word in LOSSES[:1 if LOSSES[0] in metrics else 2]
         if (value := _number(metrics.get(word))) is not None
@@ -309,7 +314,8 @@ def _of_questions(task: _Task) -> dict[str, Any]:
         mean, found["loss_se"] = mean_and_error(losses)
         if not any(word in task.metrics for word in LOSSES):
             found[c.LOSS] = mean
-    choices = [len(question.get("model_output") or ()) for question in task.questions]
+    outputs = [question.get("model_output") for question in task.questions]
+    choices = [len(output) if isinstance(output, list) else 0 for output in outputs]
     if choices and min(choices) > 1:
         found[c.CHANCE] = math.fsum(1 / count for count in choices) / len(choices)
     return found
@@ -336,11 +342,11 @@ def _mean(group: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for word in (c.LOSS, c.ACCURACY, c.CHANCE):
         values = [row.get(word) for row in group]
         numbers = [value for value in values if value is not None]
-        mean[word] = math.fsum(numbers) / len(group) if len(numbers) == len(group) else None
+        mean[word] = mean_and_error(numbers)[0] if len(numbers) == len(group) else None
     errors = [row["loss_se"] for row in group if "loss_se" in row]
     mean.pop("loss_se", None)
     if len(errors) == len(group):
-        mean["loss_se"] = math.sqrt(math.fsum(error**2 for error in errors)) / len(group)
+        mean["loss_se"] = math.hypot(*errors) / len(group)
     items = [row.get(c.ITEMS) for row in group]
     mean[c.ITEMS] = sum(count for count in items if count) if all(items) else None
     return mean

@@ -1,5 +1,6 @@
 """What is known of each format, as data: keys, sizes, tasks, definitions of bits per byte."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -37,6 +38,16 @@ class Size:
     params: int
     flops_per_token: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check the expression, and that it has the groups that `model` names."""
+        try:
+            re.sub(self.run, self.model, "")
+        except (re.error, IndexError) as error:
+            raise ValueError(
+                f"size {self.run!r}, {self.model!r}: {error}; give a regular expression, and a "
+                "name with its groups"
+            ) from None
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -49,6 +60,15 @@ class Keys:
     loss_kind: str
     accuracy: tuple[str, ...]
     log_soft: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that each key has the place of a task's name."""
+        given = [self.loss, *self.accuracy, *([] if self.log_soft is None else [self.log_soft])]
+        for key in given:
+            if "{task}" not in key or set("{}") & set(key.replace("{task}", "")):
+                raise ValueError(
+                    f"key {key!r}: write {{task}} where a task's name stands, and no other braces"
+                )
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ def read_wandb(
         tokens = _tokens(log, chosen, faults)
         if sizes.get(log.run) and tokens is not None:
             common = _common_columns(log, chosen, sizes[log.run], tokens)
-            parts += [_long(log, task, keys, chosen, common, accuracy_keys) for task in read]
+            parts += [
+                _long(log, task, keys, chosen, common, accuracy_keys, faults) for task in read
+            ]
     table = pd.concat(parts) if parts else pd.DataFrame()
     if parts:
         table = table.dropna(subset=[c.LOSS, c.ACCURACY], how="all").dropna(axis=1, how="all")
@@ -165,7 +167,7 @@ def _key_names(table: pd.DataFrame, pattern: str, preset: Preset) -> list[str]:
         return [keys[column] for column in filled if column in keys]
     whole = re.escape(pattern).replace(re.escape("{task}"), "(.+)")
     matches = (re.fullmatch(whole, column) for column in filled)
-    return [match[1] for match in matches if match]
+    return [match[min(1, match.re.groups)] for match in matches if match]
 
 
 def _tasks(logs: Sequence[_Log], keys: Keys, preset: Preset) -> list[str]:
@@ -273,17 +275,17 @@ def _common_columns(
 
 def _long(
     log: _Log, task: str, keys: Keys, preset: Preset, common: pd.DataFrame,
-    accuracy_keys: Mapping[str, str | None],
+    accuracy_keys: Mapping[str, str | None], faults: list[str],
 ) -> pd.DataFrame:  # fmt: skip
     """One task's rows, each labelled with its file and row for errors."""
     rows = common.assign(**{
         c.TASK: task,
-        c.LOSS: _values(log, task, keys.loss, preset),
-        c.ACCURACY: _accuracy(log, task, preset, accuracy_keys),
+        c.LOSS: _values(log, task, keys.loss, preset, faults),
+        c.ACCURACY: _accuracy(log, task, preset, accuracy_keys, faults),
         c.LOSS_KIND: keys.loss_kind,
     })  # fmt: skip
     if keys.log_soft:
-        rows[c.TASK_CE] = -_values(log, task, keys.log_soft, preset)
+        rows[c.TASK_CE] = -_numbers(log, _values(log, task, keys.log_soft, preset, faults), faults)
     rows.index = pd.Index([f"{log.where}:{row} {task}" for row in rows.index])
     return rows
 
@@ -316,28 +318,47 @@ def _accuracy_keys(
 
 
 def _accuracy(
-    log: _Log, task: str, preset: Preset, accuracy_keys: Mapping[str, str | None]
-) -> pd.Series:
+    log: _Log, task: str, preset: Preset, accuracy_keys: Mapping[str, str | None],
+    faults: list[str],
+) -> pd.Series:  # fmt: skip
     parts = _means_of_accuracy(task, preset)
     if parts:
-        values = [w * _accuracy(log, part, preset, accuracy_keys) for part, w in parts.items()]
+        values = [
+            w * _numbers(log, _accuracy(log, part, preset, accuracy_keys, faults), faults)
+            for part, w in parts.items()
+        ]
         return pd.Series(np.sum(values, axis=0), index=log.table.index)
     key = accuracy_keys[task]
     if key is None:
         return pd.Series(np.nan, index=log.table.index)
-    return _values(log, task, key, preset)
+    return _values(log, task, key, preset, faults)
 
 
 def _key(task: str, pattern: str, preset: Preset) -> str:
     return pattern.format(task=preset.task_keys.get(task, task))
 
 
-def _values(log: _Log, task: str, pattern: str, preset: Preset) -> pd.Series:
+def _values(log: _Log, task: str, pattern: str, preset: Preset, faults: list[str]) -> pd.Series:
     key = _key(task, pattern, preset)
     if key in log.table:
         return log.table[key]
     weights = preset.aggregates.get(task, {})
-    parts = [weight * _values(log, part, pattern, preset) for part, weight in weights.items()]
+    parts = [
+        weight * _numbers(log, _values(log, part, pattern, preset, faults), faults)
+        for part, weight in weights.items()
+    ]
     if parts:
         return pd.Series(np.sum(parts, axis=0), index=log.table.index)
     return pd.Series(np.nan, index=log.table.index)
+
+
+def _numbers(log: _Log, values: pd.Series, faults: list[str]) -> pd.Series:
+    """Values to reckon with, NaN where there are none; faults are those that are no numbers."""
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    numbers = numbers.where(np.isfinite(numbers))
+    wrong = values[numbers.isna() & values.notna()]
+    if len(wrong):
+        shown = f"{log.where} row {wrong.index[0]}: `{values.name}` {str(wrong.iloc[0])[:60]}"
+        fault = f"{shown} is no finite number; give a number"
+        faults += [fault] if fault not in faults else []  # several means may have one part
+    return numbers
