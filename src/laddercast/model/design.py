@@ -66,7 +66,6 @@ class Middle(NamedTuple):
     loss: np.ndarray  # (points, tasks)
     accuracy: np.ndarray  # (points, tasks) by what each point tells of the logit
     level: np.ndarray  # (tasks,) accuracy in the middle
-    unit: np.ndarray  # (tasks,) its SD from the number of questions
     width: np.ndarray  # (tasks,) how near to it an end of the curve can be told
     checkpoints: dict[str, np.ndarray]  # by quantity, (tasks,): of what is known of noise, the part
     # that is of noise between checkpoints
@@ -199,7 +198,7 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
     unit = np.sqrt(binomial_variance(level, design.items))
     return Middle(
         shares(design.reference_loss.at.astype(float)), shares(design.loss.at.astype(float)),
-        weight, level, unit, np.clip(unit / 2, *WIDTHS),
+        weight, level, np.clip(unit / 2, *WIDTHS),
         {quantity: _known(getattr(design, quantity), len(design.end)) for quantity in QUANTITIES},
     )  # fmt: skip
 
@@ -383,7 +382,7 @@ def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Fr
         middle=Middle(
             np.zeros((len(points), 1)), np.zeros((len(points), len(tasks))),
             np.zeros((len(points), len(tasks))), np.full(len(tasks), 0.5),
-            np.full(len(tasks), 0.05), np.full(len(tasks), 0.05),
+            np.full(len(tasks), 0.05),
             {
                 quantity: np.zeros(1 if quantity == c.REFERENCE_LOSS else len(tasks))
                 for quantity in QUANTITIES

@@ -107,11 +107,8 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     many tasks pin them, and not what they are in units of a scale.
     """
     typical_share, share = pooled_about(design, priors, f"logit_share_checkpoint_{quantity}")
-    # Many checkpoints tell their own noise, and the sum only with what runs add.
-    of_checkpoint = -design.middle.checkpoints[quantity] * nn.log_sigmoid(share) / 2
-    typical_noise, log_noise = pooled_about(
-        design, priors, f"log_noise_{quantity}", offset=of_checkpoint
-    )
+    told = _told_of_noise(design, quantity, share)
+    typical_noise, log_noise = pooled_about(design, priors, f"log_noise_{quantity}", offset=told)
     run, checkpoint = _split(log_noise, share)
     typical, _ = _split(typical_noise, typical_share)
     correlation = scalar(priors, f"run_{quantity}_correlation", held=True)
@@ -120,6 +117,14 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
             f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(correlation * typical))
         )[:, None]
     return Noise(run, checkpoint, correlation, jnp.sqrt(run / typical) * shared)
+
+
+def _told_of_noise(design: Design, quantity: str, share: Array) -> Array:
+    """Offset of the log of all noise, given the logit of a checkpoint's share in its square.
+
+    Many checkpoints tell their own noise, and the sum only with what runs add.
+    """
+    return nn.log_sigmoid(share) * (-design.middle.checkpoints[quantity] / 2)
 
 
 def _split(log_noise: Array, share: Array) -> tuple[Array, Array]:
@@ -201,7 +206,7 @@ def task_loss(
 def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     """What is known of each run's reference loss, one for all tasks."""
     share = scalar(priors, "logit_share_checkpoint_reference")
-    told = -design.middle.checkpoints["reference_loss"][0] * nn.log_sigmoid(share) / 2
+    told = _told_of_noise(design, "reference_loss", share)[0]
     log_noise = jnp.log(scalar(priors, "noise_reference", offset=told))
     of_run, of_checkpoint = _split(log_noise, share)
     scale = scalar(priors, "walk_reference_scale", held=True)
