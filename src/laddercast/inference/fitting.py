@@ -205,8 +205,8 @@ def _lacking(ladder: Ladder, route: Route) -> list[str]:
 
 def _shape_within(own: Shape, within: Ladder) -> Shape:
     whole = shape_of(ladder_design(within)[0])
-    # A part's knots lie otherwise, and can be one more.
-    return Shape(*map(max, own, whole._replace(intervals=whole.intervals + 1)))
+    # A part's knots lie otherwise, and can be one more in params and one in tokens.
+    return Shape(*map(max, own, whole._replace(intervals=whole.intervals + 2)))
 
 
 def device_named(name: str) -> Any:

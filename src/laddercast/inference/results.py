@@ -64,7 +64,6 @@ def as_tree(
     constant = {
         c.CHANCE: (c.TASK, tasks[c.CHANCE]), c.ITEMS: (c.TASK, tasks[c.ITEMS]),
         c.PARAMS: (c.MODEL, runs[c.PARAMS]), c.TOKENS: (c.MODEL, runs[c.TOKENS]),
-        "knots": ("knot", frame.knots),
     }  # fmt: skip
     tree = from_dict(
         {
@@ -86,9 +85,7 @@ def as_tree(
     if samples.complaints:
         tree[COMPLAINTS] = xr.DataTree(_as_dataset(samples.complaints))
     tree.attrs["route"] = route.name
-    tree.attrs["frame"] = json.dumps(
-        {"params": frame.params, "tokens": frame.tokens, "origin": frame.origin}
-    )
+    tree.attrs["frame"] = json.dumps(frame._asdict())
     return tree
 
 
@@ -248,11 +245,8 @@ def one_of(fitted: xr.DataTree) -> xr.DataTree:
 
 
 def frame_of(fitted: xr.DataTree) -> Frame:
-    """Reference sizes and knots of the ladder behind a fit."""
-    own = one_of(fitted)
-    stored = json.loads(own.attrs["frame"])
-    knots = own["constant_data"]["knots"].to_numpy()
-    return Frame(stored["params"], stored["tokens"], knots, stored["origin"])
+    """Reference sizes of the ladder behind a fit, and where discrepancy is told."""
+    return Frame(**json.loads(one_of(fitted).attrs["frame"]))
 
 
 def tasks_of(fitted: xr.DataTree) -> pd.DataFrame:

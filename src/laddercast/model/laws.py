@@ -9,7 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
+
+LOWER_UNIT = 0.06
+"""Of the log of a curve's lower end over chance; beyond it tails are stretched."""
+
+GAP, GAP_UNIT = -4.3, 0.4
+"""Of the logit of 1 less a curve's upper end: the middle, and beyond what tails are stretched."""
 
 
 def log_reducible(
@@ -84,6 +91,18 @@ def accuracy(
 def between(logit: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> jax.Array:
     """Accuracy between its lower and its upper end at this logit."""
     return jnp.asarray(lower) + (jnp.asarray(upper) - lower) * jax.nn.sigmoid(logit)
+
+
+def ends(log_lower: ArrayLike, logit_gap: ArrayLike, chance: ArrayLike) -> tuple[Array, Array]:
+    """Lower and upper end of a curve of accuracy, from what normal priors are of.
+
+    Most tasks begin near chance and end near 1, a few do not: both are stretched by sinh, which
+    makes heavy tails that are easy to sample.
+    """
+    gap = GAP + GAP_UNIT * jnp.sinh((jnp.asarray(logit_gap) - GAP) / GAP_UNIT)
+    upper = jax.nn.sigmoid(-gap)
+    lower = chance * jnp.exp(LOWER_UNIT * jnp.sinh(jnp.asarray(log_lower) / LOWER_UNIT))
+    return jnp.minimum(lower, upper), upper
 
 
 def log_loss_of_flops(

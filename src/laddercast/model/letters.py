@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import expit
 
 from laddercast.model.design import Frame
+from laddercast.model.laws import ends
 
 
 def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str, Any]:
@@ -19,8 +20,8 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
     """
     p = posterior
     found = scales_of_noise(p)
-    b = expit(-p["logit_gap"])
-    found |= {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
+    lower, upper = (np.asarray(x) for x in ends(p["log_lower"], p["logit_gap"], chance))
+    found |= {"b": upper, "a": lower - upper}
     if "log_rise" in p:
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
         return found | {"alpha": alpha, "beta": beta, "rise": np.exp(p["log_rise"])}

@@ -64,6 +64,11 @@ class Priors:
     log_slope_scale: Distribution = _log_normal(0.4, 0.3)
     log_lower: Distribution = _normal(0.0, 0.06)
     logit_gap: Distribution = _normal(-4.3, 0.4)
+    # Of what a run's loss is off, the share that its accuracy follows; Box-Cox power of the loss.
+    passing_center: Distribution = _normal(0.5, 0.3)
+    passing_scale: Distribution = _log_normal(0.3, 0.4)
+    shape_center: Distribution = _normal(1.0, 0.5)
+    shape_scale: Distribution = _log_normal(0.4, 0.4)
     log_rise_center: Distribution = _normal(log(4.5), 0.5)
     log_rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
@@ -81,7 +86,17 @@ class Priors:
     run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
     log_walk_loss_center: Distribution = _normal(log(0.004), 0.6)
     log_walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
+    walk_loss_correlation: Distribution = _beta(2.0, 3.0)
+    walk_accuracy_correlation: Distribution = _beta(2.0, 3.0)
     walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
+    # Before a run's end: the excess at its peak learning rate, in logs or logits, and the SD of
+    # trends along a run, per e-fold of tokens.
+    unfinished_loss: Distribution = _normal(0.03, 0.03)
+    unfinished_reference_loss: Distribution = _normal(0.03, 0.03)
+    unfinished_accuracy: Distribution = _normal(0.0, 0.2)
+    trend_loss_scale: Distribution = _log_normal(0.01, 0.6)
+    trend_reference_loss_scale: Distribution = _log_normal(0.005, 0.6)
+    trend_accuracy_scale: Distribution = _log_normal(0.1, 0.6)
     log_walk_accuracy_center: Distribution = _normal(log(0.05), 0.5)
     log_walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
 
