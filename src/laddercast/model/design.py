@@ -138,9 +138,13 @@ class Shape(NamedTuple):
     intervals: int
 
 
+LEAST_VARIANCE = 0.1
+"""Of one question, added to that of its answer: near 0 and 1 runs differ by more than guessing."""
+
+
 def binomial_variance(accuracy: Any, items: Any) -> Any:
-    """Variance of an accuracy over so many items, with one pseudo-count: above zero at 0 and 1."""
-    return (accuracy * (1 - accuracy) + 1 / items) / items
+    """Variance of an accuracy over so many items, kept well above zero at 0 and 1."""
+    return (accuracy * (1 - accuracy) + LEAST_VARIANCE) / items
 
 
 def loss_column(table: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ A random walk in log10 params, one in log10 tokens, and a deviation of each size
 one scale: the SD per root decade.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro
@@ -16,6 +16,15 @@ from laddercast.model.design import Design
 
 INTERVAL, BEYOND = "interval", "beyond"
 """Plates of the steps inside the ladder, and of those beyond it."""
+
+
+WIDEST = 0.5
+"""Scale that none exceeds: what is off by more, from one rung to the next, is noise."""
+
+
+def scale_of(log_scale: Any) -> Any:
+    """The SD per root decade, of its log as it is sampled: alike where it is far below `WIDEST`."""
+    return WIDEST / (1 + WIDEST * jnp.exp(-log_scale))
 
 
 class Walk(NamedTuple):

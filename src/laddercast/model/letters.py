@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import expit
 
 from laddercast.model.design import Frame
+from laddercast.model.discrepancy import scale_of
 from laddercast.model.laws import ends
 
 
@@ -54,7 +55,7 @@ def scales_of_noise(p: Mapping[str, Any]) -> dict[str, Any]:
         if f"log_noise_{quantity}" in p:
             found[quantity] = (
                 np.exp(p[f"log_noise_{quantity}"]), p[f"logit_share_checkpoint_{quantity}"],
-                np.exp(p[f"log_walk_{quantity}"]),
+                np.asarray(scale_of(p[f"log_walk_{quantity}"])),
             )  # fmt: skip
     if "noise_reference" in p:
         found["reference_loss"] = (

@@ -16,13 +16,13 @@ from numpyro import handlers
 
 from laddercast.model import laws
 from laddercast.model.design import Design, Observed, Seen, binomial_variance
-from laddercast.model.discrepancy import Walk, walk
+from laddercast.model.discrepancy import Walk, scale_of, walk
 from laddercast.model.likelihood import T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
 
 
-FLOOR = {"loss": 2e-4, "accuracy": 0.05}
+FLOOR = {"loss": 2e-4, "accuracy": 0.1}
 """Least scale of noise, of a run and of a checkpoint: values that repeat are not without noise."""
 
 
@@ -185,8 +185,8 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
     typical, scale = pooled_about(design, priors, f"log_walk_{quantity}", held=True)
     correlation = scalar(priors, f"walk_{quantity}_correlation", held=True)
     found = walk(
-        design, f"walk_{quantity}", jnp.sqrt(correlation) * jnp.exp(typical),
-        jnp.sqrt(1 - correlation) * jnp.exp(scale),
+        design, f"walk_{quantity}", jnp.sqrt(correlation) * scale_of(typical),
+        jnp.sqrt(1 - correlation) * scale_of(scale),
     )  # fmt: skip
     return _with(found, unfinished(design, priors, quantity)), noise
 
