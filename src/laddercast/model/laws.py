@@ -15,9 +15,6 @@ from jax.typing import ArrayLike
 LOWER_UNIT = 0.06
 """Of the log of a curve's lower end over chance; beyond it tails are stretched."""
 
-GAP, GAP_UNIT = -4.3, 0.4
-"""Of the logit of 1 less a curve's upper end: the middle, and beyond what tails are stretched."""
-
 
 def log_reducible(
     log_params: ArrayLike,
@@ -96,11 +93,10 @@ def between(logit: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> jax.Array:
 def ends(log_lower: ArrayLike, logit_gap: ArrayLike, chance: ArrayLike) -> tuple[Array, Array]:
     """Lower and upper end of a curve of accuracy, from what normal priors are of.
 
-    Most tasks begin near chance and end near 1, a few do not: both are stretched by sinh, which
-    makes heavy tails that are easy to sample.
+    Most tasks begin near chance, a few do not: a hyperbolic sine stretches the tails of a normal
+    prior, which stays easy to sample. An upper end with such tails would have two modes.
     """
-    gap = GAP + GAP_UNIT * jnp.sinh((jnp.asarray(logit_gap) - GAP) / GAP_UNIT)
-    upper = jax.nn.sigmoid(-gap)
+    upper = jax.nn.sigmoid(-jnp.asarray(logit_gap))
     lower = chance * jnp.exp(LOWER_UNIT * jnp.sinh(jnp.asarray(log_lower) / LOWER_UNIT))
     return jnp.minimum(lower, upper), upper
 

@@ -63,7 +63,7 @@ class Priors:
     log_slope_center: Distribution = _normal(log(7.0), 0.5)
     log_slope_scale: Distribution = _log_normal(0.4, 0.3)
     log_lower: Distribution = _normal(0.0, 0.06)
-    logit_gap: Distribution = _normal(-4.3, 0.4)
+    logit_gap: Distribution = _normal(-4.0, 0.6)
     # Of what a run's loss is off, the share that its accuracy follows; Box-Cox power of the loss.
     passing_center: Distribution = _normal(0.5, 0.3)
     passing_scale: Distribution = _log_normal(0.3, 0.4)
