@@ -42,7 +42,7 @@ class Priors:
     log_beta_scale: Distribution = _log_normal(0.2, 0.3)
     logit_share_e_center: Distribution = _normal(-0.5, 0.5)
     logit_share_e_scale: Distribution = _log_normal(0.4, 0.3)
-    logit_share_a_center: Distribution = _normal(0.0, 0.5)
+    logit_share_a_center: Distribution = _normal(0.4, 0.7)
     logit_share_a_scale: Distribution = _log_normal(0.4, 0.3)
     q: Distribution = _log_normal(1.5, 0.4)
     # The same of the reference loss, which is one for all tasks.
@@ -69,7 +69,7 @@ class Priors:
     passing_scale: Distribution = _log_normal(0.3, 0.4)
     shape_center: Distribution = _normal(1.0, 0.5)
     shape_scale: Distribution = _log_normal(0.4, 0.4)
-    log_rise_center: Distribution = _normal(log(4.5), 0.5)
+    log_rise_center: Distribution = _normal(log(3.7), 0.45)
     log_rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
     log_noise_loss_center: Distribution = _normal(log(0.0067), 0.7)
@@ -79,7 +79,7 @@ class Priors:
     run_loss_correlation: Distribution = _beta(2.0, 3.0)
     noise_reference: Distribution = _log_normal(0.0022, 0.7)
     logit_share_checkpoint_reference: Distribution = _normal(-1.4, 1.5)
-    log_noise_accuracy_center: Distribution = _normal(log(0.61), 0.5)
+    log_noise_accuracy_center: Distribution = _normal(log(0.7), 0.6)
     log_noise_accuracy_scale: Distribution = _log_normal(0.3, 0.3)
     logit_share_checkpoint_accuracy_center: Distribution = _normal(-0.7, 0.8)
     logit_share_checkpoint_accuracy_scale: Distribution = _log_normal(0.6, 0.3)
@@ -97,7 +97,7 @@ class Priors:
     trend_loss_scale: Distribution = _log_normal(0.01, 0.6)
     trend_reference_loss_scale: Distribution = _log_normal(0.005, 0.6)
     trend_accuracy_scale: Distribution = _log_normal(0.1, 0.6)
-    log_walk_accuracy_center: Distribution = _normal(log(0.05), 0.5)
+    log_walk_accuracy_center: Distribution = _normal(log(0.07), 0.6)
     log_walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
 
     def __post_init__(self) -> None:
