@@ -265,6 +265,17 @@ def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
     return _constant(fitted, c.MODEL, (c.PARAMS, c.TOKENS))
 
 
+def points_of(fitted: xr.DataTree) -> pd.DataFrame:
+    """`params, tokens` of the points that spoke for the laws of a fit: ends or checkpoints."""
+    observed, runs = one_of(fitted)["observed_data"], rungs_of(fitted)
+    words = [f"point_{word}" for word in (c.MODEL, c.TOKENS)]
+    if not set(words) <= set(observed.coords):  # as `predictive` leaves it
+        return runs
+    model, tokens = (observed[word].to_numpy() for word in words)
+    params = runs.loc[model.astype(str), c.PARAMS].to_numpy()
+    return pd.DataFrame({c.PARAMS: params, c.TOKENS: tokens.astype(float)})
+
+
 def _constant(fitted: xr.DataTree, dim: str, names: tuple[str, ...]) -> pd.DataFrame:
     constant = one_of(fitted)["constant_data"]
     index = pd.Index(constant[dim].to_numpy().astype(str), name=dim)
