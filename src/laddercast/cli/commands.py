@@ -290,8 +290,10 @@ def _backtest(args: argparse.Namespace) -> int:
             enough.to_csv(folder / "how_much.csv", index=False)
             print()
             overall = enough[enough[c.TASK] == c.ALL]
-            more = {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
-            print_scores(overall, "ladder", more)
+            more = {"80 % width": ("width80", ""), "compute": ("share", ".1%")}
+            quantity = c.ACCURACY if c.measured(ladder.table, c.ACCURACY) else c.LOSS
+            more["80 % width"] = ("width80", f".{STYLES[quantity].digits}f")
+            print_scores(overall, "ladder", more, quantity)
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
         return _converged(", ".join(failed), folder)
 

@@ -57,15 +57,16 @@ def print_beside(scores: "pd.DataFrame") -> None:
         ]
     heads = {"baseline": "published", "bootstrap": "its bootstrap"}
     more = {heads.get(name, name.replace("_", " ")): (name, "") for name in RIVALS}
-    print_scores(ours, "held_out", more)
+    print_scores(ours, "held_out", more, c.main_quantity(scores))
     print("published to lowest loss rung: their CRPS; that of a point is its error")
     if fewer:
         print("* of the cells it can forecast; ours on the same cells: scores.csv, laddercast_crps")
 
 
-def print_scores(scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]]) -> None:
-    """Scores in points (of losses: as they are) and % of cells; `more` are columns by heading."""
-    quantity = c.main_quantity(scores)
+def print_scores(
+    scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]], quantity: str
+) -> None:
+    """Scores of a quantity, of accuracy in points, and % of cells; `more` are columns by heading."""
     style = STYLES[quantity]
     form = f".{style.error_digits}f"
     columns = {"error": ("error", form), "CRPS": ("crps", form)}

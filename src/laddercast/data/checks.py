@@ -117,21 +117,25 @@ def check_columns(
     missing = [word for word in required if word not in given]
     unlike = []
     of_ladder = tuple(required) == c.LADDER_REQUIRED
-    if of_ladder and not set(c.MEASURED) & set(given):
-        # A name that is near to several is nearest to the longest.
-        of_reference = _misspelt(c.REFERENCE_LOSS, table, 0.7)
-        near_ones = [w for w in (c.ACCURACY, c.LOSS) if _misspelt(w, table, 0.6)]
-        if of_reference:
-            near_ones = [w for w in near_ones if w != c.LOSS] + [c.REFERENCE_LOSS]
-        missing += near_ones
-        unlike += [] if near_ones else ["`accuracy`, `loss` or `reference_loss`"]
+    measured = set(c.MEASURED) & set(given)
+    if of_ladder and c.ACCURACY not in measured and _misspelt(c.ACCURACY, table, 0.6):
+        missing.append(c.ACCURACY)  # else the ladder would be taken for one of losses
+    if of_ladder and not measured:
+        # A name that is near to both losses is meant for the longer.
+        if _misspelt(c.REFERENCE_LOSS, table, 0.7):
+            missing.append(c.REFERENCE_LOSS)
+        elif _misspelt(c.LOSS, table, 0.6):
+            missing.append(c.LOSS)
+        elif c.ACCURACY not in missing:
+            unlike.append("`accuracy`, `loss` or `reference_loss`")
     for word in missing:
         near = _misspelt(word, table, 0.7 if word == c.REFERENCE_LOSS else 0.6)
         if word in levels:
             cure = "it is in the index: give `table.reset_index()`"
             faults.append(f"{name}: column `{word}` is missing; {cure}")
         elif near:
-            faults.append(f"{name}: column `{word}` is missing; rename `{near}`")
+            cure = f"rename `{near}`" + (", or leave it out" if word in c.MEASURED else "")
+            faults.append(f"{name}: column `{word}` is missing; {cure}")
         else:
             unlike.append(f"`{word}`")
     if unlike:
@@ -141,11 +145,7 @@ def check_columns(
         faults.append(f"{name}: {what.format(', '.join(unlike))} to {_listed(given)}")
     if c.MODEL in required:
         others = (c.TASK, c.LOSS, c.ACCURACY, c.RECIPE, c.LOSS_KIND)
-        optional = [word for word in others if word not in missing]
-        # Without accuracies a ladder is one of losses: a short form is no reason for that.
-        short = [c.ACCURACY] if of_ladder and c.ACCURACY in optional else []
-        _check_spelling(table, [word for word in optional if word not in short], name, faults)
-        _check_spelling(table, short, name, faults, 0.6)
+        _check_spelling(table, [word for word in others if word not in missing], name, faults)
     if given and table.empty:
         faults.append(f"{name}: the table is empty; give rows below its columns")
     return table
@@ -307,11 +307,11 @@ def _misspelt(word: str, table: pd.DataFrame, cutoff: float) -> str | None:
 
 
 def _check_spelling(
-    table: pd.DataFrame, words: Sequence[str], name: str, faults: list[str], cutoff: float = 0.8
+    table: pd.DataFrame, words: Sequence[str], name: str, faults: list[str]
 ) -> None:
     """Optional columns: a misspelt one would be ignored without a word."""
     for word in words:
-        near = _misspelt(word, table, cutoff) if word not in table else None
+        near = _misspelt(word, table, 0.8) if word not in table else None
         # `recipe_id` and the like are the user's own.
         if near and not near.lower().startswith(f"{word}_"):
             cure = f"rename it to `{word}`, or leave it out"

@@ -34,8 +34,9 @@ def plot_what_if(
     """Accuracy against `tokens` (or `x="flops"`) for each size: medians, 50 and 80 % bands.
 
     `table` as `what_if` gives it (of losses alone: losses); a panel per task, `tasks` if given
-    (`all` is their mean). Lines are whole up to the compute of the largest rung and dashed beyond; where the ladder says little,
-    so that `forecast` would warn, there is no band and the median is dotted.
+    (`all` is their mean). Lines are whole up to the compute of the largest rung and dashed beyond;
+    where the ladder says little, so that `forecast` would warn, there is no band and the median is
+    dotted.
     """
     chosen = _chosen(table, tasks)
     quantity = c.main_quantity(chosen)
