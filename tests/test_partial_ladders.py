@@ -145,6 +145,10 @@ def test_commands_without_losses(tmp_path: Path, capsys):
     given, out = [ladder, "--targets", targets, "--recipe", "web"], str(tmp_path / "out")
     assert main(["baseline", *given, "--out", out]) == 2
     assert "the published method goes through losses" in capsys.readouterr().err
+    more = str(tmp_path / "more.csv")
+    TARGETS.drop(columns="loss").to_csv(more, index=False)
+    assert main(["baseline", ladder, "--targets", more, "--recipe", "web", "--out", out]) == 2
+    assert "the ladder has not measured task1; its tasks are task0" in capsys.readouterr().err
     assert main(["forecast", *given, "--out", out, *SAMPLER]) in (0, 3)
     told = capsys.readouterr().err
     assert "published method left out, as ladder.csv has no losses" in told

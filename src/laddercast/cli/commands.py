@@ -14,7 +14,7 @@ from laddercast.cli.printing import print_beside, print_forecast, print_rows, pr
 from laddercast.data import words as c
 from laddercast.data.cautions import NotConvergedWarning
 from laddercast.data.loaders.presets import FORMATS
-from laddercast.data.writing import STYLES
+from laddercast.data.writing import STYLES, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -395,6 +395,14 @@ def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder"
     held_out = getattr(args, "held_out", None)
     if source is None and not held_out and args.command is not _backtest:
         faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
+    if ladder is not None and targets is not None and c.TASK in targets and not args.tasks:
+        absent = sorted(set(targets[c.TASK]) - set(ladder.tasks.index))
+        if absent:
+            faults.append(
+                f"{source}: the ladder has not measured {listed(absent, 10)}; its tasks are "
+                f"{listed(ladder.tasks.index, 10)}: rename them, leave their rows out, or choose "
+                "tasks with --tasks"
+            )
     if ladder is None or faults:
         raise ValueError("\n".join(faults))
     if held_out:

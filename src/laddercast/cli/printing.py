@@ -66,7 +66,7 @@ def print_beside(scores: "pd.DataFrame") -> None:
 def print_scores(
     scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]], quantity: str
 ) -> None:
-    """Scores of a quantity, of accuracy in points, and % of cells; `more` are columns by heading."""
+    """Scores of a quantity (accuracy in points) and % of cells; `more` are columns by heading."""
     style = STYLES[quantity]
     form = f".{style.error_digits}f"
     columns = {"error": ("error", form), "CRPS": ("crps", form)}
