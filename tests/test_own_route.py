@@ -93,7 +93,8 @@ def test_a_name_gives_the_draws_of_its_route(ladder_and_targets):
 @pytest.mark.parametrize("function", [lc.fit, lc.numpyro_model], ids=["fit", "numpyro_model"])
 def test_a_wrong_name_is_told_with_those_there_are(ladder_and_targets, function):
     with pytest.raises(
-        ValueError, match="'winding': give one of two_stage, by_reference, direct, chain, or a `R"
+        ValueError,
+        match="'winding': give one of two_stage, by_reference, direct, chain, stage_1, or a `R",
     ):
         function(ladder_and_targets[0], route="winding")
 
