@@ -42,9 +42,9 @@ class Ladder:
     """Measurements of small models: one row per model x task x checkpoint.
 
     `table` has the columns of `words.py` (others are kept), sorted by model, task and tokens;
-    `tasks` has one row per task with `chance` and `items`. `rungs="last"` lets the end of each
-    run speak for the laws, `"every"` takes each checkpoint at its own tokens. Both tables are given
-    out as copies. Raises ValueError that lists every fault.
+    `tasks` has one row per task with `chance` and `items`, NaN where not known. `rungs="last"` lets
+    the end of each run speak for the laws, `"every"` takes each checkpoint at its own tokens. Both
+    tables are given out as copies. Raises ValueError that lists every fault.
     """
 
     table: pd.DataFrame
