@@ -160,3 +160,10 @@ def test_folds_of_measured_runs(data_dir):
     # Of 30 runs, 6 of each of five sizes, every 1xC twice: a size alone, or 0.5xC, is too little.
     sizes = [("sizes", 12), ("sizes", 18), ("sizes", 24)]
     assert fitted == [*sizes, ("lengths", 15), ("lengths", 20), ("lengths", 25), ("reruns", 25)]
+
+
+def test_a_fold_keeps_each_quantity_of_the_ladder(small_table):
+    small = small_table["params"] < 5e8
+    table = small_table.assign(accuracy=small_table["accuracy"].mask(small))
+    _, faults = cut_folds(read_ladder(table), ["largest-size", "reruns"])
+    assert "what is left is not fitted" in faults[0]

@@ -61,7 +61,7 @@ def cut_folds(ladder: Ladder, kinds: Iterable[str]) -> tuple[list[Fold], list[st
     if unknown:
         raise ValueError(f"no such folds: {', '.join(unknown)}; there are {', '.join(KINDS)}")
     folds, faults = _folds_of(kinds, ladder, check_of(ladder))
-    return (folds, faults) if folds else _folds_of(kinds, ladder, lambda _: None)
+    return (folds, faults) if folds else _folds_of(kinds, ladder, check_of(ladder, thin=True))
 
 
 def _folds_of(kinds: Sequence[str], ladder: Ladder, check: Check) -> tuple[list[Fold], list[str]]:
@@ -188,11 +188,15 @@ def _unfit(error: ValueError) -> str:
     return f"what is left is not fitted ({error})"
 
 
+def _unmeasured(ladder: Ladder) -> set[str]:
+    return {f"any {word}" for word in c.MEASURED if not c.measured(ladder.table, word)}
+
+
 def _shortfalls(ladder: Ladder) -> set[str]:
     """What the rungs lack to tell a law well by themselves."""
     table = ladder.table
     measured = [word for word in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if c.measured(table, word)]
-    found = set()
+    found = _unmeasured(ladder)
     for quantity in (measured[0], measured[-1]):
         models = table.dropna(subset=[quantity]).groupby(c.TASK)[c.MODEL].nunique()
         if models.reindex(ladder.tasks.index, fill_value=0).min() < ENOUGH:
@@ -204,12 +208,16 @@ def _shortfalls(ladder: Ladder) -> set[str]:
     return found
 
 
-def check_of(whole: Ladder) -> Check:
-    """A check that raises ValueError where rungs lack more than the whole ladder does."""
-    lacks = _shortfalls(whole)
+def check_of(whole: Ladder, *, thin: bool = False) -> Check:
+    """A check that raises ValueError where rungs lack more than the whole ladder does.
+
+    If they may be `thin`, they must only have what was measured.
+    """
+    find = _unmeasured if thin else _shortfalls
+    lacks = find(whole)
 
     def check(rungs: Ladder) -> None:
-        more = sorted(_shortfalls(rungs) - lacks)
+        more = sorted(find(rungs) - lacks)
         if more:
             raise ValueError(f"it lacks {', '.join(more)}")
 
