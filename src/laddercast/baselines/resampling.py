@@ -70,11 +70,17 @@ def bootstrap(
     A resample that leaves a task fewer distinct points than coefficients, or a single size or
     length, is drawn again for that task. Sizes of one model each are never resampled: with none
     else, only the residuals spread the draws. A task that cannot be fitted, in full or in 100
-    resamples of one replicate, is warned of and NaN. Raises ValueError if `replicates` is below 1.
+    resamples of one replicate, is warned of and NaN. Raises ValueError if `replicates` is below 1,
+    and for a ladder without losses or without accuracies.
     """
     if replicates < 1:
         raise ValueError(f"replicates={replicates}: draw at least 1")
     column = loss_column(ladder.table)
+    if not c.measured(ladder.table, column) or not c.measured(ladder.table, c.ACCURACY):
+        raise ValueError(
+            f"{ladder.name}: the bootstrap refits both published steps, which need losses and "
+            "accuracies; add them"
+        )
     rows = target_rows(ladder, read_targets(targets))
     resampling, noise = np.random.default_rng(seed).spawn(2)
     resample = _resampler(ladder, replicates, resampling)

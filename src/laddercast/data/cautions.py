@@ -13,5 +13,9 @@ class FarTargetWarning(LaddercastWarning):
     """A target lies beyond what the ladder supports."""
 
 
+class OffLineWarning(FarTargetWarning):
+    """A target lies off the one line of the rungs in log params and log tokens."""
+
+
 class SkippedWarning(LaddercastWarning):
     """A fold, or what a rival would forecast, was left out."""

@@ -259,6 +259,19 @@ def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
     return _constant(fitted, c.MODEL, (c.PARAMS, c.TOKENS))
 
 
+def points_of(fitted: xr.DataTree) -> pd.DataFrame:
+    """`params, tokens` of the points that spoke for the laws of a fit: ends or checkpoints."""
+    own, runs = one_of(fitted), rungs_of(fitted)
+    words = [f"point_{word}" for word in (c.MODEL, c.TOKENS)]
+    # `predictive` leaves measurements in cells: the ends of runs are known still.
+    if "observed_data" not in own.children or not set(words) <= set(own["observed_data"].coords):
+        return runs
+    observed = own["observed_data"]
+    model, tokens = (observed[word].to_numpy() for word in words)
+    params = runs.loc[model.astype(str), c.PARAMS].to_numpy()
+    return pd.DataFrame({c.PARAMS: params, c.TOKENS: tokens.astype(float)})
+
+
 def _constant(fitted: xr.DataTree, dim: str, names: tuple[str, ...]) -> pd.DataFrame:
     constant = one_of(fitted)["constant_data"]
     index = pd.Index(constant[dim].to_numpy().astype(str), name=dim)

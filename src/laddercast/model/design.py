@@ -21,8 +21,7 @@ KNOT_DECADES = 0.5
 SIZE_DECADES = 0.05
 """Models whose params lie within such a step are of one size."""
 
-import os
-SIZE_STEP = float(os.environ.get("LC_SIZE", 1.0))
+SIZE_STEP = 1.0
 """Discrepancy of one size, over that of a root decade."""
 
 EVERY = 12
@@ -404,6 +403,7 @@ def _steps(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
     Straight inside an interval; `edges` may run upwards or downwards.
     """
     start, stop = edges[:-1], edges[1:]
+    # Rungs of one size or length leave intervals without length.
     length = np.where(stop == start, 1.0, stop - start)
     share = np.clip((at[:, None] - start) / length, 0.0, 1.0)
     return np.sqrt(np.abs(stop - start)) * share
@@ -441,6 +441,7 @@ def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Fr
     run = pd.Index(labels.model).get_indexer(points[c.MODEL])
     longest = pd.Series(log_tokens).groupby(run).idxmax()
     items = tasks[c.ITEMS].to_numpy(float)
+    chance = tasks[c.CHANCE].to_numpy(float)
 
     def nothing(columns: int) -> Seen:
         shape = (len(points), columns)
@@ -458,7 +459,8 @@ def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Fr
         reference_loss=nothing(1),
         loss=nothing(len(tasks)),
         accuracy=nothing(len(tasks)),
-        chance=tasks[c.CHANCE].to_numpy(float),
+        # Where only losses were measured, nothing reads it.
+        chance=np.where(np.isfinite(chance), chance, 0.0),
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
         middle=Middle(
             np.zeros((len(points), 1)), np.zeros((len(points), len(tasks))),

@@ -31,7 +31,7 @@ class Path(NamedTuple):
 
     As the law has it within the ladder, with discrepancy beyond, and with what is known of the
     run's effect; then the variance (runs, tasks) that is left of that effect, in squares of a
-    scale, and all of its variance.
+    scale, and all of its variance; and whether it is of a loss that is measured.
     """
 
     law: Array
@@ -39,7 +39,7 @@ class Path(NamedTuple):
     run: Array
     left: ArrayLike = 0.0
     variance: ArrayLike = 0.0
-    passes: bool = False
+    measured: bool = False
 
 
 class Noise(NamedTuple):
@@ -119,6 +119,9 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     )
     run, checkpoint = _split(log_noise, share)
     run, checkpoint = run + FLOOR[quantity] ** 2, checkpoint + FLOOR[quantity] ** 2
+    if len(design.chance) == 1:
+        # Of one task, no part is common: all of the effect is integrated out.
+        return Noise(run, checkpoint, jnp.zeros(()), jnp.zeros((len(design.end), 1)))
     typical, _ = _split(typical_noise, typical_share)
     correlation = scalar(priors, f"run_{quantity}_correlation", held=True)
     with numpyro.plate("model", design.end.shape[0]):
@@ -183,11 +186,13 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
     """
     noise = noise_of(design, priors, quantity)
     typical, scale = pooled_about(design, priors, f"log_walk_{quantity}", held=True)
-    correlation = scalar(priors, f"walk_{quantity}_correlation", held=True)
-    found = walk(
-        design, f"walk_{quantity}", jnp.sqrt(correlation) * scale_of(typical),
-        jnp.sqrt(1 - correlation) * scale_of(scale),
-    )  # fmt: skip
+    name = f"walk_{quantity}"
+    if len(design.chance) == 1:
+        found = walk(design, name, None, scale_of(scale))
+    else:
+        correlation = scalar(priors, f"{name}_correlation", held=True)
+        common = jnp.sqrt(correlation) * scale_of(typical)
+        found = walk(design, name, common, jnp.sqrt(1 - correlation) * scale_of(scale))
     return _with(found, unfinished(design, priors, quantity)), noise
 
 
@@ -207,14 +212,13 @@ def unfinished(design: Design, priors: Priors, quantity: str) -> ArrayLike:
     to_come, ahead = design.unfinished.T[..., None]
     excess = scalar(priors, f"unfinished_{quantity}")
     scale = scalar(priors, f"trend_{quantity}_scale", held=True)
-    tasks = 1 if quantity == "reference_loss" else design.chance.shape[0]
-    runs = numpyro.plate("model", design.end.shape[0], dim=-2)
-    if tasks == 1 and quantity == "reference_loss":
-        with numpyro.plate("model", design.end.shape[0]):
-            trend = numpyro.sample(f"trend_{quantity}", dist.Normal(0, scale))[:, None]
+    name, prior, runs = f"trend_{quantity}", dist.Normal(0, scale), design.end.shape[0]
+    if quantity == "reference_loss":
+        with numpyro.plate("model", runs):
+            trend = numpyro.sample(name, prior)[:, None]
     else:
-        with runs, tasks_plate(design):
-            trend = numpyro.sample(f"trend_{quantity}", dist.Normal(0, scale))
+        with numpyro.plate("model", runs, dim=-2), tasks_plate(design):
+            trend = numpyro.sample(name, prior)
     return excess * to_come + trend[design.run] * ahead
 
 
@@ -287,15 +291,16 @@ def accuracy(
     log_lower = of_tasks(design, priors, "log_lower")
     lower, upper = laws.ends(log_lower, logit_gap, design.chance)
     walk, noise = off
-    if path.passes:
+    log_x, passed, shape = path.run, 1.0, 1.0
+    if path.measured:
+        # A run whose loss is good by chance is not as good in accuracy.
         passing = pooled(design, priors, "passing")
         log_x = path.discrepancy + passing * (path.run - path.discrepancy)
-        passed = passing**2
-        shape = pooled(design, priors, "shape")
-    else:
-        log_x, passed, shape = path.run, 1.0, 1.0
-    def bend(log_x):
+        passed, shape = passing**2, pooled(design, priors, "shape")
+
+    def bend(log_x: Array) -> Array:
         return jnp.expm1(shape * log_x) / shape
+
     # Told best are the accuracy in the middle of the rungs, and how fast it rises there.
     above, below, rise = _at(design.middle.level, design.middle.width, lower, upper)
     steep = jnp.exp(pooled(design, priors, steepness, offset=-rise))
