@@ -1,12 +1,12 @@
 """Many real ladders, with the package's defaults beside simple rivals.
 
-`python benchmarks/zoo.py --out DIR [--targets] [--only NAME ...]`: of each ladder in LADDERCAST_DATA
-(the zoo's, gadre's corpora, the paper's) parts are held out by size and by length, the rest is fitted
-and forecasts them; with `--targets` the whole ladder is fitted and its targets are forecast, to be
-looked at once, when nothing is to be chosen any more. Rivals see the same rungs: the published
-method and its bootstrap where there are losses, logistic curves in the log of compute, the best
-rung. Cells go to DIR/cells.csv as they are found (what is there is not fitted again), the table to
-docs/accuracy_zoo.md.
+`python benchmarks/zoo.py --out DIR [--targets] [--only NAME ...]`: the ladders in LADDERCAST_DATA
+are the zoo's, gadre's corpora and the paper's. Of each, parts are held out by size and by length,
+the rest is fitted and forecasts them. With `--targets` the whole ladder is fitted and its targets
+are forecast, to be looked at once, when nothing is to be chosen any more. Rivals see the same
+rungs: the published method and its bootstrap where there are losses, logistic curves in the log of
+compute, the best rung. Cells go to DIR/cells.csv as they are found (what is there is not fitted
+again), the table to docs/accuracy_zoo.md.
 """
 
 import argparse
@@ -76,7 +76,9 @@ def sources() -> Iterator[Source]:
     yield Source("farseer", table, None, "last", targets)
 
 
-def parts(source: Source, of_targets: bool) -> Iterator[tuple[str, lc.Ladder, pd.DataFrame, lc.Ladder]]:
+def parts(
+    source: Source, of_targets: bool
+) -> Iterator[tuple[str, lc.Ladder, pd.DataFrame, lc.Ladder]]:
     """What is forecast: its name, the rungs to fit, held-out measurements, the whole ladder."""
     recipes = "recipe" in source.table
     table = source.table.drop(columns="recipe") if recipes else source.table
@@ -157,7 +159,9 @@ def run(source: Source, of_targets: bool, done: set[tuple[str, str]]) -> Iterato
         except Exception as error:  # an outcome, to be told
             own, outcome = pd.DataFrame({"quantity": ["accuracy"]}), f"failed: {error}"
             seconds = time.perf_counter() - begin
-        print(f"{source.name}, {name}: {seconds:.0f} s, {outcome[:150]}", file=sys.stderr, flush=True)
+        print(
+            f"{source.name}, {name}: {seconds:.0f} s, {outcome[:150]}", file=sys.stderr, flush=True
+        )
         found = [own.assign(method="laddercast", seconds=seconds, outcome=outcome[:300])]
         found += [table.assign(method=method) for method, table in rivals(rungs, held_out)]
         yield pd.concat(found).assign(ladder=source.name, part=name)
@@ -224,7 +228,9 @@ def main() -> None:
         if here.empty:
             continue
         table = summary(here)
-        text += f"## {title}\n\n```\n{table.to_string(index=False, float_format='{:.2f}'.format)}\n\n"
+        text += (
+            f"## {title}\n\n```\n{table.to_string(index=False, float_format='{:.2f}'.format)}\n\n"
+        )
         text += f"{pooled(table).to_string(float_format='{:.2f}'.format, header=False)}\n```\n\n"
     print(text)
     out = ROOT / "docs" / "accuracy_zoo.md"

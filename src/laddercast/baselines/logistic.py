@@ -70,6 +70,8 @@ def _fit(x: np.ndarray, y: np.ndarray, chance: float, free: bool) -> np.ndarray:
     for steepness in STEEPNESS:
         start = np.array([x.mean() - logit(share) / steepness, steepness, min(chance, 0.95)])
         bounds = np.array([-np.inf, 0.0, 0.0])[:count], np.array([np.inf, np.inf, 1.0])[:count]
-        fits.append(least_squares(off, start[:count], bounds=bounds, x_scale=[1.0, 0.1, 0.1][:count]))
+        fits.append(
+            least_squares(off, start[:count], bounds=bounds, x_scale=[1.0, 0.1, 0.1][:count])
+        )
     best = min(fits, key=lambda fit: fit.cost).x
     return np.append(best, [chance][: 3 - count])

@@ -46,7 +46,7 @@ LEAST_RISE = 0.01
 WIDTHS = 0.005, 0.05
 """Within which the width of a middle is kept."""
 
-LEAST_STEPS = 8
+LEAST_STEPS = 16
 """Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
 
 

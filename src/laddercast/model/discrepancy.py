@@ -34,9 +34,7 @@ class Walk(NamedTuple):
     full: Array
 
 
-def walk(
-    design: Design, name: str, common: ArrayLike | None, own: ArrayLike | None = None
-) -> Walk:
+def walk(design: Design, name: str, common: ArrayLike | None, own: ArrayLike | None = None) -> Walk:
     """Discrepancy with the scales `common` () of what all tasks share, `own` (tasks,) of the rest.
 
     Laws could have bent as it does: sites that are sampled after its steps follow them.

@@ -21,7 +21,6 @@ from laddercast.model.likelihood import T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
 
-
 FLOOR = {"loss": 2e-4, "accuracy": 0.1}
 """Least scale of noise, of a run and of a checkpoint: values that repeat are not without noise."""
 
@@ -255,9 +254,7 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     log_noise = jnp.log(scalar(priors, "noise_reference", offset=told, held=True))
     of_run, of_checkpoint = _split(log_noise, share)
     scale = scalar(priors, "walk_reference_scale", held=True)
-    off = _with(
-        walk(design, "walk_reference", scale), unfinished(design, priors, "reference_loss")
-    )
+    off = _with(walk(design, "walk_reference", scale), unfinished(design, priors, "reference_loss"))
     log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
     log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
     q = scalar(priors, "q")
@@ -291,7 +288,9 @@ def accuracy(
     log_lower = of_tasks(design, priors, "log_lower")
     lower, upper = laws.ends(log_lower, logit_gap, design.chance)
     walk, noise = off
-    log_x, passed, shape = path.run, 1.0, 1.0
+    log_x = path.run
+    passed: ArrayLike = 1.0
+    shape: ArrayLike = 1.0
     if path.measured:
         # A run whose loss is good by chance is not as good in accuracy.
         passing = pooled(design, priors, "passing")
