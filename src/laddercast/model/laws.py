@@ -12,9 +12,6 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-LOWER_UNIT = 0.06
-"""Of the log of a curve's lower end over chance; beyond it tails are stretched."""
-
 
 def log_reducible(
     log_params: ArrayLike,
@@ -91,14 +88,9 @@ def between(logit: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> jax.Array:
 
 
 def ends(log_lower: ArrayLike, logit_gap: ArrayLike, chance: ArrayLike) -> tuple[Array, Array]:
-    """Lower and upper end of a curve of accuracy, from what normal priors are of.
-
-    Most tasks begin near chance, a few do not: a hyperbolic sine stretches the tails of a normal
-    prior, which stays easy to sample. An upper end with such tails would have two modes.
-    """
+    """Lower and upper end of a curve of accuracy: chance times a factor, and 1 less a gap."""
     upper = jax.nn.sigmoid(-jnp.asarray(logit_gap))
-    lower = chance * jnp.exp(LOWER_UNIT * jnp.sinh(jnp.asarray(log_lower) / LOWER_UNIT))
-    return jnp.minimum(lower, upper), upper
+    return jnp.minimum(chance * jnp.exp(jnp.asarray(log_lower)), upper), upper
 
 
 def log_loss_of_flops(

@@ -62,13 +62,11 @@ class Priors:
     logit_level: Distribution = _normal(-1.0, 1.5)
     log_slope_center: Distribution = _normal(log(7.0), 0.5)
     log_slope_scale: Distribution = _log_normal(0.4, 0.3)
-    log_lower: Distribution = _normal(0.0, 0.06)
+    log_lower: Distribution = _normal(0.0, 0.07)
     logit_gap: Distribution = _normal(-4.0, 0.6)
-    # Of what a run's loss is off, the share that its accuracy follows; Box-Cox power of the loss.
+    # Of what a run's loss is off, the share that its accuracy follows.
     passing_center: Distribution = _normal(0.5, 0.3)
     passing_scale: Distribution = _log_normal(0.3, 0.4)
-    shape_center: Distribution = _normal(1.0, 0.5)
-    shape_scale: Distribution = _log_normal(0.4, 0.4)
     log_rise_center: Distribution = _normal(log(3.7), 0.45)
     log_rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.

@@ -290,31 +290,27 @@ def accuracy(
     walk, noise = off
     log_x = path.run
     passed: ArrayLike = 1.0
-    shape: ArrayLike = 1.0
     if path.measured:
         # A run whose loss is good by chance is not as good in accuracy.
         passing = pooled(design, priors, "passing")
         log_x = path.discrepancy + passing * (path.run - path.discrepancy)
-        passed, shape = passing**2, pooled(design, priors, "shape")
-
-    def bend(log_x: Array) -> Array:
-        return jnp.expm1(shape * log_x) / shape
+        passed = passing**2
 
     # Told best are the accuracy in the middle of the rungs, and how fast it rises there.
     above, below, rise = _at(design.middle.level, design.middle.width, lower, upper)
     steep = jnp.exp(pooled(design, priors, steepness, offset=-rise))
-    fall = steep * jnp.sum(design.middle.accuracy * bend(log_x), axis=0)
+    fall = steep * jnp.sum(design.middle.accuracy * jnp.expm1(log_x), axis=0)
     level = of_tasks(design, priors, "logit_level", above - below + fall)
 
     def share(log_x: Array, shift: Array) -> Array:
-        return nn.sigmoid(level - steep * bend(log_x) + shift)
+        return nn.sigmoid(level - steep * jnp.expm1(log_x) + shift)
 
     def curve(share: Array) -> Array:
         return lower + (upper - lower) * share
 
     of_upper = once(share(log_x, walk.full))
     p = curve(of_upper)
-    p_end, of_upper, x_end = (at_ends(x, design) for x in (p, of_upper, jnp.exp(shape * log_x)))
+    p_end, of_upper, x_end = (at_ends(x, design) for x in (p, of_upper, jnp.exp(log_x)))
     unit = binomial_variance(p_end, design.items)
     # The fall of accuracy with the log of what stage 2 reads.
     fall = steep * x_end * (upper - lower) * of_upper * (1 - of_upper)
