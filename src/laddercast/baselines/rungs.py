@@ -14,6 +14,8 @@ def best_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.DataFram
     """Each target as good as the best rung: per task, the highest accuracy at the end of a run.
 
     Returns rows and columns as `baseline` does, of accuracy alone; `method` is `best_rung`.
+
+    >>> points = lc.best_rung(ladder, targets)
     """
     ends = run_ends(ladder.table)
     return _points(ladder, targets, ends.groupby(c.TASK)[c.ACCURACY].max(), "best_rung")
@@ -26,6 +28,8 @@ def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.D
     have one for every task. A task that this rung lacks takes the next lowest rung that has it.
     Returns rows and columns as `baseline` does, of accuracy alone; `method` is `lowest_loss_rung`.
     Raises ValueError if no model has all task losses.
+
+    >>> points = lc.lowest_loss_rung(ladder, targets)
     """
     ends = run_ends(ladder.table).dropna(subset=[c.ACCURACY])
     ends = ends.assign(rank=ends[c.MODEL].map(_loss_of_models(ladder.table))).dropna(

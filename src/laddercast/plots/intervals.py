@@ -24,6 +24,8 @@ def plot_forecast(
     """Accuracy forecasts: 50, 80 and 95 % intervals per task and target, median and measurement.
 
     `baseline` adds point forecasts, from a table as `baseline` gives it (its first method).
+
+    >>> ax = lc.plot_forecast(forecast)
     """
     targets = target_table(forecast)
     tasks = list(dict.fromkeys(targets[c.TASK]))

@@ -43,6 +43,8 @@ def report(
     method did in a `backtest` of the same ladder, a table as `backtest` gives it; convergence; the
     data; how to reproduce it. `forecast` is of `fitted`. A file of that name is replaced once the
     new one is whole. Raises OSError where it cannot be written.
+
+    >>> path = lc.report(forecast, fitted, "report.html")
     """
     page = render(forecast, fitted, backtest)
     out = Path(out)

@@ -71,6 +71,8 @@ def read_lm_eval(
     `loss_se` its standard error between questions; accuracy is `acc_norm` (`acc` of BoolQ and
     WinoGrande, and where there is no `acc_norm`). Groups stand for their tasks, weighted by
     questions. Raises ValueError that names every fault.
+
+    >>> ladder = lc.read_lm_eval("results", manifest="manifest.csv")
     """
     faults: list[str] = []
     name = source_name(folder)

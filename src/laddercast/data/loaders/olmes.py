@@ -74,6 +74,8 @@ def read_olmes(
     default); `loss` is bits per byte with the space before the answer, `loss_se` its standard error
     where predictions were kept. Several `mmlu_*` without an `mmlu` are read as `mmlu`, their mean.
     Raises ValueError that names every fault.
+
+    >>> ladder = lc.read_olmes("results", manifest="manifest.csv")
     """
     faults: list[str] = []
     name = "table" if isinstance(path, pd.DataFrame) else source_name(path)
