@@ -224,28 +224,23 @@ def _baseline(args: argparse.Namespace) -> int:
         table = baseline(ladder, targets)
         table.to_csv(folder / "forecast.csv", index=False)
         known = table.dropna(subset=["q50", "measured"])
-        known = known.assign(
-            error=(known["q50"] - known["measured"]).abs()
-            * known["quantity"].map(UNITS).astype(float)
+        error = (known["q50"] - known["measured"]).abs() * known["quantity"].map(UNITS).astype(
+            float
         )
-        cells = pd.concat([known, known.assign(task=c.ALL)])
+        cells = known.assign(error=error)
+        cells = pd.concat([cells, cells.assign(task=c.ALL)])
         groups = cells.groupby(["method", "quantity", c.TASK], sort=False)["error"]
         scores = groups.agg(cells="size", error="mean").reset_index()
         if len(scores):
             scores.to_csv(folder / "scores.csv", index=False)
         of_accuracy = table[table["quantity"] == c.ACCURACY]
-        columns = [*dict.fromkeys(of_accuracy["method"]), "measured"]
-        by_cell: dict[tuple[str, str], dict[str, float]] = {}
-        for row in of_accuracy.to_dict("records"):
-            values = by_cell.setdefault((row[c.MODEL], row[c.TASK]), {"measured": row["measured"]})
-            values[row["method"]] = row["q50"]
-        rows = [
-            [*cell, *(percent(values[name]) for name in columns)]
-            for cell, values in by_cell.items()
-        ]
-        print_rows(["target", "task", *columns], rows)
-        overall = c.overall(scores)
-        for row in overall.to_dict("records"):
+        cell = [c.MODEL, c.TASK]
+        methods = of_accuracy.groupby("method", sort=False)
+        shown = pd.concat({name: x.set_index(cell)["q50"] for name, x in methods}, axis=1)
+        shown["measured"] = of_accuracy.groupby(cell)["measured"].first()
+        rows = [[*names, *map(percent, values)] for names, *values in shown.itertuples(name=None)]
+        print_rows(["target", "task", *shown], rows)
+        for row in c.overall(scores).to_dict("records"):
             print(
                 f"{row['method']}: mean absolute error {row['error']:.2f} points, "
                 f"{row['cells']} cells"
