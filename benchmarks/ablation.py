@@ -77,10 +77,7 @@ def without() -> dict[str, Callable[[], None]]:
         return Conditional(nothing, nothing)
 
     def undirected(*given: Any) -> Any:
-        return {
-            name: np.diagonal(x, axis1=1, axis2=2).T if x.ndim == 3 else x
-            for name, x in covariances(*given).items()
-        }
+        return {name: x * np.eye(x.shape[-1]) for name, x in covariances(*given).items()}
 
     def followed_alone(site: Any, data: Any, values: Any) -> Any:
         own = site | {"infer": {k: x for k, x in site["infer"].items() if k != "offset"}}

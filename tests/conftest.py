@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from laddercast.sampling.programs import keep, make_room
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / WORKER
 os.environ["LADDERCAST_COMPILED"] = str(COMPILED)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first: all others are done beside the last of them."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -151,3 +151,5 @@ def test_each_fit_that_has_not_converged_warns(small_table):
         found = list(fit_each([read_ladder(small_table)] * 2, **SHORT))
     assert [tree.attrs["converged"] for tree in found] == [0, 0]
     assert [one.category for one in caught] == [NotConvergedWarning] * 2
+    # Of the line that asked for the fits, not of a generator inside the package.
+    assert {one.filename for one in caught} == {__file__}

@@ -228,14 +228,15 @@ def test_the_pages_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.filterwarnings("ignore:target .* lies")
 @pytest.mark.parametrize("name", ["lm-eval", "olmes"])
 def test_the_pages_forecasts_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """With NUTS, too briefly to converge; of the other pages, below and in test_cli."""
+    """With NUTS of one route, too briefly to converge; other pages: below and in test_cli."""
     PAGES[name](tmp_path)
     monkeypatch.chdir(tmp_path)
-    quick = {"chains": 2, "warmup": 30, "draws": 20, "progress": False}
+    quick = {"route": "direct", "chains": 2, "warmup": 30, "draws": 20, "progress": False}
     monkeypatch.setattr(lc, "fit", partial(lc.fit, **quick))
 
     def command(words: list[str]) -> None:
-        assert cli.main([*words, *(QUICK if words[0] == "forecast" else [])]) in (0, 3)
+        short = [*QUICK, "--route", "direct"] if words[0] == "forecast" else []
+        assert cli.main([*words, *short]) in (0, 3)
 
     assert_forecasts(run(HOWTO / f"{name}.md", command))
     assert Path("out", "forecast.csv").exists()

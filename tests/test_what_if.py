@@ -41,7 +41,7 @@ def fitted() -> xr.DataTree:
     ladder, _ = simulate(truth, sizes=(200e6, 400e6, 800e6), tokens_per_param=(20, 100))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the fit has not converged")
-        return fit(ladder, chains=2, warmup=60, draws=60, progress=False)
+        return fit(ladder, route="two_stage", chains=2, warmup=60, draws=60, progress=False)
 
 
 @pytest.fixture(scope="module")

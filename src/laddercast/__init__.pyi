@@ -3,6 +3,7 @@
 from . import baselines as baselines
 from . import plots as plots
 from ._version import __version__ as __version__
+from .baselines.logistic import logistic as logistic
 from .baselines.published import baseline as baseline
 from .baselines.resampling import bootstrap as bootstrap
 from .baselines.rungs import best_rung as best_rung

@@ -15,6 +15,8 @@ def best_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.DataFram
 
     Returns rows and columns as `baseline` does, of accuracy alone; `method` is `best_rung`. Raises
     ValueError for a ladder of losses alone.
+
+    >>> points = lc.best_rung(ladder, targets)
     """
     ends = _ends_with_accuracy(ladder)
     return _points(ladder, targets, ends.groupby(c.TASK)[c.ACCURACY].max(), "best_rung")
@@ -27,6 +29,8 @@ def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.D
     have one for every task. A task that this rung lacks takes the next lowest rung that has it.
     Returns rows and columns as `baseline` does, of accuracy alone; `method` is `lowest_loss_rung`.
     Raises ValueError if no model has all task losses, or the ladder no accuracies or losses.
+
+    >>> points = lc.lowest_loss_rung(ladder, targets)
     """
     ends = _ends_with_accuracy(ladder).dropna(subset=[c.ACCURACY])
     ends = ends.assign(rank=ends[c.MODEL].map(_loss_of_models(ladder.table))).dropna(

@@ -230,29 +230,26 @@ def _baseline(args: argparse.Namespace) -> int:
         table = baseline(ladder, targets)
         table.to_csv(folder / "forecast.csv", index=False)
         known = table.dropna(subset=["q50", "measured"])
-        known = known.assign(
-            error=(known["q50"] - known["measured"]).abs()
-            * known["quantity"].map(UNITS).astype(float)
+        error = (known["q50"] - known["measured"]).abs() * known["quantity"].map(UNITS).astype(
+            float
         )
-        cells = pd.concat([known, known.assign(task=c.ALL)])
+        cells = known.assign(error=error)
+        cells = pd.concat([cells, cells.assign(task=c.ALL)])
         groups = cells.groupby(["method", "quantity", c.TASK], sort=False)["error"]
         scores = groups.agg(cells="size", error="mean").reset_index()
         if len(scores):
             scores.to_csv(folder / "scores.csv", index=False)
         quantity = c.main_quantity(table)
         style, shown = STYLES[quantity], table[table["quantity"] == quantity]
-        columns = [*dict.fromkeys(shown["method"]), "measured"]
-        by_cell: dict[tuple[str, str], dict[str, float]] = {}
-        for row in shown.to_dict("records"):
-            values = by_cell.setdefault((row[c.MODEL], row[c.TASK]), {"measured": row["measured"]})
-            values[row["method"]] = row["q50"]
+        cell = [c.MODEL, c.TASK]
+        methods = shown.groupby("method", sort=False)
+        beside = pd.concat({name: x.set_index(cell)["q50"] for name, x in methods}, axis=1)
+        beside["measured"] = shown.groupby(cell)["measured"].first()
         rows = [
-            [*cell, *(style.value(values.get(name, float("nan"))) for name in columns)]
-            for cell, values in by_cell.items()
+            [*names, *map(style.value, values)] for names, *values in beside.itertuples(name=None)
         ]
-        print_rows(["target", "task", *columns], rows)
-        overall = c.overall(scores)
-        for row in overall.to_dict("records"):
+        print_rows(["target", "task", *beside], rows)
+        for row in c.overall(scores).to_dict("records"):
             print(
                 f"{row['method']}: mean absolute error {style.error(row['error'])}"
                 f"{style.of_errors}, {row['cells']} cells"

@@ -1,16 +1,32 @@
 """Categories of the warnings that results come with, to be filtered or turned into errors."""
 
+import os
+import warnings
+from pathlib import Path
+
+HERE = str(Path(__file__).parents[1]) + os.sep
+"""The folder of the package."""
+
 
 class LaddercastWarning(UserWarning):
-    """What all of them are."""
+    """What all of them are.
+
+    >>> warnings.simplefilter("ignore", lc.LaddercastWarning)
+    """
 
 
 class NotConvergedWarning(LaddercastWarning):
-    """Draws cannot be trusted."""
+    """Draws cannot be trusted.
+
+    >>> warnings.simplefilter("error", lc.NotConvergedWarning)  # stop at once
+    """
 
 
 class FarTargetWarning(LaddercastWarning):
-    """A target lies beyond what the ladder supports."""
+    """A target lies beyond what the ladder supports.
+
+    >>> warnings.simplefilter("ignore", lc.FarTargetWarning)
+    """
 
 
 class OffLineWarning(FarTargetWarning):
@@ -18,4 +34,12 @@ class OffLineWarning(FarTargetWarning):
 
 
 class SkippedWarning(LaddercastWarning):
-    """A fold, or what a rival would forecast, was left out."""
+    """A fold, or what a rival would forecast, was left out.
+
+    >>> warnings.simplefilter("ignore", lc.SkippedWarning)
+    """
+
+
+def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
+    """Warn of the user's line, however deep in the package, and in whichever generator, this is."""
+    warnings.warn(message, category, skip_file_prefixes=(HERE,))

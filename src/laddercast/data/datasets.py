@@ -14,6 +14,8 @@ import pooch
 from laddercast.data import words as c
 from laddercast.sampling.progress import with_progress
 
+__all__ = ["fetch_gadre", "fetch_olmo_ladder"]
+
 LOCAL = "LADDERCAST_DATA"
 """Environment variable: a folder with `olmo-ladder/*.csv` and `gadre.csv`; nothing is fetched."""
 
@@ -97,6 +99,9 @@ def fetch_olmo_ladder(*, base_url: str = OLMO_URL) -> Path:
     The 32 files (6.5 MB, Apache-2.0) accompany arXiv 2412.04403. They are fetched once into the
     user's cache; `base_url` names a mirror. Raises OSError where they cannot be fetched, ValueError
     where one is not the file that was published.
+
+    >>> runs = lc.datasets.fetch_olmo_ladder()
+    >>> ladder = lc.read_wandb(runs, preset="olmo", tasks=["arc_easy", "piqa"])
     """
     sums = {f"{run}.csv": known for run, known in OLMO_SUMS.items()}
     local = local_folder()
@@ -113,6 +118,8 @@ def fetch_gadre(*, base_url: str = GADRE_URL) -> Path:
     It has a `recipe`, so keep the rows of one for a ladder, and no `loss`, only `reference_loss`.
     Made once from 209 files (MIT) that accompany arXiv 2403.08540; `base_url` and errors as for
     `fetch_olmo_ladder`.
+
+    >>> table = pd.read_csv(lc.datasets.fetch_gadre()).query("recipe == 'rpj'")
     """
     local = local_folder()
     if local is not None:

@@ -45,6 +45,9 @@ class Ladder:
     `tasks` has one row per task with `chance` and `items`, NaN where not known. `rungs="last"` lets
     the end of each run speak for the laws, `"every"` takes each checkpoint at its own tokens. Both
     tables are given out as copies. Raises ValueError that lists every fault.
+
+    >>> rungs, held_out = ladder.split(max_params=1e9)
+    >>> small = rungs.keep(rungs.models[:8])
     """
 
     table: pd.DataFrame
@@ -160,6 +163,8 @@ def read_ladder(
     `tasks` (`task, chance, items`) chooses the tasks; without it the ladder's own columns serve.
     `recipe` keeps the rows of one. A ladder has accuracies, losses or both; of losses alone, no
     chance is needed. Raises ValueError that names every fault, its row and the cure.
+
+    >>> ladder = lc.read_ladder("ladder.csv", tasks="tasks.csv")
     """
     faults: list[str] = []
     table, name = read_table(source, "ladder", faults)
@@ -183,6 +188,8 @@ def read_targets(source: str | Path | pd.DataFrame, recipe: str | None = None) -
     `recipe` keeps the rows of one, where there is such a column. Returns one row per model x task
     (per model, without `task`). Several checkpoints of one model and task are one run, whose end is
     the target. Raises ValueError as `read_ladder` does.
+
+    >>> targets = lc.read_targets("targets.csv")
     """
     faults: list[str] = []
     table, name = read_table(source, "targets", faults)

@@ -15,7 +15,7 @@ from laddercast.baselines.published import baseline
 from laddercast.baselines.resampling import bootstrap
 from laddercast.baselines.rungs import best_rung, lowest_loss_rung
 from laddercast.data import words as c
-from laddercast.data.cautions import SkippedWarning
+from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.data.sizes import flops, with_flops
 from laddercast.evaluation.folds import (
@@ -94,6 +94,8 @@ def backtest(
     same rungs, each with its absolute `_error`; `bootstrap`, the median of the published method's,
     with `_error, _crps` and `_inside.., _width..`; all in points for accuracy and NaN where a
     method gives none.
+
+    >>> table = lc.backtest(ladder, folds=["largest-size"], route="direct")
     """
     cuts = _folds(ladder, folds, hold_out)
     (of_models,) = _flops(ladder.table)
@@ -123,6 +125,8 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
     `converged` (1 if all fits have). Each method is scored on the cells that it can forecast, and
     the `laddercast_` columns are ours on the same cells; a method without any has no row. The CRPS
     of a point is its absolute error; points have no coverage or width (NaN).
+
+    >>> scores = lc.score_backtest(table)
     """
     cells = pd.concat([_cells_of(table, method) for method in (OURS, *RIVALS)])
     cells = pd.concat([cells, cells.assign(kind=ALL_FOLDS)], ignore_index=True)
@@ -149,6 +153,8 @@ def how_much_ladder(
     (names, comma-separated), `rungs` (how many), `ladder_flops`, `share` (of the compute of all
     targets) and `share_of_largest` (of the largest target's), then the columns of `score`, in
     points, and `converged` (1 or 0). Compute is 6ND unless every row of both tables has `flops`.
+
+    >>> table = lc.how_much_ladder(ladder, targets, route="direct")
     """
     table = read_targets(targets)
     quantity = c.ACCURACY if c.measured(ladder.table, c.ACCURACY) else c.LOSS
@@ -220,7 +226,7 @@ def _folds(
     if not named and not folds:
         raise ValueError("\n".join([*faults, "name rungs to hold out with `hold_out`"]))
     for fault in faults:
-        warnings.warn(fault, SkippedWarning, stacklevel=3)
+        warn(fault, SkippedWarning)
     return named + folds
 
 
@@ -292,7 +298,7 @@ def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Sequence[str], seed: i
             try:
                 found[name] = forecasts[name]()
             except ValueError as reason:
-                warnings.warn(f"{name} gives NaN, as {reason}", SkippedWarning, stacklevel=2)
+                warn(f"{name} gives NaN, as {reason}", SkippedWarning)
     _warn_once(fold, [own.message for own in caught])
     unit = cells["quantity"].map(UNITS)
     for name in RIVALS:
@@ -318,11 +324,10 @@ def _warn_once(fold: Fold, messages: Sequence[Warning | str]) -> None:
     skipped = [own for own in messages if isinstance(own, SkippedWarning)]
     if skipped:
         more = f" (and {len(skipped) - 1} more)" if len(skipped) > 1 else ""
-        text = f"fold {fold.kind}, {fold.name}: {skipped[0]}{more}"
-        warnings.warn(text, SkippedWarning, stacklevel=4)
+        warn(f"fold {fold.kind}, {fold.name}: {skipped[0]}{more}", SkippedWarning)
     for own in messages:
         if own not in skipped:
-            warnings.warn(own, stacklevel=4)
+            warn(own)
 
 
 def _cells_of(table: pd.DataFrame, method: str) -> pd.DataFrame:

@@ -67,16 +67,11 @@ def recovery(
             ]
             predictions = predicted["predictions"]
             accuracies = predictions[c.ACCURACY].to_numpy().reshape(-1, predictions.sizes["row"])
-            names = zip(
-                predictions[c.MODEL].to_numpy(),
-                predictions[c.TASK].to_numpy(),
-                accuracies.T,
-                strict=True,
-            )
-            truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY]
+            cells = list(zip(*(predictions[x].to_numpy() for x in (c.MODEL, c.TASK)), strict=True))
+            truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY].loc[cells]
             found += [
-                ("accuracy", f"{model} {task}", truths.loc[(model, task)], values)
-                for model, task, values in names
+                ("accuracy", " ".join(cell), truth, values)
+                for cell, truth, values in zip(cells, truths, accuracies.T, strict=True)
             ]
             converged = bool(predicted.attrs["converged"])
             for kind, quantity, truth, values in found:

@@ -32,6 +32,8 @@ def metric_noise(ladder: Ladder) -> pd.DataFrame:
     own unit (accuracy as a fraction). `sd` divides by the number of checkpoints, as published;
     `relative_sd` is `sd / mean`; `trend_free_sd` is taken about a straight line in tokens, with two
     degrees of freedom fewer (NaN below 4 checkpoints).
+
+    >>> lc.metric_noise(ladder).groupby("task")["relative_sd"].mean()
     """
     table = ladder.table
     end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
@@ -81,6 +83,8 @@ def rerun_noise(ladder: Ladder) -> pd.DataFrame:
     (percent of the first model's) and `accuracy` (points): the rerun's difference divided by the
     root of 2, so that its root mean square estimates the SD of one run. NaN is what was not
     measured. Empty without reruns.
+
+    >>> differences = lc.rerun_noise(ladder)
     """
     loss, table = _with_both(ladder.table)
     ends = run_ends(table).set_index(c.MODEL)
@@ -129,6 +133,8 @@ def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataF
     `accuracy_discrepancy` (logits), per root decade of compute and never measured. Relative SDs of
     the posterior are converted at the mean loss and accuracy of the ends of runs. Raises ValueError
     where a task of the ladder is not in the fit.
+
+    >>> table = lc.noise_by_task(ladder, fitted)
     """
     loss, table = _with_both(ladder.table)
     spreads = {
@@ -146,20 +152,12 @@ def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataF
         measured[noise] = unit, np.sqrt(squares.groupby(reruns[c.TASK]).mean())
     measured["loss_discrepancy"] = "%", pd.Series(dtype=float)
     measured["accuracy_discrepancy"] = "logits", pd.Series(dtype=float)
-    summary = pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    c.TASK: list(ladder.tasks.index),
-                    "noise": noise,
-                    "unit": unit,
-                    "measured": values.reindex(ladder.tasks.index).to_numpy(float),
-                }
-            )
-            for noise, (unit, values) in measured.items()
-        ],
-        ignore_index=True,
-    )
+    rows = [
+        (task, noise, unit, float(values.get(task, np.nan)))
+        for noise, (unit, values) in measured.items()
+        for task in ladder.tasks.index
+    ]
+    summary = pd.DataFrame(rows, columns=[c.TASK, "noise", "unit", "measured"])
     if fitted is not None:
         draws = _posterior_noise(ladder, fitted)
         for name, level in (("q05", 0.05), ("q50", 0.5), ("q95", 0.95)):

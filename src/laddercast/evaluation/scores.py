@@ -18,6 +18,8 @@ def score(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> pd.Dat
     cells` (how many), `error` (mean absolute error of the median), `crps`, `cover50, cover80,
     cover95` (share of cells within the central interval), `width50, width80, width95` (its mean
     width). Accuracy in points, loss in its own unit. Raises ValueError as `score_cells` does.
+
+    >>> scores = lc.score(forecast)
     """
     return summarise(score_cells(forecast, measured))
 

@@ -104,6 +104,8 @@ def demo_ladder(seed: int = 0) -> tuple[Ladder, pd.DataFrame, pd.DataFrame]:
     """A made-up ladder of 4 sizes x 4 lengths, targets of 7B on 4T and 13B on 5T tokens, the truth.
 
     The first two as `simulate` gives them, the last is `demo_truth()`.
+
+    >>> ladder, targets, truth = lc.demo_ladder()
     """
     truth = demo_truth()
     ladder, targets = simulate(
@@ -140,6 +142,8 @@ def simulate(
     as one row per model x task: `model, params, tokens, task, loss, accuracy, checkpoints`, with
     what the laws alone give in `law_loss` and `law_accuracy`. Raises ValueError for missing
     columns.
+
+    >>> ladder, _ = lc.simulate(truth, sizes=(2e8, 4e8, 8e8), tokens_per_param=(20, 100))
     """
     missing = [name for name in TRUTH if name not in truth]
     if missing:

@@ -11,6 +11,8 @@ def mean_over_tasks(forecast: xr.DataTree) -> xr.DataTree:
 
     Groups `predictions` and, where the forecast has it, `measured` (NaN where a task is lacking);
     `forecast_table`, `score` and `plot_forecast` read it as any other.
+
+    >>> lc.plot_forecast(lc.mean_over_tasks(forecast))
     """
     predictions = forecast["predictions"].to_dataset()
     models = predictions[c.MODEL].to_numpy().astype(str)

@@ -1,10 +1,8 @@
 """Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,7 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast.data import words as c
-from laddercast.data.cautions import FarTargetWarning, OffLineWarning
+from laddercast.data.cautions import FarTargetWarning, OffLineWarning, warn
 from laddercast.data.ladder import read_targets
 from laddercast.data.lines import line_through, off_line
 from laddercast.forecasting.pools import pool
@@ -34,7 +32,7 @@ from laddercast.model.discrepancy import INTERVAL
 from laddercast.model.priors import Priors
 from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.chains import on_device
-from laddercast.sampling.programs import QUICKLY, in_batches
+from laddercast.sampling.programs import in_batches
 
 FAR_DECADES = 3.0
 """A target further beyond the largest rung, in decades of compute, is forecast with a warning."""
@@ -66,6 +64,9 @@ def forecast(
     `total`; group `measured`, where targets were. Loss is that of the task where a route has it; a
     route to losses alone gives no accuracy and no group `variance`. Warns of targets beyond what
     the ladder supports, and where draws cannot be trusted.
+
+    >>> forecast = lc.forecast(fitted, targets)
+    >>> forecast["predictions"]["accuracy"].mean(("chain", "draw"))
     """
     table = read_targets(targets)
     models = _models(table)
@@ -100,17 +101,12 @@ def _forecast(
             more = design.walk.shape[1] - value.shape[1]
             flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
 
-    def of_targets(*given: Any) -> dict[str, np.ndarray]:
-        return {
-            site: np.asarray(x)[:, : len(models)]
-            for site, x in _predict(route.model, *given).items()
-        }
-
     cpu = jax.devices("cpu")[0]
     with on_device(cpu):
         keys = jax.random.split(jax.random.key(seed), chains * length)
         placed = jax.tree.map(jnp.asarray, design)
-        sites = in_batches(of_targets, (keys, flat), placed, Priors())
+        found = in_batches(_predict(route.model), (keys, flat), placed, Priors())
+    sites = {site: x[:, : len(models)] for site, x in found.items()}
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
@@ -146,17 +142,16 @@ def _forecast(
     return tree
 
 
-@partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
-def _predict(model: Callable[..., None], draws: tuple, design: object, priors: Priors) -> dict:
-    def one(pair: tuple) -> dict:
+@cache
+def _predict(model: Callable[..., None]) -> Callable[..., dict]:
+    def one(pair: tuple, design: object, priors: Priors) -> dict:
         key, draw = pair
         given = handlers.substitute(handlers.seed(model, key), data=draw)
         sites = handlers.trace(given).get_trace(design, priors, Observed())
         wanted = (*SITES.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: sites[name]["value"] for name in wanted if name in sites}
 
-    # Draw by draw: a batch takes far longer to compile than it saves.
-    return jax.lax.map(one, draws)
+    return one
 
 
 def _models(table: pd.DataFrame) -> pd.DataFrame:
@@ -213,27 +208,24 @@ def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
     far = decades_beyond(rungs, models), unlike_length(rungs, models)
     for target, decades, unlike in zip(models.itertuples(), *far, strict=True):
         if decades > FAR_DECADES:
-            warnings.warn(
+            warn(
                 f"target {target.model} lies {decades:.1f} decades of compute beyond the largest "
                 f"rung; beyond {FAR_DECADES:g} a ladder says little",
                 FarTargetWarning,
-                stacklevel=3,
             )
         if unlike:
-            warnings.warn(
+            warn(
                 f"target {target.model} has {target.tokens / target.params:.3g} tokens per "
                 f"parameter, the ladder {ratio.min():.3g} to {ratio.max():.3g}; beyond "
                 f"{FAR_TOKENS_PER_PARAM:g} times that range a ladder says little",
                 FarTargetWarning,
-                stacklevel=3,
             )
     line = line_through(points_of(fitted))
     for target in models[off_line(line, models)].itertuples():
-        warnings.warn(
+        warn(
             f"target {target.model} lies off the line of the ladder ({line}): what that changes "
             "rests on the priors, not on data",
             OffLineWarning,
-            stacklevel=3,
         )
 
 
@@ -243,7 +235,7 @@ def predictions(forecast: xr.DataTree) -> xr.Dataset:
     Dimension `row` has both as levels of one index. NetCDF cannot hold such an index, so that the
     forecast itself has plain coordinates.
 
-    >>> lc.predictions(forecast).sel(model="7B-4T", task="mmlu")["accuracy"]  # doctest: +SKIP
+    >>> lc.predictions(forecast).sel(model="7B-4T", task="mmlu")["accuracy"].sizes
     """
     data = forecast["predictions"].to_dataset()
     names = {word: ("row", data[word].to_numpy().astype(str)) for word in (c.MODEL, c.TASK)}
@@ -251,7 +243,10 @@ def predictions(forecast: xr.DataTree) -> xr.Dataset:
 
 
 def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:
-    """One row per model x task x quantity: moments, quantiles, and what was measured."""
+    """One row per model x task x quantity: moments, quantiles, and what was measured.
+
+    >>> lc.forecast_table(forecast).to_csv("forecast.csv", index=False)
+    """
     predictions = forecast["predictions"].to_dataset()
     parts = []
     for quantity in (c.LOSS, c.ACCURACY):

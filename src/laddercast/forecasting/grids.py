@@ -50,6 +50,8 @@ def what_if(
     `forecast_table`, `decades` (of compute beyond the largest rung; negative inside the ladder),
     `supported` (whether `forecast` would not warn of the distance, or of rungs on one line) and
     `converged` (1 or 0, of the fit). Raises ValueError for sizes and lengths that are not positive.
+
+    >>> table = lc.what_if(fitted, params=[1e9, 7e9])
     """
     wrong = [
         f"{name} {list(values)}"

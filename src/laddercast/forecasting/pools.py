@@ -24,6 +24,8 @@ def pool(
     `variance` gains `route`, that between the routes' means. The forecast of each route is a child
     of its name, as it was. Raises ValueError for none, for forecasts of different targets or
     chains, of losses alone beside those of accuracies, and for weights that do not name each route.
+
+    >>> both = lc.pool([forecast["two_stage"], forecast["direct"]])
     """
     if not forecasts:
         raise ValueError("no forecasts to pool; give one per route")

@@ -61,15 +61,14 @@ def fit(
     says so. Raises TypeError for what is no `Ladder`, ValueError for settings below 1, a device
     that JAX does not have and a route whose measurements the ladder lacks.
 
-    >>> ladder, targets, truth = lc.demo_ladder()
-    >>> fitted = lc.fit(ladder, route="direct", draws=500)  # doctest: +SKIP
+    >>> fitted = lc.fit(ladder, route="direct", seed=1)
     """
-    return run_fit(
-        prepare(
-            ladder, priors, route=route, seed=seed, chains=chains, warmup=warmup, draws=draws,
-            device=device, progress=progress, within=within,
-        )
+    work = prepare(
+        ladder, priors, route=route, seed=seed, chains=chains, warmup=warmup, draws=draws,
+        device=device, progress=progress, within=within,
     )  # fmt: skip
+    with settings_of_fits():
+        return run(work)
 
 
 def prepare(
@@ -95,24 +94,19 @@ def prepare(
     ]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
-    routes = routes_for(ladder, route)
-    place = device_named(device)
+    routes, place = routes_for(ladder, route), device_named(device)
     given = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
     return _fit(ladder, priors or Priors(), routes, place, given, progress, within)
 
 
 def _fit(
-    ladder: Ladder,
-    priors: Priors,
-    routes: Sequence[Route],
-    device: Any,
-    given: dict[str, int],
-    progress: bool,
-    within: Ladder | None,
-) -> Fit[xr.DataTree]:
+    ladder: Ladder, priors: Priors, routes: Sequence[Route], device: Any, given: dict[str, int],
+    progress: bool, within: Ladder | None,
+) -> Fit[xr.DataTree]:  # fmt: skip
     design, observed, labels, frame = ladder_design(ladder)
     shape = shape_of(design) if within is None else _shape_within(shape_of(design), within)
     padded = pad(design, observed, shape)
+    args = padded[0], priors, padded[1]
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     warmup, draws = given["warmup"], given["draws"]
     steps = WARMUPS * steps_taken(warmup) + steps_taken(settling(warmup) + draws)
@@ -122,9 +116,14 @@ def _fit(
             make_room()
             bar.set_description(route.name)
             samples = yield from sample(
-                route.model, (padded[0], priors, padded[1]), blocks=c.TASK, device=device, bar=bar,
-                start=start(padded[0], priors, padded[1]), **given,
-            )  # fmt: skip
+                route.model,
+                args,
+                start=start(*args),
+                blocks=c.TASK,
+                device=device,
+                bar=bar,
+                **given,
+            )
             tree = as_tree(
                 route, samples, priors, padded, design=design, observed=observed, labels=labels,
                 frame=frame, tasks=ladder.tasks, runs=runs,
@@ -146,12 +145,6 @@ def _fit(
     return mark(tree, "the fit")
 
 
-def run_fit(work: Fit[xr.DataTree]) -> xr.DataTree:
-    """The fit, run by itself."""
-    with settings_of_fits():
-        return run(work)
-
-
 def settings_of_fits() -> ExitStack:
     """Float64 on a CPU, and one thread for sums of small matrices, which several would hinder."""
     stack = on_device(device_named("cpu"))
@@ -167,8 +160,8 @@ def numpyro_model(
     Sites that are `None` in the last argument are forecast, not conditioned on. Numbers are float64
     where JAX has that enabled. Raises ValueError as `fit` does.
 
-    >>> model, args = lc.numpyro_model(lc.demo_ladder()[0], "direct")
-    >>> kernel = numpyro.infer.NUTS(model)  # doctest: +SKIP
+    >>> model, args = lc.numpyro_model(ladder, "direct")
+    >>> kernel = numpyro.infer.NUTS(model)
     """
     (chosen,) = routes_for(ladder, route)
     design, observed, _, _ = ladder_design(ladder)

@@ -32,6 +32,9 @@ def fit_each(
     are prepared. On another device the chains of up to 256 fits move as one batch. Each is the same
     as `fit` gives. Warns and raises as `fit` does. When the iterator is closed, ladders not yet
     begun are left alone.
+
+    >>> parts = [ladder.keep(ladder.models[:n]) for n in (8, 12)]
+    >>> fits = list(lc.fit_each(parts, route="direct", within=ladder))
     """
     numbers = [0] * len(ladders) if seeds is None else list(seeds)
     fits = [

@@ -20,7 +20,7 @@ from laddercast.model.priors import Priors
 from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.chains import on_device
 from laddercast.sampling.density import is_latent
-from laddercast.sampling.programs import QUICKLY, in_batches
+from laddercast.sampling.programs import in_batches
 
 
 def predictive(
@@ -41,8 +41,8 @@ def predictive(
     has what was measured alone, in cells: of `rungs="last"` those of `log_likelihood`. Raises
     ValueError for another ladder.
 
-    >>> checked = lc.predictive(fitted, ladder)["direct"]  # doctest: +SKIP
-    >>> az.plot_ppc_pit(checked, var_names="accuracy")  # doctest: +SKIP
+    >>> checked = lc.predictive(fitted, ladder)["direct"]
+    >>> az.plot_ppc_pit(checked, var_names="accuracy")
     """
     if fitted.attrs.get("fingerprint", ladder.fingerprint) != ladder.fingerprint:
         raise ValueError(f"{ladder.name} is not the ladder of this fit: give that one")
@@ -121,22 +121,18 @@ def _simulated(
     with on_device(device_named("cpu")):
         keys = jax.random.split(jax.random.key(seed), count)
         placed = jax.tree.map(jnp.asarray, (design, priors or Priors()))
-        latent, measured = in_batches(_simulate(model, tuple(values)), (keys, values), *placed)
+        latent, measured = in_batches(_simulate(model), (keys, values), *placed)
     return latent, measured
 
 
 @cache
-def _simulate(model: Callable[..., None], _: tuple[str, ...]) -> Callable[..., Any]:
-    def all_draws(pairs: Any, design: Design, priors: Priors) -> Any:
-        def one(pair: Any) -> tuple[dict, dict]:
-            key, values = pair
-            put = handlers.substitute(handlers.seed(model, key), data=values)
-            trace = handlers.trace(put).get_trace(design, priors, Observed())
-            sites = {name: site["value"] for name, site in trace.items() if is_latent(site)}
-            measured = {name: sites.pop(name) for name in SITES.values() if name in sites}
-            return sites, measured
+def _simulate(model: Callable[..., None]) -> Callable[..., tuple[dict, dict]]:
+    def one(pair: tuple[Any, dict], design: Design, priors: Priors) -> tuple[dict, dict]:
+        key, values = pair
+        put = handlers.substitute(handlers.seed(model, key), data=values)
+        trace = handlers.trace(put).get_trace(design, priors, Observed())
+        sites = {name: site["value"] for name, site in trace.items() if is_latent(site)}
+        measured = {name: sites.pop(name) for name in SITES.values() if name in sites}
+        return sites, measured
 
-        # Draw by draw: a batch takes far longer to compile than it saves.
-        return jax.lax.map(one, pairs)
-
-    return jax.jit(all_draws, compiler_options=QUICKLY)
+    return one

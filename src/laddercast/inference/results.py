@@ -1,7 +1,6 @@
 """The result of a fit as a DataTree: what it holds, and what a forecast reads of it."""
 
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -15,7 +14,7 @@ from arviz_base import dict_to_dataset, from_dict
 from numpyro import handlers
 
 from laddercast.data import words as c
-from laddercast.data.cautions import NotConvergedWarning
+from laddercast.data.cautions import NotConvergedWarning, warn
 from laddercast.model.design import SITES, Design, Frame, Labels, Observed, cells
 from laddercast.model.discrepancy import INTERVAL
 from laddercast.model.priors import Priors
@@ -23,7 +22,7 @@ from laddercast.model.routes import Route
 from laddercast.sampling.density import is_latent
 from laddercast.sampling.diagnostics import Complaint, summary
 from laddercast.sampling.nuts import Samples
-from laddercast.sampling.programs import QUICKLY, in_batches
+from laddercast.sampling.programs import in_batches
 
 POINT, COMPLAINTS = "point", "complaints"
 
@@ -48,11 +47,11 @@ def as_tree(
     model, task = (np.array(names) for names in labels)
     length = {c.MODEL: len(model), c.TASK: len(task), INTERVAL: design.walk.shape[1]}
 
-    def own_part(dims: tuple[str, ...]) -> Any:
-        return (..., *(slice(length.get(dim)) for dim in dims))
+    def own_part(dims: tuple[str | None, ...]) -> Any:
+        return (..., *(slice(length.get(str(dim))) for dim in dims))
 
     posterior = {name: x[own_part(samples.dims[name])] for name, x in samples.values.items()}
-    dims = {name: list(own) for name, own in samples.dims.items()}
+    dims: dict[str, list[Any]] = {name: list(own) for name, own in samples.dims.items()}
     derived = route.letters(posterior, frame, tasks[c.CHANCE].to_numpy(float))
     dims |= {name: [c.TASK] for name, x in derived.items() if x.shape[2:] == (len(task),)}
     log_likelihood, log_prior = _densities(route, samples.values, (padded[0], priors, padded[1]))
@@ -116,16 +115,13 @@ def _densities(
     """Log likelihoods by quantity (chains, draws, runs, tasks or 1), log priors by site."""
     own = next(iter(values.values())).shape[:2]
     flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in values.items()}
-    leaves, form = jax.tree.flatten(args)
-    found = in_batches(_densities_of(route.model, form), flat, leaves)
+    found = in_batches(_densities_of(route.model), flat, args)
     likelihood, prior = jax.tree.map(lambda x: x.reshape(*own, *x.shape[1:]), found)
     return likelihood, prior
 
 
 @cache
-def _densities_of(model: Callable[..., None], form: Any) -> Callable[..., Any]:
-    """Compiled: of draws (draws, ...) by site, with the same first dimension in every result."""
-
+def _densities_of(model: Callable[..., None]) -> Callable[..., tuple[dict, dict]]:
     def one(values: dict[str, Any], args: tuple[Any, ...]) -> tuple[dict, dict]:
         put = handlers.substitute(handlers.seed(model, jax.random.key(0)), data=values)
         trace = handlers.trace(put).get_trace(*args)
@@ -143,12 +139,7 @@ def _densities_of(model: Callable[..., None], form: Any) -> Callable[..., Any]:
         }
         return likelihood, prior
 
-    def all_draws(values: dict[str, Any], leaves: list[Any]) -> Any:
-        args = jax.tree.unflatten(form, leaves)
-        # Draw by draw: a batch takes far longer to compile than it saves.
-        return jax.lax.map(lambda own: one(own, args), values)
-
-    return jax.jit(all_draws, compiler_options=QUICKLY)
+    return one
 
 
 def _of_cells(
@@ -206,7 +197,7 @@ def diagnose(tree: xr.DataTree) -> pd.DataFrame:
     Columns: `route` (empty for the pool of a forecast), `site` (empty for all draws), `measure`,
     `value` of the worst element, `limit` that it does not keep. Empty if all has converged.
 
-    >>> lc.diagnose(fitted)  # doctest: +SKIP
+    >>> reasons = lc.diagnose(fitted)
     """
     of = {name: complaints_of(own) for name, own in routes_of(tree).items()}
     rows = [(name, *own) for name, found in of.items() for own in found]
@@ -223,11 +214,10 @@ def mark(tree: xr.DataTree, what: str) -> xr.DataTree:
     texts += [text for text in [summary(complaints_of(tree))] if text]
     tree.attrs |= {"converged": int(not texts), "complaints": "; ".join(texts)}
     if texts:
-        warnings.warn(
+        warn(
             f"{what} has not converged ({'; '.join(texts)}; all reasons: `lc.diagnose`). "
             "Do not rely on it; give more warmup or draws, or more rungs",
             NotConvergedWarning,
-            stacklevel=3,
         )
     return tree
 

@@ -287,7 +287,8 @@ def in_few_shapes(design: Design) -> Design:
     runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
     room = Shape(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)
-    more = few_sizes(steps, LEAST_STEPS) - steps
+    # Each target is at most a step in params, one in tokens and a new size beyond the ladder.
+    more = few_sizes(3 * runs, LEAST_STEPS) - steps
     return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
 
 

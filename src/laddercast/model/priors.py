@@ -32,6 +32,8 @@ class Priors:
     and between checkpoints, `share_checkpoint_*` the logit of the latter's share of its square.
     Loss is in the ladder's unit, noise of loss in logs. Scales have densities that vanish at 0, so
     that pooling makes no funnel.
+
+    >>> priors = lc.Priors(q=dist.LogNormal(0, 0.3))
     """
 
     # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.

@@ -48,6 +48,8 @@ class Route:
     lines tell. `reads` are the columns that it conditions on, `through` says in a few words what it
     goes through. `letters` makes more variables of its posterior's draws (chains, draws, ...), each
     with the reference sizes of the ladder and the chance of each task at hand.
+
+    >>> mine = lc.Route("mine", lc.direct.model, reads=("accuracy",), through="a law of mine")
     """
 
     name: str
@@ -130,7 +132,10 @@ POOLED_BY_DEFAULT = (two_stage, by_reference, direct)
 
 
 def as_route(given: Route | str) -> Route:
-    """The route of this name, or the route itself. Raises ValueError for another name."""
+    """The route of this name, or the route itself. Raises ValueError for another name.
+
+    >>> route = lc.routes.as_route("direct")
+    """
     if isinstance(given, Route):
         return given
     if given not in ROUTES:

@@ -32,6 +32,8 @@ def plot_calibration(table: pd.DataFrame, ax: Any = None) -> Panels:
     extrapolated, where the table has `decades`: cells, and means over half decades, also of what
     else was forecast. Errors of one model's cells are correlated, so departures say less than the
     number of cells suggests.
+
+    >>> axes = lc.plot_calibration(table)
     """
     if "distance" not in table:
         table = table.assign(distance="all")

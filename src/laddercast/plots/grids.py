@@ -37,6 +37,8 @@ def plot_what_if(
     (`all` is their mean). Lines are whole up to the compute of the largest rung and dashed beyond;
     where the ladder says little, so that `forecast` would warn, there is no band and the median is
     dotted.
+
+    >>> axes = lc.plot_what_if(lc.what_if(fitted, params=[1e9, 7e9]))
     """
     chosen = _chosen(table, tasks)
     quantity = c.main_quantity(chosen)
@@ -86,6 +88,8 @@ def plot_iso_accuracy(
     `table` as `what_if` gives it, of at least 2 params x 2 tokens (ValueError otherwise). Whole
     lines: the median; dashed: reached with a probability of 90 %. Grey lines are of equal compute,
     shaded is where the ladder says little; `rungs` (`params, tokens`) are drawn as dots.
+
+    >>> axes = lc.plot_iso_accuracy(lc.what_if(fitted, params=[1e9, 7e9]))
     """
     chosen = _chosen(table, tasks)
     quantity = c.main_quantity(chosen)

@@ -26,6 +26,8 @@ def plot_forecast(
 
     Of a forecast of losses alone, these.
     `baseline` adds point forecasts, from a table as `baseline` gives it (its first method).
+
+    >>> ax = lc.plot_forecast(forecast)
     """
     targets = target_table(forecast)
     quantity = c.ACCURACY if targets["accuracy_q50"].notna().any() else c.LOSS

@@ -23,6 +23,8 @@ def plot_noise(noise: pd.DataFrame, error: pd.DataFrame | None = None, ax: Any =
     `noise` as `noise_by_task` gives it, `error` as `score` does. Panels: SD of loss and of
     accuracy between checkpoints (dots: measured; bars: the posterior's 90 % intervals), and the
     mean absolute error, each ranked by itself.
+
+    >>> axes = lc.plot_noise(lc.noise_by_task(ladder, fitted), lc.score(forecast))
     """
     tables = [
         (title, noise[(noise["noise"] == kind) & (noise["unit"] == unit)])

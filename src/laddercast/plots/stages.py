@@ -54,6 +54,8 @@ def plot_stage1(
     `forecast`: the law at their size, the interval of the loss forecast, and what was measured.
     Rungs are the ends of runs, of `ladder` if given, else of the fit, which
     knows them if it was fitted with `rungs="last"`.
+
+    >>> axes = lc.plot_stage1(fitted)
     """
     fitted, loss = _through_loss(fitted, STAGE_1)
     posterior = _thinned(fitted, STAGE_1)
@@ -99,6 +101,8 @@ def plot_stage2(
     """Accuracy against loss: the law with 80 and 95 % bands, rungs, targets; a panel per task.
 
     Arguments and rungs as in `plot_stage1`; a target's bars are its 80 and 95 % intervals.
+
+    >>> axes = lc.plot_stage2(fitted)
     """
     fitted, loss = _through_loss(fitted, (*STAGE_1, *STAGE_2))
     posterior = _thinned(fitted, (*STAGE_1, *STAGE_2))

@@ -49,6 +49,8 @@ def report(
     data; how to reproduce it. `forecast` is of `fitted`; `route` as `lc.forecast` takes it. Of a
     forecast of losses alone, all this is of losses, without a mean over tasks. A file of that name
     is replaced once the new one is whole. Raises OSError where it cannot be written.
+
+    >>> path = lc.report(forecast, fitted, "report.html")
     """
     page = render(forecast, fitted, backtest, route)
     out = Path(out)

@@ -27,7 +27,7 @@ from laddercast.sampling.preconditioner import (
     positive,
     refined,
 )
-from laddercast.sampling.programs import QUICKLY, in_batches
+from laddercast.sampling.programs import in_batches
 from laddercast.sampling.transforms import Conditional, Scaled
 
 PLACES = 8
@@ -47,9 +47,7 @@ class Found(NamedTuple):
 
 
 @cache
-def _find(model: Model, form: Any) -> Callable[[jax.Array, list[Any]], Found]:
-    """Compiled: of positions (draws, dim), with the same first dimension in every result."""
-
+def _find(model: Model) -> Callable[[jax.Array, Data], Found]:
     def one(position: jax.Array, data: Data) -> Found:
         trace = forward(model, data, position)
         less, loc, scale = {}, {}, {}
@@ -63,18 +61,12 @@ def _find(model: Model, form: Any) -> Callable[[jax.Array, list[Any]], Found]:
                 scale[name] = jnp.broadcast_to(prior.scale, shape)
         return Found(trace.unconstrained, less, loc, scale)
 
-    def all_draws(positions: jax.Array, leaves: list[Any]) -> Found:
-        data: Data = jax.tree.unflatten(form, leaves)
-        # Draw by draw: a batch takes far longer to compile than it saves.
-        return jax.lax.map(lambda position: one(position, data), positions)
-
-    return jax.jit(all_draws, compiler_options=QUICKLY)
+    return one
 
 
 def find(model: Model, data: Data, positions: np.ndarray) -> Found:
     """Sites at positions (draws, dim)."""
-    leaves, form = jax.tree.flatten(data)
-    found: Found = in_batches(_find(model, form), positions, leaves)
+    found: Found = in_batches(_find(model), positions, data)
     return found
 
 
@@ -97,7 +89,7 @@ def adapted(
     follows = _follows(curved, layout, sites, scales)
     found = _less(found, follows)
     transforms: dict[str, Any] = {
-        name: _conditional(found, name, covariance, scales[name])
+        name: _conditional(found, name, covariance, scales[name], layout.elements(name))
         for name, covariance in _covariances(curved, layout).items()
         if name in scales and (sites[name].varies or sites[name].offset)
     }
@@ -167,29 +159,22 @@ def _follows(
 
 def repositioned(model: Model, data: Data, unconstrained: Sites) -> np.ndarray:
     """Positions (draws, dim) of unconstrained sites (draws, ...)."""
-    leaves, form = jax.tree.flatten(data)
-    return np.asarray(in_batches(_positions(model, form), unconstrained, leaves))
+    return np.asarray(in_batches(_positions(model), unconstrained, data))
 
 
 @cache
-def _positions(model: Model, form: Any) -> Callable[..., jax.Array]:
-    """Compiled: the positions of unconstrained sites, each with a first dimension of draws."""
-
-    def positions(sites: Sites, leaves: list[Any]) -> jax.Array:
-        data: Data = jax.tree.unflatten(form, leaves)
-        return jax.lax.map(lambda own: inverse(model, data, own), sites)
-
-    return jax.jit(positions, compiler_options=QUICKLY)
+def _positions(model: Model) -> Callable[[Sites, Data], jax.Array]:
+    return lambda sites, data: inverse(model, data, sites)
 
 
 def _covariances(curved: Curvature, layout: Layout) -> Sites:
-    """Covariances left of each site's elements (blocks or 1, n, n), or variances of those alone.
+    """Covariances left of each site's elements (rows, n, n), as `Layout.elements` has them in rows.
 
     Of a block given what is shared, of shared ones given all blocks.
     """
     of_blocks = np.linalg.inv(positive(curved.blocks))
     of_shared = np.linalg.inv(positive(curved.shared))[None]
-    alone = 1 / np.maximum(curved.alone, FLATTEST)
+    alone = 1 / np.maximum(curved.alone, FLATTEST)[:, None, None]
     return (
         {name: of_blocks[:, at[:, None], at] for name, at in layout.at_blocks.items()}
         | {name: of_shared[:, at[:, None], at] for name, at in layout.at_shared.items()}
@@ -197,16 +182,21 @@ def _covariances(curved: Curvature, layout: Layout) -> Sites:
     )
 
 
-def _conditional(found: Found, name: str, covariance: np.ndarray, scale: np.ndarray) -> Conditional:
+def _conditional(
+    found: Found, name: str, covariance: np.ndarray, scale: np.ndarray, elements: np.ndarray
+) -> Conditional:
     less, loc, prior = (of[name] for of in (found.less, found.loc, found.scale))
     shape = less.shape[1:]
     # In the mean over draws, the pulls of prior and data are one another's opposite.
     mean, of_prior = less.mean(axis=0), ((less - loc) / prior**2).mean(axis=0)
-    if covariance.ndim < 3 or covariance.shape[-1] == 1 or np.ptp(scale, axis=0).any():
-        left = covariance if covariance.ndim < 3 else np.diagonal(covariance, axis1=1, axis2=2).T
+    n = covariance.shape[-1]
+    # Directions are of the first dimension: rows must run along it, with one prior scale each.
+    along_first = n > 1 and np.array_equal(elements.T, np.arange(less[0].size).reshape(n, -1))
+    if not along_first or shape[0] != n or np.ptp(scale, axis=0).any():
+        left = np.empty(elements.size)
+        left[elements] = np.diagonal(covariance, axis1=1, axis2=2)
         precision = np.maximum(1 / left.reshape(shape) - 1, 0.0) / scale**2
         return Conditional(precision, np.where(precision > 0, precision * mean + of_prior, 0.0))
-    n = covariance.shape[-1]
     values, vectors = np.linalg.eigh(np.linalg.inv(covariance) - np.eye(n))
     directions = np.moveaxis(vectors, 0, -1).reshape(n, n, *shape[1:])
     precision = np.maximum(values.T, 0.0).reshape(shape) / scale**2

@@ -190,7 +190,7 @@ def plain(fn: Any) -> Any:
 class Site(NamedTuple):
     """What a model says of a latent site."""
 
-    plates: dict[str, int]  # the dimension of each, counted from the last, -1
+    plates: dict[str, int]  # the dimension of each in the site's array, counted from the last, -1
     varies: bool  # whether its prior is normal and depends on other sites
     held: bool  # whether it stays where it is while a mode is searched
     followed: bool  # whether sites sampled after it follow it
@@ -210,7 +210,8 @@ def structure(model: Model, data: Data) -> dict[str, Site]:
             fn, declared = site["fn"], site["infer"]
             prior = normal_prior(fn)
             normal[name] = prior or ()
-            plates = {frame.name: frame.dim for frame in site["cond_indep_stack"]}
+            event = fn.event_dim
+            plates = {frame.name: frame.dim - event for frame in site["cond_indep_stack"]}
             found[name] = Site(
                 plates, False, bool(declared.get("held")),
                 bool(declared.get("followed")), "offset" in declared,

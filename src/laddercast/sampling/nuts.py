@@ -27,7 +27,7 @@ from laddercast.sampling.density import (
 )
 from laddercast.sampling.diagnostics import ESS_PARAMETERS, Complaint, complaints
 from laddercast.sampling.mode import STEP, conditional_mode, started
-from laddercast.sampling.programs import QUICKLY, in_batches
+from laddercast.sampling.programs import in_batches
 from laddercast.sampling.progress import lengthen
 from laddercast.sampling.work import Fit
 
@@ -55,7 +55,7 @@ class Samples(NamedTuple):
     """What sampling gives: draws (chains, draws, ...), why not to trust them, settings used."""
 
     values: Sites  # constrained latent sites
-    dims: dict[str, tuple[str, ...]]  # the plates that each lies in, but for chains and draws
+    dims: dict[str, tuple[str | None, ...]]  # the plate of each dimension but chains and draws
     stats: dict[str, np.ndarray]  # by ArviZ's names of sample statistics
     complaints: list[Complaint]
     settings: dict[str, Any]
@@ -152,8 +152,11 @@ def sample(
         "target_accept": target,
         "max_tree_depth": MAX_TREE_DEPTH,
     }
+    plates = {
+        name: {dim: plate for plate, dim in own.plates.items()} for name, own in sites.items()
+    }
     dims = {
-        name: tuple(sorted(own.plates, key=own.plates.__getitem__)) for name, own in sites.items()
+        name: tuple(map(plates[name].get, range(2 - x.ndim, 0))) for name, x in kept.values.items()
     }
     return kept._replace(settings=used, dims=dims)
 
@@ -161,8 +164,7 @@ def sample(
 def _kept(model: Model, data: Data, found: Draws, length: int) -> Samples:
     kept = Draws(*(field[:, :length] for field in found))
     *own, dim = kept.position.shape
-    leaves, form = jax.tree.flatten(data)
-    values = in_batches(_values(model, form), kept.position.reshape(-1, dim), leaves)
+    values = in_batches(_values(model), kept.position.reshape(-1, dim), data)
     values = {name: x.reshape(*own, *x.shape[1:]) for name, x in values.items()}
     stats = {
         "diverging": kept.diverging,
@@ -178,17 +180,11 @@ def _kept(model: Model, data: Data, found: Draws, length: int) -> Samples:
 
 
 @cache
-def _values(model: Model, form: Any) -> Callable[[jax.Array, list[Any]], Sites]:
-    """Compiled: constrained latent sites at positions (draws, dim)."""
+def _values(model: Model) -> Callable[[jax.Array, Data], Sites]:
+    """Constrained latent sites at a position (dim,)."""
 
-    def all_draws(positions: jax.Array, leaves: list[Any]) -> Sites:
-        data: Data = jax.tree.unflatten(form, leaves)
+    def one(position: jax.Array, data: Data) -> Sites:
+        sites = forward(model, data, position).sites
+        return {name: site["value"] for name, site in sites.items() if is_latent(site)}
 
-        def one(position: jax.Array) -> Sites:
-            sites = forward(model, data, position).sites
-            return {name: site["value"] for name, site in sites.items() if is_latent(site)}
-
-        # Draw by draw: a batch takes far longer to compile than it saves.
-        return jax.lax.map(one, positions)
-
-    return jax.jit(all_draws, compiler_options=QUICKLY)
+    return one

@@ -20,6 +20,20 @@ class Layout(NamedTuple):
     at_shared: dict[str, np.ndarray]  # places in `shared` by site
     at_alone: dict[str, np.ndarray]  # places in `alone` by site
 
+    def elements(self, name: str) -> np.ndarray:
+        """The elements of a site, counted in the order of its array: a row (n,) for each block.
+
+        A site outside the blocks has one row of all that are shared, or rows of one where they
+        stand alone.
+        """
+        if name in self.at_blocks:
+            index = self.blocks[:, self.at_blocks[name]]
+        elif name in self.at_shared:
+            index = self.shared[self.at_shared[name]][None]
+        else:
+            index = self.alone[self.at_alone[name]][:, None]
+        return index - (index.min() if index.size else 0)
+
 
 class Curvature(NamedTuple):
     """Second derivatives by the parts of a layout; what is left out is small or zero."""
@@ -133,16 +147,6 @@ def from_curvature(curvature: Curvature, layout: Layout) -> Preconditioner:
     center = np.zeros(len(inverse))
     return Preconditioner(
         center, shared_factor, block_factor, coupling @ shared_factor, scale, order, inverse
-    )
-
-
-def identity(layout: Layout) -> Preconditioner:
-    """The coordinates as they are, centred at zero."""
-    count, size = layout.blocks.shape
-    shared, alone = len(layout.shared), len(layout.alone)
-    each = np.tile(np.eye(size), (count, 1, 1))
-    return from_curvature(
-        Curvature(np.eye(shared), np.zeros((count, size, shared)), each, np.ones(alone)), layout
     )
 
 

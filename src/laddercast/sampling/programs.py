@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +36,7 @@ would divide each between threads, and take longer to do so than for the sum.
 """
 
 BATCH = 250
-"""Rows that `in_batches` gives a compiled function at a time."""
+"""Rows that `in_batches` gives what it compiled at a time."""
 
 FULLEST = 0.5
 """Share of the memory maps allowed beyond which compiled programs are dropped."""
@@ -74,13 +75,13 @@ def keep() -> Path | None:
     return None
 
 
-def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
-    """What a compiled function makes of arrays (rows, ...) and the rest, in NumPy.
+def in_batches(one: Callable[..., Any], rows: Any, *rest: Any) -> Any:
+    """What a function of one row and the rest makes of each of arrays (rows, ...), in NumPy.
 
-    It sees as many rows at a time, the last filled up: it is compiled once for all numbers of rows.
-    After the first, which compiles, batches are shared between the cores.
+    Compiled, it sees as many rows at a time, the last filled up: once for all numbers of rows, if
+    the function is the same object. After the first batch others are shared between the cores.
     """
-    count = len(jax.tree.leaves(rows)[0])
+    count, function = len(jax.tree.leaves(rows)[0]), _of_rows(one)
 
     def part(first: int) -> Any:
         index = np.minimum(np.arange(first, first + BATCH), count - 1)
@@ -97,6 +98,15 @@ def in_batches(function: Callable[..., Any], rows: Any, *rest: Any) -> Any:
     write(0, begun)
     on_cores(lambda first: write(first, part(first)), range(BATCH, count, BATCH))
     return found
+
+
+@cache
+def _of_rows(one: Callable[..., Any]) -> Callable[..., Any]:
+    def batch(rows: Any, *rest: Any) -> Any:
+        # Row by row: all together take far longer to compile than it saves.
+        return jax.lax.map(lambda row: one(row, *rest), rows)
+
+    return jax.jit(batch, compiler_options=QUICKLY)
 
 
 def few_sizes(count: int, least: int = 1) -> int:

@@ -39,15 +39,12 @@ class Scaled(NamedTuple):
     scale: Any
 
     def forward(self, x: Array, prior: Prior) -> Array:
-        """The site's unconstrained value at a coordinate."""
         return self.scale * x
 
     def inverse(self, value: Array, prior: Prior) -> Array:
-        """The coordinate of an unconstrained value."""
         return value / self.scale
 
     def log_det(self, prior: Prior) -> Array:
-        """Log of the volume that a unit of coordinates has."""
         return jnp.sum(jnp.log(self.scale))
 
 
@@ -72,19 +69,16 @@ class Conditional(NamedTuple):
         return (loc + variance * self.pull) * shrink, prior.scale * jnp.sqrt(shrink)
 
     def forward(self, x: Array, prior: Prior) -> Array:
-        """The site's unconstrained value at a coordinate."""
         mean, scale = self._moments(prior)
         value: Array = mean + scale * x
         return value if self.directions is None else jnp.sum(self.directions * value, axis=1)
 
     def inverse(self, value: Array, prior: Prior) -> Array:
-        """The coordinate of an unconstrained value."""
         mean, scale = self._moments(prior)
         value = value if self.directions is None else _turned(self.directions, value)
         return (value - mean) / scale
 
     def log_det(self, prior: Prior) -> Array:
-        """Log of the volume that a unit of coordinates has."""
         return jnp.sum(jnp.log(self._moments(prior)[1]))
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from test_preconditioner import identity
 
 from laddercast.sampling import chains as module
 from laddercast.sampling.chains import (
@@ -15,7 +16,7 @@ from laddercast.sampling.chains import (
     on_device,
     run_chains,
 )
-from laddercast.sampling.preconditioner import Layout, identity
+from laddercast.sampling.preconditioner import Layout
 from laddercast.sampling.work import run
 
 LAYOUT = Layout(

@@ -12,7 +12,6 @@ from laddercast.sampling.preconditioner import (
     Curvature,
     Layout,
     from_curvature,
-    identity,
     positive,
     refined,
 )
@@ -52,6 +51,14 @@ def dense_of(found, layout):
         dense[np.ix_(block, layout.shared)] = found.cross[number]
         dense[np.ix_(layout.shared, block)] = found.cross[number].T
     return dense
+
+
+def identity(layout):
+    """The coordinates as they are, centred at zero."""
+    count, size = layout.blocks.shape
+    shared, each = len(layout.shared), np.tile(np.eye(size), (count, 1, 1))
+    cross, alone = np.zeros((count, size, shared)), np.ones(len(layout.alone))
+    return from_curvature(Curvature(np.eye(shared), cross, each, alone), layout)
 
 
 @pytest.mark.parametrize("seed", range(3))

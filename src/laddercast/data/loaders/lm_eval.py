@@ -86,6 +86,8 @@ def read_lm_eval(
     there is no `acc_norm`). Groups stand for their tasks, weighted by questions. Of several files
     of a run that agree the newest counts. Warns of runs without samples beside others that have
     them. Raises ValueError that names every fault.
+
+    >>> ladder = lc.read_lm_eval("results", manifest="manifest.csv")
     """
     faults: list[str] = []
     name = source_name(folder)

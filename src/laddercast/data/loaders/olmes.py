@@ -75,6 +75,8 @@ def read_olmes(
     where predictions were kept; where no task has a loss, accuracies alone are read. Several
     `mmlu_*` without an `mmlu` are read as `mmlu`, their mean. Raises ValueError that names every
     fault.
+
+    >>> ladder = lc.read_olmes("results", manifest="manifest.csv")
     """
     faults: list[str] = []
     name = "table" if isinstance(path, pd.DataFrame) else source_name(path)

@@ -31,6 +31,8 @@ class Size:
 
     `model` is the name in the ladder and may hold groups of `run`; `flops_per_token` is training
     compute (6 x params where not known).
+
+    >>> size = lc.Size("tiny-.*", "tiny", params=190354176)
     """
 
     run: str
@@ -54,6 +56,8 @@ class Keys:
     """One set of keys, each with `{task}` in it, and which bits per byte `loss` is.
 
     `accuracy` in order of preference; `log_soft` is minus the task cross-entropy.
+
+    >>> keys = lc.Keys("val/{task}/bpb", "bpb with space", accuracy=("val/{task}/acc",))
     """
 
     loss: str
@@ -80,6 +84,9 @@ class Preset:
     whose accuracy has another key. `aggregates` are weighted means of other tasks. `tasks` has
     chance and items. Tokens are in the first column of `tokens` present, else `step` x
     `batch_tokens`; the run is in the first column of `run` present, else the file's name.
+
+    >>> keys = lc.Keys("val/{task}/bpb", "bpb with space", accuracy=("val/{task}/acc",))
+    >>> preset = lc.Preset((keys,), tokens=("train/tokens",), params="num_params")
     """
 
     keys: tuple[Keys, ...]

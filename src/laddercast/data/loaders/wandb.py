@@ -44,6 +44,8 @@ def read_wandb(
     alone; one loss common to all tasks is `reference_loss` of the preset. `tasks` are names, or a
     table as `read_ladder` takes. Every run becomes a model of the ladder, targets too:
     `ladder.split(hold_out=[...])` parts them. Raises ValueError that names every fault.
+
+    >>> ladder = lc.read_wandb("runs", preset="levanter", manifest="manifest.csv")
     """
     faults: list[str] = []
     if isinstance(preset, str) and preset not in PRESETS:
