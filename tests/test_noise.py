@@ -142,7 +142,8 @@ def test_noise_of_a_loss_is_that_of_the_route_s_own(
         "log_noise_accuracy": np.full((2, 50, 2), np.log(2.0)),
         # The variance of a checkpoint is a quarter of the run's, so a fifth of the sum.
         "logit_share_checkpoint_accuracy": np.full((2, 50, 2), np.log(0.25)),
-        "log_walk_accuracy": np.full((2, 50, 2), np.log(0.1)),
+        # None exceeds .5: 1 / (1 / .125 + 1 / .5) is .1.
+        "log_walk_accuracy": np.full((2, 50, 2), np.log(0.125)),
     }
     if route is by_reference:
         sites |= {

@@ -55,6 +55,9 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "log_rise": Meaning(
             "", "rise of the logit as the direct law falls from 1 to 0", "logit", "log"
         ),
+        "passing": Meaning(
+            "", "of what a run's loss is off its law, the share that accuracy follows", "fraction"
+        ),
         "log_lower": Meaning("a + b", "lower end of the curve over chance", "ratio", "log"),
         "logit_gap": Meaning(
             "1 - b", "gap between 1 and the upper end of the curve", "fraction", "logit"
@@ -75,7 +78,7 @@ GROUPS: dict[str, dict[str, Meaning]] = {
             "", "checkpoint's share in its square", "fraction", "logit"
         ),
         "log_noise_accuracy": Meaning(
-            "", "scale of accuracy, likewise, over sqrt(p (1 - p) / items)", "ratio", "log"
+            "", "scale of accuracy, likewise, over sqrt((p (1 - p) + 0.1) / items)", "ratio", "log"
         ),
         "logit_share_checkpoint_accuracy": Meaning(
             "", "checkpoint's share in its square", "fraction", "logit"
@@ -87,16 +90,30 @@ GROUPS: dict[str, dict[str, Meaning]] = {
     "Discrepancy": {
         "log_walk_loss": Meaning(
             "",
-            "SD of log task loss, a random walk in log10 compute",
-            "log loss per root decade",
+            "SD of log task loss, per root decade of params, of tokens, and of a size",
+            "log loss",
             "log",
         ),
-        "walk_reference_scale": Meaning(
-            "", "SD of log reference loss, likewise", "log loss per root decade"
+        "walk_loss_correlation": Meaning(
+            "", "part of its square that all tasks have in common", "fraction"
         ),
-        "log_walk_accuracy": Meaning(
-            "", "SD of the logit, likewise", "logit per root decade", "log"
+        "walk_reference_scale": Meaning("", "SD of log reference loss, likewise", "log loss"),
+        "log_walk_accuracy": Meaning("", "SD of the logit, likewise", "logit", "log"),
+        "walk_accuracy_correlation": Meaning(
+            "", "part of its square that all tasks have in common", "fraction"
         ),
+    },
+    "Before the end of a run": {
+        "unfinished_loss": Meaning(
+            "", "excess of log task loss at the peak learning rate", "log loss"
+        ),
+        "unfinished_reference_loss": Meaning("", "the same of log reference loss", "log loss"),
+        "unfinished_accuracy": Meaning("", "the same of the logit", "logit"),
+        "trend_loss_scale": Meaning(
+            "", "SD between runs of trends of log task loss, per e-fold of tokens", "log loss"
+        ),
+        "trend_reference_loss_scale": Meaning("", "the same of log reference loss", "log loss"),
+        "trend_accuracy_scale": Meaning("", "the same of the logit", "logit"),
     },
 }
 """Groups in the page's order, each with its quantities in the order shown.

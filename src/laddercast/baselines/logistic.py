@@ -26,9 +26,7 @@ def logistic(
     columns as `baseline` does, of accuracy alone; `method` is `logistic` or `logistic_free`. Raises
     ValueError for another `lower` and for targets as `read_targets` does.
 
-    >>> ladder, targets, _ = lc.demo_ladder()
-    >>> lc.logistic(ladder, targets)["q50"].between(0, 1).all()
-    np.True_
+    >>> points = lc.logistic(ladder, targets)
     """
     if lower not in ("chance", "free"):
         raise ValueError(f'lower={lower!r}: use "chance" or "free"')

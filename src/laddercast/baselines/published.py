@@ -129,6 +129,8 @@ def baseline(
     accuracies, these alone are forecast. A task that cannot be fitted is warned of and NaN. Where
     `ladder.rungs` is "every", each checkpoint counts as the end of a run. `flops` count where every
     row of both tables has them, else 6ND in their place.
+
+    >>> points = lc.baseline(ladder, targets, ["two_step"])
     """
     _check_methods(methods, ladder)
     table, rows = with_flops(ladder.table, target_rows(ladder, targets))

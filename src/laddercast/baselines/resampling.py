@@ -72,6 +72,8 @@ def bootstrap(
     else, only the residuals spread the draws. A task that cannot be fitted, in full or in 100
     resamples of one replicate, is warned of and NaN. Raises ValueError if `replicates` is below 1,
     and for a ladder without losses or without accuracies.
+
+    >>> replicates = lc.bootstrap(ladder, targets, replicates=20)
     """
     if replicates < 1:
         raise ValueError(f"replicates={replicates}: draw at least 1")

@@ -30,7 +30,10 @@ class FarTargetWarning(LaddercastWarning):
 
 
 class OffLineWarning(FarTargetWarning):
-    """A target lies off the one line of the rungs in log params and log tokens."""
+    """A target lies off the one line of the rungs in log params and log tokens.
+
+    >>> warnings.simplefilter("ignore", lc.OffLineWarning)
+    """
 
 
 class SkippedWarning(LaddercastWarning):

@@ -16,7 +16,6 @@ from laddercast.model.design import (
     SITES,
     Design,
     Observed,
-    binomial_variance,
     ladder_design,
     target_design,
 )
@@ -197,7 +196,7 @@ def simulate(
         logit = p["k"] * (p["L0"] - np.exp(log_latent)) + walk_accuracy
         latent = laws.between(logit, lower, p["b"])
         mean = np.asarray(latent)
-    sd = np.sqrt(binomial_variance(mean, p[c.ITEMS]))
+    sd = np.sqrt((mean * (1 - mean) + 1 / p[c.ITEMS]) / p[c.ITEMS])
     mean = mean + (p["run_accuracy"] * effects() * sd[end])[run]
     root = np.sqrt(points[c.CHECKPOINTS].to_numpy(float))[:, None]
     loss = np.exp(log_latent + p["checkpoint_loss"] * rng.normal(size=(n, tasks)) / root)

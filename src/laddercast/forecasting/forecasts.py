@@ -235,7 +235,7 @@ def predictions(forecast: xr.DataTree) -> xr.Dataset:
     Dimension `row` has both as levels of one index. NetCDF cannot hold such an index, so that the
     forecast itself has plain coordinates.
 
-    >>> lc.predictions(forecast).sel(model="7B-4T", task="mmlu")["accuracy"].sizes
+    >>> lc.predictions(forecast).sel(model="7B-4T", task="piqa")["accuracy"]
     """
     data = forecast["predictions"].to_dataset()
     names = {word: ("row", data[word].to_numpy().astype(str)) for word in (c.MODEL, c.TASK)}

@@ -18,7 +18,7 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
     through a loss, and `k, L0` of those that lead from it to accuracy; of `direct` only the
     exponents, and `rise`, of the logit as its law falls. SDs
     `run_*`, `checkpoint_*` and `discrepancy_*` are of the logs of losses; those of accuracy are in
-    units of sqrt(p (1 - p) / items), and its discrepancy in logits.
+    units of sqrt((p (1 - p) + .1) / items), and its discrepancy in logits.
     """
     p = posterior
     found = scales_of_noise(p)
