@@ -10,6 +10,7 @@ from laddercast.data.ladder import Ladder, read_ladder, run_ends
 from laddercast.evaluation.noise import metric_noise, noise_by_task, rerun_noise
 from laddercast.inference.fitting import fit
 from laddercast.model.letters import scales_of_noise
+from laddercast.model.likelihood import FLOOR
 from laddercast.model.routes import Route, by_reference, direct, two_stage
 
 # Loss checkpoint SD, accuracy checkpoint SD (points), rerun SD of loss (%) and accuracy (points).
@@ -154,7 +155,9 @@ def test_noise_of_a_loss_is_that_of_the_route_s_own(
     noise = noise_by_task(ladder, fit_of(route, **sites)).set_index(["noise", "task", "unit"])[
         "q50"
     ]
-    assert (noise["accuracy_run"] / noise["accuracy_checkpoint"]).to_numpy() == pytest.approx(2)
+    run, checkpoint = (np.hypot(2 * np.sqrt(share), FLOOR["accuracy"]) for share in (0.8, 0.2))
+    ratio = (noise["accuracy_run"] / noise["accuracy_checkpoint"]).to_numpy()
+    assert ratio == pytest.approx(run / checkpoint)
     assert noise["accuracy_discrepancy"].to_numpy() == pytest.approx(0.1)
     of_loss = noise[noise.index.get_level_values("noise").str.startswith("loss_")]
     if route is direct:

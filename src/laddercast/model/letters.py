@@ -9,6 +9,7 @@ from scipy.special import expit
 from laddercast.model.design import Frame
 from laddercast.model.discrepancy import scale_of
 from laddercast.model.laws import ends
+from laddercast.model.likelihood import FLOOR
 
 
 def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str, Any]:
@@ -66,10 +67,10 @@ def scales_of_noise(p: Mapping[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
     scales: dict[str, Any] = {}
     for quantity, (noise, logit_share, walk) in found.items():
-        share = expit(logit_share)
+        share, floor = expit(logit_share), FLOOR.get(quantity, 0.0)
         scales |= {
-            f"run_{quantity}": noise * np.sqrt(1 - share),
-            f"checkpoint_{quantity}": noise * np.sqrt(share),
+            f"run_{quantity}": np.hypot(noise * np.sqrt(1 - share), floor),
+            f"checkpoint_{quantity}": np.hypot(noise * np.sqrt(share), floor),
             f"discrepancy_{quantity}": walk,
         }
     return scales

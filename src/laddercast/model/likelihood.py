@@ -24,6 +24,9 @@ LOG_T = lgamma((RUN_DOF + 1) / 2) - lgamma(RUN_DOF / 2) + (RUN_DOF * log(RUN_DOF
 
 LOG_ROOT_2PI = log(2 * pi) / 2
 
+FLOOR = {"loss": 2e-4, "accuracy": 0.1}
+"""Least scale of noise, of a run and of a checkpoint: values that repeat are not without noise."""
+
 
 class Runs(dist.Distribution):  # type: ignore[misc]
     """Measurements (points, tasks) of runs: each run off as a whole, its checkpoints about that.

@@ -17,12 +17,9 @@ from numpyro import handlers
 from laddercast.model import laws
 from laddercast.model.design import Design, Observed, Seen, binomial_variance
 from laddercast.model.discrepancy import Walk, scale_of, walk
-from laddercast.model.likelihood import T_VARIANCE, Runs, one_each
+from laddercast.model.likelihood import FLOOR, T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
-
-FLOOR = {"loss": 2e-4, "accuracy": 0.1}
-"""Least scale of noise, of a run and of a checkpoint: values that repeat are not without noise."""
 
 
 class Path(NamedTuple):
