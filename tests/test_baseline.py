@@ -348,14 +348,14 @@ def test_published_forecasts_are_met(
 def test_published_forecasts_of_task_ce_are_met_where_its_fit_reached_the_optimum(
     beside_published: pd.DataFrame,
 ) -> None:
-    # Of the other tasks, step 1 has a lower optimum with E = 0 (MMLU, HellaSwag, ARC-Challenge,
-    # Social IQa), or step 2 is a straight line whose k has no optimum (HellaSwag, ARC-Easy).
+    # Of the other tasks, step 1 has a lower optimum with E = 0 (MMLU, ARC-Challenge, Social IQa),
+    # or step 2 is a straight line whose k has no optimum (HellaSwag, ARC-Easy).
     cells = beside_published[beside_published["method"] == "two_step_taskce_p0fix"]
     off = (cells["q50"] - cells["predicted"]).abs()
     reached = cells["task"].isin(["piqa", "csqa", "openbookqa"])
     assert len(cells) == 16
     assert off[reached].max() < 0.001
-    assert off.max() < 0.03
+    assert off.max() < 0.02
 
 
 def test_published_coefficients_are_met(olmo: Ladder, data_dir: Path) -> None:

@@ -5,18 +5,19 @@ logs; step 2 fits accuracy from loss to all checkpoints, by least squares; a tar
 both. Several starts seek the least objective, which the published fit of a variant may miss.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from scipy.optimize import least_squares
 
-from laddercast.baselines.solver import Law, curves, fit_all
 from laddercast.data import words as c
-from laddercast.data.cautions import SkippedWarning, warn
+from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
 from laddercast.data.sizes import with_flops
 from laddercast.model import laws
@@ -32,6 +33,7 @@ FROM = {
 
 METHODS = tuple(FROM)
 
+HUBER_DELTA = 1e-3
 SMOOTHED = 5
 """Step 2 smooths checkpoints by a trailing mean of up to so many."""
 SKIPPED, SKIPPED_OF_TASK_CE = 0.1, 0.5
@@ -40,12 +42,22 @@ SPREADS = (1.0, 2.0, 4.0)
 """SDs of the random starts about the given one, in units of a law's `scale`."""
 CLEARLY_BETTER = 1e-6
 """The share by which a later start must be better to win: ties go to the published one."""
-STEPS = 4000
-"""Of a fit at most: the Huber loss is followed slowly where most residuals are beyond its bend."""
 TINY = 1e-9
 """Stands for a bound of 0, where a log has no gradient."""
 SMALLEST_EXPONENT = 0.02
 """Least exponent of the single step: the fit to a logarithm has exponent 0 and infinite E."""
+
+
+class Law(NamedTuple):
+    """A curve of fixed shape: its coefficients' bounds and scales, and how it is fitted."""
+
+    predict: Callable[[jax.Array, jax.Array], jax.Array]
+    """From coefficients and x, of shape (variables, rows), to y, of shape (rows,)."""
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    scale: tuple[float, ...]
+    """By how much each coefficient may move at once."""
+    huber: bool
 
 
 class Step(NamedTuple):
@@ -115,8 +127,6 @@ def baseline(
     column raises ValueError. A task that cannot be fitted is warned of and NaN. Where
     `ladder.rungs` is "every", each checkpoint counts as the end of a run. `flops` count where every
     row of both tables has them, else 6ND in their place.
-
-    >>> points = lc.baseline(ladder, targets, ["two_step"])
     """
     _check_methods(methods, ladder)
     table, rows = with_flops(ladder.table, target_rows(ladder, targets))
@@ -134,7 +144,7 @@ def baseline(
                 for quantity, q50 in _forecasts(method, runs, chance, ladder.rungs, rows[here]):
                     values[quantity][here] = q50
             except ValueError as reason:
-                warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning)
+                _warn(task, method, reason)
         for quantity, q50 in values.items():
             measured = rows.get(quantity, np.nan)
             parts.append(rows.assign(quantity=quantity, q50=q50, measured=measured, method=method))
@@ -156,7 +166,7 @@ def fit_two_step(ladder: Ladder) -> pd.DataFrame:
             first = (np.exp(log_a), alpha, np.exp(log_b), beta, e)
             fits.loc[task] = [*first, *fit_step(step_2(runs, c.LOSS, chance))]
         except ValueError as reason:
-            warn(f"{task}: two_step gives NaN, as {reason}", SkippedWarning)
+            _warn(task, "two_step", reason)
     return fits
 
 
@@ -164,6 +174,10 @@ def by_task(table: pd.DataFrame, ladder: Ladder) -> Iterator[tuple[str, pd.DataF
     """Each task of `ladder` with its rows of `table` and its chance."""
     for task, chance in ladder.tasks[c.CHANCE].items():
         yield str(task), table[table[c.TASK] == task], float(chance)
+
+
+def _warn(task: str, method: str, reason: ValueError) -> None:
+    warnings.warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning, stacklevel=3)
 
 
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
@@ -285,8 +299,21 @@ def _logs(table: pd.DataFrame, *columns: str) -> np.ndarray:
     return logs
 
 
+@partial(jax.jit, static_argnums=0)
+def _linearised(
+    predict: Callable[..., jax.Array], theta: jax.Array, x: jax.Array, y: jax.Array, w: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Residuals of weight `w`, of shape (rows,), and their derivatives (rows, coefficients)."""
+
+    def residuals(theta: jax.Array) -> jax.Array:
+        return w * (predict(theta, x) - y)
+
+    return residuals(theta), jax.jacfwd(residuals)(theta)
+
+
 def _predict(law: Law, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-    return curves(law, theta[None], x[None])[0]
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(law.predict)(theta, x))
 
 
 def _fit(law: Law, x: np.ndarray, y: np.ndarray, *starts: tuple[float, ...]) -> np.ndarray:
@@ -309,15 +336,41 @@ def _solve(
     # Cached, as methods and tasks share fits: step 1 of C4 is the same for all tasks.
     y = np.frombuffer(y_bytes)
     x = np.frombuffer(x_bytes).reshape(-1, len(y))
+    more = 2 ** int(np.ceil(np.log2(max(len(y), 16)))) - len(y)  # so that few shapes compile
     scale = np.array(law.scale)
     normals = np.random.default_rng(0).normal(size=(len(SPREADS), len(scale)))
     drawn = [starts[-1] + s * scale * z for s, z in zip(SPREADS, normals, strict=True)]
-    every = np.array([*starts, *drawn])
-    found = fit_all(law, x, y, np.ones((len(every), len(y))), every, steps=STEPS)
     best = None
-    for number, loss in enumerate(found.loss):
-        if np.isfinite(loss) and (best is None or loss < (1 - CLEARLY_BETTER) * found.loss[best]):
-            best = number
-    if best is None or not found.ended[best]:
+    with jax.enable_x64(True):
+        padded = (np.pad(x, ((0, 0), (0, more)), "edge"), np.pad(y, (0, more)))
+        data = [jnp.asarray(v) for v in (*padded, np.arange(len(y) + more) < len(y))]
+
+        @lru_cache(maxsize=1)
+        def at(theta: bytes) -> list[np.ndarray]:
+            return [np.asarray(v) for v in _linearised(law.predict, np.frombuffer(theta), *data)]
+
+        solve = partial(
+            least_squares,
+            lambda theta: at(theta.tobytes())[0],
+            jac=lambda theta: at(theta.tobytes())[1],
+            bounds=(law.lower, law.upper),
+            x_scale=scale,
+            gtol=1e-15,
+            max_nfev=500,
+        )
+        for start in [*starts, *drawn]:
+            theta = np.clip(start, law.lower, law.upper)
+            try:
+                if law.huber:
+                    # Least squares first: from afar, the Huber loss leads to far worse optima.
+                    theta = solve(theta, ftol=1e-4, xtol=1e-4, max_nfev=100).x
+                    fit = solve(theta, loss="huber", f_scale=HUBER_DELTA)
+                else:
+                    fit = solve(theta)
+            except ValueError:  # of a start where the law or a derivative is not finite
+                continue
+            if best is None or fit.cost < (1 - CLEARLY_BETTER) * best.cost:
+                best = fit
+    if best is None or best.status <= 0:
         raise ValueError("its fit does not converge")
-    return tuple(found.theta[best])
+    return tuple(best.x)

@@ -4,15 +4,20 @@ Models are resampled within size, so that every resample spans the ladder's size
 its largest or smallest would say little of the targets.
 """
 
+import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from laddercast.baselines.published import (
+    HUBER_DELTA,
+    Law,
     Step,
     by_task,
     fit_step,
@@ -20,14 +25,24 @@ from laddercast.baselines.published import (
     step_2,
     target_rows,
 )
-from laddercast.baselines.solver import curves, fit_all
 from laddercast.data import words as c
-from laddercast.data.cautions import SkippedWarning, warn
+from laddercast.data.cautions import SkippedWarning
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.model.design import loss_column
+from laddercast.sampling.chains import on_device
+from laddercast.sampling.programs import few_sizes
 
 TRIES = 100
 """Resamples drawn for a replicate of a task, at most, until one can be fitted."""
+BATCH = 4
+"""Replicates fitted side by side: each batch takes as many steps as the slowest of it."""
+STEPS = 400
+DAMPED, UNDAMPED = 1e12, 1e-12
+"""Damping relative to the curvature: where steps are lost in rounding, and where it is no more."""
+AT_REST = 1e-10
+"""The share by which a step must lower the objective to count as progress."""
+IDLE = 3
+"""Steps without progress that end a fit."""
 MEASURED = (c.LOSS, c.ACCURACY)
 type Resampler = Callable[[int], pd.DataFrame]
 """Maps the attempt's number to how often each replicate draws each model."""
@@ -56,8 +71,6 @@ def bootstrap(
     length, is drawn again for that task. Sizes of one model each are never resampled: with none
     else, only the residuals spread the draws. A task that cannot be fitted, in full or in 100
     resamples of one replicate, is warned of and NaN. Raises ValueError if `replicates` is below 1.
-
-    >>> forecast = lc.bootstrap(ladder, targets, replicates=100)
     """
     if replicates < 1:
         raise ValueError(f"replicates={replicates}: draw at least 1")
@@ -76,7 +89,7 @@ def bootstrap(
             steps = step_1(runs, column, ladder.rungs), step_2(runs, column, chance)
             log_loss, accuracy = _replicates(steps, resample, sizes, normals)
         except ValueError as reason:
-            warn(f"{task}: bootstrap gives NaN, as {reason}", SkippedWarning)
+            warnings.warn(f"{task}: bootstrap gives NaN, as {reason}", SkippedWarning, stacklevel=2)
             continue
         draws[c.LOSS][:, here] = np.exp(log_loss)
         draws[c.ACCURACY][:, here] = np.clip(accuracy, 0.0, 1.0)
@@ -131,9 +144,9 @@ def _replicates(
         unit * _residual_sd(step, fit) for unit, step, fit in zip(normals, steps, fits, strict=True)
     ]
     x = np.broadcast_to(sizes, (len(counts), *sizes.shape))
-    log_loss = curves(first.law, _refits(first, fits[0], counts), x) + noise[0]
+    log_loss = _curves(first.law, _refits(first, fits[0], counts), x) + noise[0]
     x = np.exp(log_loss)[:, None]
-    return log_loss, curves(second.law, _refits(second, fits[1], counts), x) + noise[1]
+    return log_loss, _curves(second.law, _refits(second, fits[1], counts), x) + noise[1]
 
 
 def _sound_counts(steps: tuple[Step, Step], resample: Resampler) -> pd.DataFrame:
@@ -172,7 +185,7 @@ def _weights(step: Step, counts: pd.DataFrame) -> np.ndarray:
 
 def _residual_sd(step: Step, theta: np.ndarray) -> float:
     """SD of the residuals at the ends of runs: targets are ends of runs, too."""
-    off = step.y - curves(step.law, theta[None], step.x[None])[0]
+    off = step.y - _curves(step.law, theta[None], step.x[None])[0]
     ends = np.append(step.models[1:] != step.models[:-1], True) & (step.models != "")
     freedom = max(int(ends.sum()) - len(theta), 1)
     return float(np.sqrt((off[ends] ** 2).sum() / freedom))
@@ -181,9 +194,82 @@ def _residual_sd(step: Step, theta: np.ndarray) -> float:
 def _refits(step: Step, theta: np.ndarray, counts: pd.DataFrame) -> np.ndarray:
     """Coefficients (replicates, coefficients): the better of two starts, `theta` and the last."""
     weights = _weights(step, counts)
-    near, far = (np.tile(start, (len(weights), 1)) for start in (theta, step.starts[-1]))
-    warm = fit_all(step.law, step.x, step.y, weights, near, far=False)
-    fresh = fit_all(step.law, step.x, step.y, weights, far)
-    # A loss that is not finite never wins, unless both are.
-    better = ~(warm.loss <= fresh.loss)
-    return np.where(better[:, None], fresh.theta, warm.theta)
+    more = few_sizes(len(step.y), 16) - len(step.y)
+    x, y = np.pad(step.x, ((0, 0), (0, more)), "edge"), np.pad(step.y, (0, more))
+    weights = np.pad(weights, ((0, 0), (0, more)))
+    delta = HUBER_DELTA if step.law.huber else float("inf")
+    with on_device(jax.devices("cpu")[0]):
+        solve = partial(refit, step.law, x, y, weights)
+        warm, fresh = (np.tile(start, (len(weights), 1)) for start in (theta, step.starts[-1]))
+        if step.law.huber:
+            # As in the full fit: from afar, the Huber loss leads to far worse optima.
+            fresh, _ = solve(fresh, float("inf"))
+        (warm, warm_loss), (fresh, fresh_loss) = solve(warm, delta), solve(fresh, delta)
+        # A loss that is not finite never wins, unless both are.
+        better = ~(np.asarray(warm_loss) <= np.asarray(fresh_loss))
+    return np.where(better[:, None], fresh, warm)
+
+
+def _curves(law: Law, thetas: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The law of each `thetas` (fits, coefficients) at its own `x` (fits, variables, points)."""
+    with on_device(jax.devices("cpu")[0]):
+        return np.asarray(_vmapped(law, thetas, x))
+
+
+@partial(jax.jit, static_argnums=0)
+def _vmapped(law: Law, thetas: jax.Array, x: jax.Array) -> jax.Array:
+    return jax.vmap(law.predict)(thetas, x)
+
+
+@partial(jax.jit, static_argnames=("law", "delta"))
+def refit(
+    law: Law, x: jax.Array, y: jax.Array, weights: jax.Array, starts: jax.Array, delta: float
+) -> tuple[jax.Array, jax.Array]:
+    """Coefficients (fits, coefficients) of the least weighted Huber loss, and that loss (fits,).
+
+    x (variables, points), y (points,), weights (fits, points), starts (fits, coefficients);
+    `delta` infinite gives least squares. Levenberg's and Marquardt's steps, with the Huber loss
+    as reweighted squares; coefficients held at a bound that they press on.
+    """
+    lower, upper, scale = (jnp.asarray(v) for v in (law.lower, law.upper, law.scale))
+
+    def residuals(theta: jax.Array) -> jax.Array:
+        return law.predict(theta, x) - y
+
+    def loss(theta: jax.Array, w: jax.Array) -> jax.Array:
+        off = jnp.abs(residuals(theta))
+        near = jnp.minimum(off, delta)
+        return w @ (near * (off - near / 2))
+
+    def one(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        w, start = pair
+
+        def step(state: tuple) -> tuple:
+            theta, value, damping, idle, count = state
+            off, slopes = residuals(theta), jax.jacfwd(residuals)(theta) * scale
+            pull = w * jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(off), 1e-300))
+            gradient, curvature = (pull * off) @ slopes, (slopes.T * pull) @ slopes
+            held = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0))
+            free = ~held
+            curvature = jnp.where(free[:, None] & free, curvature, 0.0)
+            diagonal = jnp.diag(curvature)
+            ridge = damping * diagonal + UNDAMPED * diagonal.max() + held
+            move = jnp.linalg.solve(curvature + jnp.diag(ridge), jnp.where(free, -gradient, 0.0))
+            new = jnp.clip(theta + scale * move, lower, upper)
+            new_value = loss(new, w)
+            better = new_value < value
+            progress = better & (new_value < (1 - AT_REST) * value)
+            damping = jnp.where(better, jnp.maximum(damping / 5, UNDAMPED), damping * 4)
+            idle = jnp.where(progress, 0, idle + better)
+            theta, value = (jnp.where(better, a, b) for a, b in ((new, theta), (new_value, value)))
+            return theta, value, damping, idle, count + 1
+
+        def going(state: tuple) -> jax.Array:
+            _, _, damping, idle, count = state
+            return (damping < DAMPED) & (idle < IDLE) & (count < STEPS)
+
+        begin = (start, loss(start, w), jnp.asarray(1e-3), jnp.asarray(0), jnp.asarray(0))
+        theta, value, *_ = jax.lax.while_loop(going, step, begin)
+        return theta, value
+
+    return jax.lax.map(one, (weights, starts), batch_size=BATCH)
