@@ -128,8 +128,22 @@ def test_what_cannot_be_fitted_is_told_with_its_reason(small_table):
     folds, faults = cut_folds(read_ladder(small_table), ["lengths", "sizes"])
     assert [fold.kind for fold in folds] == ["sizes"]
     assert len(faults) == 1
-    assert faults[0].startswith("no fold `lengths`: what is left cannot be fitted (")
-    assert "one line in logs" in faults[0]
+    assert faults[0].startswith("no fold `lengths`: what is left is not fitted (")
+    assert "it lacks rungs off one line in log params and log tokens" in faults[0]
+
+
+def test_a_thin_ladder_is_cut_as_far_as_it_can_be_fitted(small_table):
+    line = read_ladder(small_table[small_table["model"].str.endswith("-20")])
+    assert held_out_by_fold(line, "sizes") == {"params <= 4e+08": {"800M-20"}}
+    rungs, _ = read_ladder(small_table).split(max_params=3e8)
+    assert rungs.models == ["200M-20", "200M-100"]
+    folds, faults = cut_folds(rungs, ["sizes", "lengths"])
+    assert not folds
+    assert len(faults) == 2
+    losses = read_ladder(small_table.drop(columns=["accuracy", "chance", "items"]))
+    assert [fold.kind for fold in cut_folds(losses, ["sizes", "one-task"])[0]] == [
+        "sizes", "one-task", "one-task"
+    ]  # fmt: skip
 
 
 def test_unknown_kinds_are_refused(small_table):
@@ -146,3 +160,10 @@ def test_folds_of_measured_runs(data_dir):
     # Of 30 runs, 6 of each of five sizes, every 1xC twice: a size alone, or 0.5xC, is too little.
     sizes = [("sizes", 12), ("sizes", 18), ("sizes", 24)]
     assert fitted == [*sizes, ("lengths", 15), ("lengths", 20), ("lengths", 25), ("reruns", 25)]
+
+
+def test_a_fold_keeps_each_quantity_of_the_ladder(small_table):
+    small = small_table["params"] < 5e8
+    table = small_table.assign(accuracy=small_table["accuracy"].mask(small))
+    _, faults = cut_folds(read_ladder(table), ["largest-size", "reruns"])
+    assert "what is left is not fitted" in faults[0]

@@ -18,6 +18,7 @@ from laddercast.data.ladder import (
     read_targets,
     run_ends,
 )
+from laddercast.data.lines import factor_off, off_line
 
 TASKS = pd.DataFrame({"task": ["easy", "hard"], "chance": [0.25, 0.5], "items": [2000, 500]})
 
@@ -54,10 +55,6 @@ def only(condition: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return lambda table: table.query(condition)
 
 
-def ends_in_line(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table.model.str.endswith("-20")]
-
-
 FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     "missing column": (drop("tokens"), ["ladder: column `tokens` is missing; add it to model,"]),
     "missing columns": (
@@ -70,9 +67,18 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         rename("loss", "losss"),
         ["column `losss` looks like a misspelt `loss`; rename it"],
     ),
-    "no loss": (drop("loss", "reference_loss"), ["column `loss` or `reference_loss` is missing"]),
+    "nothing measured": (
+        drop("accuracy", "loss", "reference_loss"),
+        ["column `accuracy`, `loss` or `reference_loss` is missing; add it to model,"],
+    ),
+    "reference loss alone": (
+        drop("accuracy", "loss"),
+        ["only `reference_loss` is given", "call it `loss` to forecast it"],
+    ),
     "misspelt reference_loss": (
-        lambda table: table.drop(columns="loss").rename(columns={"reference_loss": "ref_loss"}),
+        lambda table: table.drop(columns=["loss", "accuracy"]).rename(
+            columns={"reference_loss": "ref_loss"}
+        ),
         ["column `reference_loss` is missing; rename `ref_loss`"],
     ),
     "no chance": (drop("chance"), ["column `chance` is missing; add it"]),
@@ -120,10 +126,9 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         ["row 7: accuracy 47.2 is above 1; give fractions, not percent"],
     ),
     "negative accuracy": (put(7, "accuracy", -0.01), ["row 7: accuracy -0.01 is below 0; give"]),
-    "no accuracy": (fill("accuracy", np.nan), ["no row has a value of accuracy; give fractions"]),
-    "no loss values": (
-        lambda table: table.assign(loss=None, reference_loss=np.nan),
-        ["no row has a value of loss or reference_loss; give"],
+    "no values": (
+        lambda table: table.assign(loss=None, reference_loss=np.nan, accuracy=" "),
+        ["no row has a value of accuracy or loss or reference_loss; give what was measured"],
     ),
     "loss of zero": (put(7, "loss", 0.0), ["row 7: loss 0 is not above 0; leave it empty"]),
     "negative params": (
@@ -175,27 +180,18 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         ["row 0: checkpoints 0.3333333333333333 is not a count (also rows 1,"],
     ),
     "two checkpoints and a half": (put(7, "checkpoints", 2.5), ["row 7: checkpoints 2.5 is not a"]),
-    "two models": (
-        only("model in ('200M-20', '400M-100')"),
-        ["fewer than 3 models have measured a task (easy: 2 with loss, 2 with accuracy; hard: 2 "],
+    "one model": (
+        only("model == '200M-20'"),
+        ["fewer than 2 models have measurements (200M-20); add models"],
     ),
-    "a task on two models": (
-        only("task == 'easy' or model in ('200M-20', '400M-100')"),
-        ["models have measured a task (hard: 2 with loss, 2 with accuracy); add models, or leave"],
-    ),
-    "a task without accuracy": (
-        lambda table: table.assign(accuracy=table.accuracy.where(table.task == "easy")),
-        ["models have measured a task (hard: 6 with loss, 0 with accuracy); add models"],
-    ),
-    "one size": (
-        lambda table: table.query("params == 200000000 or model == '400M-20'").assign(
-            params=200_000_000
+    "a task without measurements": (
+        lambda table: table.assign(
+            **{
+                word: table[word].where(table.task == "easy")
+                for word in ("accuracy", "loss", "reference_loss")
+            }
         ),
-        ["fewer than 2 sizes (params 200000000); add models of another size"],
-    ),
-    "runs of one ratio": (
-        ends_in_line,
-        ["the ends of runs cannot tell params from tokens", 'with rungs="every" (--rungs every)'],
+        ["no row has a measurement of hard; add some, or leave the task out"],
     ),
 }
 
@@ -460,11 +456,96 @@ def test_tasks_from_the_ladder_or_beside_it_are_the_same(small_table: pd.DataFra
     assert without.tasks["items"].isna().all()
 
 
-def test_rungs_every_reads_runs_of_one_ratio(small_table: pd.DataFrame) -> None:
-    table = ends_in_line(small_table)
-    assert len(read_ladder(table, rungs="every")) == len(table)
-    ends = table[table.tokens == table.groupby("model").tokens.transform("max")]
-    assert "checkpoints cannot tell params from tokens" in message(read_ladder, ends, rungs="every")
+@pytest.mark.parametrize("given", [["accuracy"], ["loss"], ["accuracy", "reference_loss"]])
+def test_a_ladder_has_accuracies_or_losses(given: list[str], small_table: pd.DataFrame) -> None:
+    others = [word for word in ("accuracy", "loss", "reference_loss") if word not in given]
+    ladder = read_ladder(small_table.drop(columns=others))
+    emptied = read_ladder(small_table.assign(**dict.fromkeys(others)))
+    assert ladder.models == emptied.models
+    assert [word in repr(ladder) for word in ("losses: none", "accuracies: none")] == [
+        given == ["accuracy"], given == ["loss"]
+    ]  # fmt: skip
+    assert repr(ladder) == repr(emptied)
+
+
+def test_losses_alone_need_no_chance(small_table: pd.DataFrame) -> None:
+    table = small_table.drop(columns=["accuracy", "chance", "items"])
+    for tasks in (None, TASKS[["task"]], TASKS):
+        ladder = read_ladder(table, tasks)
+        assert list(ladder.tasks.index) == ["easy", "hard"]
+    assert read_ladder(table).tasks.isna().all(axis=None)
+    assert read_ladder(table, TASKS).tasks.loc["hard"].tolist() == [0.5, 500]
+    # Of the tasks that were chosen, that is.
+    mixed = small_table.drop(columns=["chance", "items"])
+    mixed["accuracy"] = mixed.accuracy.where(mixed.task == "easy")
+    assert read_ladder(mixed, TASKS[["task"]][1:]).tasks.isna().all(axis=None)
+    assert "column `chance` is missing" in message(read_ladder, mixed, TASKS[["task"]])
+
+
+def test_one_recipe_of_several_is_kept(small_table: pd.DataFrame) -> None:
+    other = small_table.assign(recipe="b", accuracy=47.0)
+    table = pd.concat([small_table.assign(recipe="a"), other], ignore_index=True)
+    kept = read_ladder(table, recipe="a")
+    assert len(kept) == len(small_table)
+    assert set(kept.table.recipe) == {"a"}
+    assert "no row is of recipe c; its recipes are a, b" in message(read_ladder, table, recipe="c")
+    told = message(read_ladder, small_table, recipe="a")
+    assert "column `recipe` is missing; add it, or leave recipe= (--recipe) out" in told
+    targets = pd.DataFrame(
+        {"model": ["x", "y"], "params": [10**9] * 2, "tokens": [10**10] * 2, "recipe": ["a", "b"]}
+    )
+    assert read_targets(targets, recipe="b").model.tolist() == ["y"]
+    assert len(read_targets(targets.drop(columns="recipe"), recipe="b")) == 2
+
+
+LINES = {
+    "tokens_per_parameter": (
+        lambda table: table[table.model.str.endswith("-20")],
+        "all rungs have about 20 tokens per parameter",
+        {"params": 3 * 10**9, "tokens": 6 * 10**10}, {"params": 3 * 10**9, "tokens": 6 * 10**11},
+    ),
+    "length": (
+        lambda table: table.query("tokens == 4000000000"),
+        "all rungs are of one length (4B tokens)",
+        {"params": 3 * 10**9, "tokens": 4 * 10**9}, {"params": 10**8, "tokens": 6 * 10**9},
+    ),
+    "size": (
+        lambda table: table.query("params == 200000000"),
+        "all rungs are of one size (200M parameters)",
+        {"params": 2 * 10**8, "tokens": 6 * 10**11}, {"params": 10**9, "tokens": 4 * 10**9},
+    ),
+    "point": (
+        lambda table: table[table.model == "200M-20"].pipe(
+            lambda own: pd.concat([own, own.assign(model="again")])
+        ),
+        "all rungs are of one size and one length",
+        {"params": 2 * 10**8, "tokens": 4 * 10**9}, {"params": 2 * 10**8, "tokens": 6 * 10**9},
+    ),
+    "two": (
+        lambda table: table[table.model.isin(["200M-20", "800M-100"])],
+        "all rungs lie on one line in log params and log tokens",
+        {"params": 4 * 10**8, "tokens": 17_888_543_820},
+        {"params": 4 * 10**8, "tokens": 10**10},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_rungs_on_one_line_are_told(kind: str, small_table: pd.DataFrame) -> None:
+    cut, words, on, off = LINES[kind]
+    ladder = read_ladder(cut(small_table))
+    assert str(ladder.line) == words
+    told = "forecasts along that line rest on data, off it on the priors"
+    assert f"{words}: {told}" in repr(ladder)
+    assert off_line(ladder.line, pd.DataFrame([on, off])).tolist() == [False, True]
+    assert factor_off(ladder.line, pd.DataFrame([on]))[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_rungs_on_no_line(small_table: pd.DataFrame) -> None:
+    assert read_ladder(small_table).line is None
+    on_line = small_table[small_table.model.str.endswith("-20")]
+    assert read_ladder(on_line, rungs="every").line is None
+    assert not off_line(None, pd.DataFrame([LINES["two"][3]])).any()
 
 
 COUNTS: dict[str, Callable[[list[int]], object]] = {
@@ -631,7 +712,10 @@ def test_held_out_models_are_targets_at_their_ends(small_table: pd.DataFrame) ->
         ({"max_params": 1}, "everything is held out"),
         ({"max_tokens_per_param": 1}, "tokens per parameter at the end from 20 to 100"),
         ({"hold_out": ["7B"]}, "no such model: 7B; models are 200M-20, 200M-100"),
-        ({"max_params": 3e8}, "fewer than 3 models have measured a task"),
+        (
+            {"hold_out": ["200M-20", "400M-20", "400M-100", "800M-20", "800M-100"]},
+            "fewer than 2 models have measurements (200M-100)",
+        ),
     ],
 )
 def test_a_split_that_leaves_nothing_says_so(

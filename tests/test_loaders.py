@@ -246,7 +246,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other keys": (
         lambda path: write(path / "a.csv", "step,val/loss\n1,2\n"),
-        "a.csv: no key `lm_eval/{task}/bpb`; choose the preset of its trainer, or write one "
+        "a.csv: no key `lm_eval/{task}/bpb` or `lm_eval/{task}/acc_norm` or `lm_eval/{task}/acc`; "
+        "choose the preset of its trainer, or write one "
         "(columns are step, val/loss)",
     ),
     "percent": (
@@ -290,6 +291,30 @@ def test_several_faults_are_told_at_once(levanter: Path):
     assert "row 0: params 100M is not a number" in told
     assert "no measurements of piqa; its tasks are arc_easy, boolq" in told
     assert "preset 'olmo2': use olmo, olmo-core" in message(lc.read_wandb, levanter, "olmo2")
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_exports_of_accuracies(levanter: Path, reference: bool):
+    both = lc.read_wandb(levanter, "levanter", manifest())
+    for file in levanter.glob("*.csv"):
+        table = pd.read_csv(file).drop(columns=["lm_eval/arc_easy/bpb", "lm_eval/boolq/bpb"])
+        if reference:
+            table["eval/paloma/c4_en/loss"] = 3.0
+        table.to_csv(file, index=False)
+    ladder = lc.read_wandb(levanter, "levanter", manifest())
+    assert ladder.table.accuracy.tolist() == both.table.accuracy.tolist()
+    assert ("reference_loss" in ladder.table) == reference
+    assert not {"loss", "loss_kind"} & set(ladder.table)
+
+
+def test_exports_of_losses(levanter: Path):
+    both = lc.read_wandb(levanter, "levanter", manifest())
+    for file in levanter.glob("*.csv"):
+        table = pd.read_csv(file)
+        table[[name for name in table if "/acc" not in name]].to_csv(file, index=False)
+    ladder = lc.read_wandb(levanter, "levanter", manifest())
+    assert ladder.table.loss.tolist() == both.table.loss.tolist()
+    assert "accuracy" not in ladder.table
 
 
 def test_a_manifest_with_a_run_given_twice(levanter: Path):
@@ -493,13 +518,29 @@ def twice(folder: Path) -> None:
     samples.with_name("samples_arc_easy_2026-02-01.jsonl").write_text(samples.read_text())
 
 
+def twice_with_other_values(folder: Path) -> None:
+    path = next(folder.glob("results*"))
+    again = path.with_name("results_2026-02-01.json")
+    again.write_text(path.read_text())
+    edit(again, lambda x: x["results"]["arc_easy"].update({"acc,none": 0.125}))
+
+
+def bits_of_results(folder: Path) -> None:
+    without_samples(folder)
+    edit(
+        next(folder.glob("results*")),
+        lambda x: x["results"]["arc_easy"].update({"bits_per_byte,none": 0.9}),
+    )
+
+
 HARNESS_FAULTS = {
-    without_samples: "from which the loss of arc_easy is computed; evaluate with --log_samples",
+    bits_of_results: "arc_easy: bits per byte are computed from samples of 100M-100, 200M",
     cut_off: "samples_arc_easy_2026-01-02T03-04-05.678901.jsonl line 80: is no JSON",
     fewer_examples: "arc_easy: runs differ in examples (n-shot) (5: 100M-100, 200M",
     other_accuracy: "samples and results are of two evaluations",
     no_results: "results_2026-01-02T03-04-05.678901.json: has no `results`",
-    twice: "arc_easy of run 100M-20 is in results_2026-01-02T03-04-05.678901.json and results_2026",
+    twice_with_other_values: "of run 100M-20 is in results_2026-01-02T03-04-05.678901.json "
+    "and results_2026-02-01.json with different values; move one of both away",
 }
 
 
@@ -507,6 +548,44 @@ HARNESS_FAULTS = {
 def test_faults_of_the_harness(fault: Callable[[Path], None], harness: Path):
     fault(harness / "100M-20")
     assert HARNESS_FAULTS[fault] in message(lc.read_lm_eval, harness, manifest())
+
+
+def test_two_files_that_agree_are_one_measurement(harness: Path):
+    once = lc.read_lm_eval(harness, manifest())
+    twice(harness / "100M-20")
+    assert lc.read_lm_eval(harness, manifest()).fingerprint == once.fingerprint
+    # Of a second evaluation without samples, the loss of the first stays.
+    next((harness / "100M-20").glob("samples*02-01*")).unlink()
+    assert lc.read_lm_eval(harness, manifest()).fingerprint == once.fingerprint
+
+
+def test_results_without_samples_are_accuracies_alone(harness: Path):
+    with_samples = lc.read_lm_eval(harness, manifest())
+    without_samples(harness / "100M-20")
+    with pytest.warns(UserWarning, match="arc_easy: no samples of 100M-20, of which accuracy"):
+        mixed = lc.read_lm_eval(harness, manifest())
+    assert mixed.table.loss.isna().sum() == 1
+    for file in harness.rglob("samples*"):
+        file.unlink()
+    ladder = lc.read_lm_eval(harness, manifest())
+    assert ladder.table.accuracy.tolist() == with_samples.table.accuracy.tolist()
+    assert ladder.table.loss.isna().all()
+    assert ladder.tasks.loc["arc_easy"].tolist() == [0.25, 40]
+    assert "losses: none" in repr(ladder)
+
+
+def test_bits_per_byte_of_results_are_losses(harness: Path):
+    for file in harness.rglob("results*"):
+
+        def text_alone(content: dict, mean: float = len(file.parent.name)) -> None:
+            content["results"] = {"wikitext": {"bits_per_byte,none": mean}}
+            content["n-samples"] = {"wikitext": {"original": 62, "effective": 62}}
+
+        edit(file, text_alone)
+    ladder = lc.read_lm_eval(harness, manifest())
+    losses = ladder.table.set_index("model").loss
+    assert losses.to_dict() == {name: len(name) for name in manifest().model}
+    assert "accuracies: none" in repr(ladder)
 
 
 def test_a_reference_loss_stands_in_for_samples(harness: Path):
@@ -582,6 +661,23 @@ def test_olmes_files(olmes: Path, whole: bool):
     np.testing.assert_allclose(table.loss_se, errors)
     assert ladder.tasks.chance.to_dict() == {"boolq": 0.5, "csqa": 0.2}
     assert ladder.tasks["items"].tolist() == [20, 20]
+
+
+def test_olmes_without_losses_are_accuracies_alone(olmes: Path):
+    whole = lc.read_olmes(olmes, manifest())
+    for file in (*olmes.rglob("*predictions.jsonl"), *olmes.rglob("metrics-all.jsonl")):
+        file.unlink()
+    for file in olmes.rglob("*metrics.json"):
+        edit(file, lambda x: x["metrics"].pop("bits_per_byte_corr"))
+        # The same once more is one measurement.
+        file.with_name(f"again-{file.name}").write_text(file.read_text())
+    ladder = lc.read_olmes(olmes, manifest())
+    assert ladder.table.loss.isna().all()
+    assert ladder.table.accuracy.tolist() == whole.table.accuracy.tolist()
+    edit(next(olmes.rglob("again-*csqa*")), lambda x: x["metrics"].update(acc_per_char=0.125))
+    told = message(lc.read_olmes, olmes, manifest())
+    assert "csqa of run" in told
+    assert "with different values; move one of both away" in told
 
 
 def test_olmes_without_manifest_lists_all_runs(olmes: Path):

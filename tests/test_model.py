@@ -229,11 +229,17 @@ def test_absent_device_is_an_error(small_table):
 @pytest.mark.parametrize(
     ("route", "message"),
     [
-        ([two_stage, "two_stage"], "one or several of two_stage, by_reference, direct, chain, or"),
+        (
+            [two_stage, "two_stage"],
+            "one or several of two_stage, by_reference, direct, chain, stage_1, or",
+        ),
         ([], "each once"),
         (lambda *_: None, "no route <function .* give one of two_stage, .*, or a `Route`"),
         (["direct", draw_from_prior], "no route <function .* give one of two_stage"),
-        ("winding", "no route 'winding': give one of two_stage, by_reference, direct, chain, or"),
+        (
+            "winding",
+            "no route 'winding': give one of two_stage, by_reference, direct, chain, stage_1, or",
+        ),
         (["direct", "winding"], "no route 'winding': give one of two_stage"),
     ],
 )

@@ -44,7 +44,7 @@ def fitted(ladder_and_targets) -> xr.DataTree:
 
 
 @pytest.mark.filterwarnings("ignore::laddercast.NotConvergedWarning")
-def test_a_route_of_one_s_own_is_fitted_pooled_and_scored(ladder_and_targets, fitted):
+def test_a_route_of_one_s_own_is_fitted_pooled_and_scored(ladder_and_targets, fitted, tmp_path):
     ladder, targets = ladder_and_targets
     assert list(fitted.children) == ["compute", "direct"]
     posterior = fitted["compute"]["posterior"]
@@ -58,6 +58,10 @@ def test_a_route_of_one_s_own_is_fitted_pooled_and_scored(ladder_and_targets, fi
     assert set(found["predictions"]["route"].to_numpy()) == {"compute", "direct"}
     assert list(found["compute"]["predictions"]["task"].to_numpy()) == list(ladder.tasks.index) * 2
     assert (found["variance"]["total"] > 0).all()
+    table = lc.what_if(fitted, [2e9], [1e10, 1e11], route=mine)
+    assert len(lc.plot_what_if(table)) == 3
+    page = lc.report(found, fitted, tmp_path / "report.html", route=mine)
+    assert "compute" in page.read_text()
     scores = lc.score(found).set_index(["quantity", "task"])
     assert set(scores.index.get_level_values("quantity")) == {"accuracy"}
     # Three to four decades of compute beyond the ladder it is less than ten points off.
@@ -89,7 +93,8 @@ def test_a_name_gives_the_draws_of_its_route(ladder_and_targets):
 @pytest.mark.parametrize("function", [lc.fit, lc.numpyro_model], ids=["fit", "numpyro_model"])
 def test_a_wrong_name_is_told_with_those_there_are(ladder_and_targets, function):
     with pytest.raises(
-        ValueError, match="'winding': give one of two_stage, by_reference, direct, chain, or a `R"
+        ValueError,
+        match="'winding': give one of two_stage, by_reference, direct, chain, stage_1, or a `R",
     ):
         function(ladder_and_targets[0], route="winding")
 

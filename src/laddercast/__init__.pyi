@@ -3,6 +3,7 @@
 from . import baselines as baselines
 from . import plots as plots
 from ._version import __version__ as __version__
+from .baselines.logistic import logistic as logistic
 from .baselines.published import baseline as baseline
 from .baselines.resampling import bootstrap as bootstrap
 from .baselines.rungs import best_rung as best_rung
@@ -17,6 +18,9 @@ from .data.cautions import (
 )
 from .data.cautions import (
     NotConvergedWarning as NotConvergedWarning,
+)
+from .data.cautions import (
+    OffLineWarning as OffLineWarning,
 )
 from .data.cautions import (
     SkippedWarning as SkippedWarning,
@@ -54,6 +58,7 @@ from .evaluation.simulation import simulate as simulate
 from .forecasting.averages import mean_over_tasks as mean_over_tasks
 from .forecasting.forecasts import forecast as forecast
 from .forecasting.forecasts import forecast_table as forecast_table
+from .forecasting.forecasts import predictions as predictions
 from .forecasting.grids import what_if as what_if
 from .forecasting.pools import pool as pool
 from .inference.fitting import fit as fit
@@ -74,6 +79,9 @@ from .model.routes import (
 )
 from .model.routes import (
     direct as direct,
+)
+from .model.routes import (
+    stage_1 as stage_1,
 )
 from .model.routes import (
     two_stage as two_stage,

@@ -5,9 +5,9 @@ logs; step 2 fits accuracy from loss to all checkpoints, by least squares; a tar
 both. Several starts seek the least objective, which the published fit of a variant may miss.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import islice
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from laddercast.data import words as c
-from laddercast.data.cautions import SkippedWarning
+from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
 from laddercast.data.sizes import with_flops
 from laddercast.model import laws
@@ -124,27 +124,35 @@ def baseline(
     Returns `FORECAST_COLUMNS`, of which only `q50` is filled, and `method`: one row per method x
     quantity x model x task. The methods that pass through the task loss forecast `loss` too. By
     default these are the methods that the ladder's columns allow; one that is named without its
-    column raises ValueError. A task that cannot be fitted is warned of and NaN. Where
+    column raises ValueError, as does a ladder without losses where none is named. Of losses without
+    accuracies, these alone are forecast. A task that cannot be fitted is warned of and NaN. Where
     `ladder.rungs` is "every", each checkpoint counts as the end of a run. `flops` count where every
     row of both tables has them, else 6ND in their place.
+
+    >>> points = lc.baseline(ladder, targets, ["two_step"])
     """
     _check_methods(methods, ladder)
     table, rows = with_flops(ladder.table, target_rows(ladder, targets))
     parts = []
     for method in methods:
-        if FROM[method] not in table:
+        if not c.measured(table, FROM[method]):
             continue
-        quantities = (c.LOSS, c.ACCURACY) if FROM[method] == c.LOSS else (c.ACCURACY,)
+        quantities: tuple[str, ...] = (c.LOSS,) if FROM[method] == c.LOSS else ()
+        quantities += (c.ACCURACY,) if c.measured(table, c.ACCURACY) else ()
+        if not quantities:
+            continue
         values = {quantity: np.full(len(rows), np.nan) for quantity in quantities}
         for task, runs, chance in by_task(table, ladder):
             here = (rows[c.TASK] == task).to_numpy()
             if not here.any():
                 continue
             try:
-                for quantity, q50 in _forecasts(method, runs, chance, ladder.rungs, rows[here]):
+                found = _forecasts(method, runs, chance, ladder.rungs, rows[here])
+                # Without accuracies, step 2 is not reached.
+                for quantity, q50 in islice(found, len(quantities)):
                     values[quantity][here] = q50
             except ValueError as reason:
-                _warn(task, method, reason)
+                warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning)
         for quantity, q50 in values.items():
             measured = rows.get(quantity, np.nan)
             parts.append(rows.assign(quantity=quantity, q50=q50, measured=measured, method=method))
@@ -158,6 +166,8 @@ def fit_two_step(ladder: Ladder) -> pd.DataFrame:
     `loss`; a task that cannot be fitted is warned of and NaN.
     """
     _check_methods(["two_step"], ladder)
+    if not c.measured(ladder.table, c.ACCURACY):
+        raise ValueError(f"{ladder.name}: no accuracies were measured, which step 2 is fitted to")
     names = ["A", "alpha", "B", "beta", "E", "a", "L0", "k", "b"]
     fits = pd.DataFrame(np.nan, ladder.tasks.index, names)
     for task, runs, chance in by_task(ladder.table, ladder):
@@ -166,7 +176,7 @@ def fit_two_step(ladder: Ladder) -> pd.DataFrame:
             first = (np.exp(log_a), alpha, np.exp(log_b), beta, e)
             fits.loc[task] = [*first, *fit_step(step_2(runs, c.LOSS, chance))]
         except ValueError as reason:
-            _warn(task, "two_step", reason)
+            warn(f"{task}: two_step gives NaN, as {reason}", SkippedWarning)
     return fits
 
 
@@ -176,18 +186,21 @@ def by_task(table: pd.DataFrame, ladder: Ladder) -> Iterator[tuple[str, pd.DataF
         yield str(task), table[table[c.TASK] == task], float(chance)
 
 
-def _warn(task: str, method: str, reason: ValueError) -> None:
-    warnings.warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning, stacklevel=3)
-
-
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
     for method in methods:
         if method not in METHODS:
             raise ValueError(f"no such method: {method}; methods are {', '.join(METHODS)}")
-        if FROM[method] not in ladder.table and tuple(methods) != METHODS:
+        if not c.measured(ladder.table, FROM[method]) and tuple(methods) != METHODS:
             raise ValueError(
                 f"{ladder.name}: column `{FROM[method]}` is missing; add it, or leave out {method}"
             )
+    losses = (c.LOSS, c.REFERENCE_LOSS, c.TASK_CE)
+    if tuple(methods) == METHODS and not any(c.measured(ladder.table, word) for word in losses):
+        raise ValueError(
+            f"{ladder.name}: the published method goes through losses, and none were measured; "
+            f'add `{c.LOSS}` or `{c.REFERENCE_LOSS}` (methods=["single_step"] reads accuracies '
+            "alone)"
+        )
 
 
 def target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,6 @@ Models are resampled within size, so that every resample spans the ladder's size
 its largest or smallest would say little of the targets.
 """
 
-import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from laddercast.baselines.published import (
     target_rows,
 )
 from laddercast.data import words as c
-from laddercast.data.cautions import SkippedWarning
+from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.model.design import loss_column
 from laddercast.sampling.chains import on_device
@@ -70,11 +69,19 @@ def bootstrap(
     A resample that leaves a task fewer distinct points than coefficients, or a single size or
     length, is drawn again for that task. Sizes of one model each are never resampled: with none
     else, only the residuals spread the draws. A task that cannot be fitted, in full or in 100
-    resamples of one replicate, is warned of and NaN. Raises ValueError if `replicates` is below 1.
+    resamples of one replicate, is warned of and NaN. Raises ValueError if `replicates` is below 1,
+    and for a ladder without losses or without accuracies.
+
+    >>> forecast = lc.bootstrap(ladder, targets, replicates=100)
     """
     if replicates < 1:
         raise ValueError(f"replicates={replicates}: draw at least 1")
     column = loss_column(ladder.table)
+    if not c.measured(ladder.table, column) or not c.measured(ladder.table, c.ACCURACY):
+        raise ValueError(
+            f"{ladder.name}: the bootstrap refits both published steps, which need losses and "
+            "accuracies; add them"
+        )
     rows = target_rows(ladder, read_targets(targets))
     resampling, noise = np.random.default_rng(seed).spawn(2)
     resample = _resampler(ladder, replicates, resampling)
@@ -89,7 +96,7 @@ def bootstrap(
             steps = step_1(runs, column, ladder.rungs), step_2(runs, column, chance)
             log_loss, accuracy = _replicates(steps, resample, sizes, normals)
         except ValueError as reason:
-            warnings.warn(f"{task}: bootstrap gives NaN, as {reason}", SkippedWarning, stacklevel=2)
+            warn(f"{task}: bootstrap gives NaN, as {reason}", SkippedWarning)
             continue
         draws[c.LOSS][:, here] = np.exp(log_loss)
         draws[c.ACCURACY][:, here] = np.clip(accuracy, 0.0, 1.0)

@@ -13,11 +13,12 @@ from laddercast.data.ladder import Ladder, read_targets, run_ends
 def best_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.DataFrame:
     """Each target as good as the best rung: per task, the highest accuracy at the end of a run.
 
-    Returns rows and columns as `baseline` does, of accuracy alone; `method` is `best_rung`.
+    Returns rows and columns as `baseline` does, of accuracy alone; `method` is `best_rung`. Raises
+    ValueError for a ladder of losses alone.
 
     >>> points = lc.best_rung(ladder, targets)
     """
-    ends = run_ends(ladder.table)
+    ends = _ends_with_accuracy(ladder)
     return _points(ladder, targets, ends.groupby(c.TASK)[c.ACCURACY].max(), "best_rung")
 
 
@@ -27,11 +28,11 @@ def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.D
     That is `reference_loss` where the ladder has any, else the mean task loss of the models that
     have one for every task. A task that this rung lacks takes the next lowest rung that has it.
     Returns rows and columns as `baseline` does, of accuracy alone; `method` is `lowest_loss_rung`.
-    Raises ValueError if no model has all task losses.
+    Raises ValueError if no model has all task losses, or the ladder no accuracies or losses.
 
     >>> points = lc.lowest_loss_rung(ladder, targets)
     """
-    ends = run_ends(ladder.table).dropna(subset=[c.ACCURACY])
+    ends = _ends_with_accuracy(ladder).dropna(subset=[c.ACCURACY])
     ends = ends.assign(rank=ends[c.MODEL].map(_loss_of_models(ladder.table))).dropna(
         subset=["rank"]
     )
@@ -39,10 +40,18 @@ def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.D
     return _points(ladder, targets, lowest, "lowest_loss_rung")
 
 
+def _ends_with_accuracy(ladder: Ladder) -> pd.DataFrame:
+    if not c.measured(ladder.table, c.ACCURACY):
+        raise ValueError(f"{ladder.name} has no accuracies")
+    return run_ends(ladder.table)
+
+
 def _loss_of_models(table: pd.DataFrame) -> pd.Series:
     ends = run_ends(table)
     if c.measured(ends, c.REFERENCE_LOSS):
         return ends.groupby(c.MODEL)[c.REFERENCE_LOSS].mean()
+    if not c.measured(ends, c.LOSS):
+        raise ValueError("the ladder has no losses")
     losses = ends.groupby(c.MODEL)[c.LOSS].agg(["mean", "count"])
     losses = losses.loc[losses["count"] == ends[c.TASK].nunique(), "mean"]
     if losses.empty:

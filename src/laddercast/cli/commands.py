@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
-from laddercast.data.cautions import NotConvergedWarning
+from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
-from laddercast.data.writing import percent
+from laddercast.data.writing import STYLES, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ TABLES = ("forecast.csv", "scores.csv")
 FITTED = ("fit.nc", "predictions.nc", "forecast.png", "report.html", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
-ROUTES = ("two_stage", "by_reference", "direct", "chain")
+ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
 """As the functions of `routes` are called, which is slow to import."""
 
 PATHS = ("LADDER", "TARGETS", "TASKS")
@@ -76,13 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     ladder = argparse.ArgumentParser(add_help=False)
     ladder.add_argument("ladder", metavar="LADDER", help="CSV or Parquet: model, params, tokens, "
-                        "task, accuracy, and loss or reference_loss; or logs")  # fmt: skip
+                        "task, and accuracy, loss or both; or logs")  # fmt: skip
     ladder.add_argument("--from", dest="format", choices=FORMATS, metavar="FORMAT", help="what "
                         "LADDER, a folder or file of logs, was written by: "
                         f"{', '.join(FORMATS)}")  # fmt: skip
     ladder.add_argument("--manifest", metavar="FILE", help="with --from: table of what the logs "
                         "lack: model, params, tokens, and run if it has another name")  # fmt: skip
-    ladder.add_argument("--recipe", help="with --from olmes: the recipe to keep")
+    ladder.add_argument("--recipe", help="the recipe to keep of a table (also of TARGETS) "
+                        "or, with --from olmes, of logs")  # fmt: skip
     ladder.add_argument("--tasks", metavar="TASKS", help="table of the tasks used: task, chance, "
                         "items; may be left out if the ladder has them; with --from also names, "
                         "with commas between")  # fmt: skip
@@ -187,12 +188,10 @@ def _fit_and_forecast(
     truth: str | None = None,
 ) -> int:
     """`truth` names a column of the targets that is shown beside the forecast."""
-    from laddercast.baselines.published import baseline
-    from laddercast.evaluation.backtests import PUBLISHED
+    from laddercast.evaluation.backtests import published
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
     from laddercast.inference.results import diagnose
-    from laddercast.model.design import loss_column
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
@@ -202,9 +201,15 @@ def _fit_and_forecast(
     result.to_netcdf(folder / "predictions.nc", engine="h5netcdf")
     table = forecast_table(result)
     table.to_csv(folder / "forecast.csv", index=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a task that the published method cannot fit has no point
-        points = baseline(ladder, targets, [PUBLISHED[loss_column(ladder.table)]])
+    points = None
+    if c.measured(ladder.table, c.LOSS) or c.measured(ladder.table, c.REFERENCE_LOSS):
+        with warnings.catch_warnings():
+            # A task that the published method cannot fit has no point.
+            warnings.simplefilter("ignore")
+            points = published(ladder, targets)
+    else:
+        text = f"published method left out, as {ladder.name} has no losses"
+        warn(text, SkippedWarning)
     _save(_plots().plot_forecast(result, points), folder / "forecast.png")
     known = None if truth is None else targets.rename(columns={truth: "truth"})
     print_forecast(table, known)
@@ -233,17 +238,21 @@ def _baseline(args: argparse.Namespace) -> int:
         scores = groups.agg(cells="size", error="mean").reset_index()
         if len(scores):
             scores.to_csv(folder / "scores.csv", index=False)
-        of_accuracy = table[table["quantity"] == c.ACCURACY]
+        quantity = c.main_quantity(table)
         cell = [c.MODEL, c.TASK]
-        methods = of_accuracy.groupby("method", sort=False)
+        of_main = table[table["quantity"] == quantity]
+        methods = of_main.groupby("method", sort=False)
         shown = pd.concat({name: x.set_index(cell)["q50"] for name, x in methods}, axis=1)
-        shown["measured"] = of_accuracy.groupby(cell)["measured"].first()
-        rows = [[*names, *map(percent, values)] for names, *values in shown.itertuples(name=None)]
+        shown["measured"] = of_main.groupby(cell)["measured"].first()
+        style = STYLES[quantity]
+        rows = [
+            [*names, *map(style.value, values)] for names, *values in shown.itertuples(name=None)
+        ]
         print_rows(["target", "task", *shown], rows)
         for row in c.overall(scores).to_dict("records"):
             print(
-                f"{row['method']}: mean absolute error {row['error']:.2f} points, "
-                f"{row['cells']} cells"
+                f"{row['method']}: mean absolute error {style.error(row['error'])}"
+                f"{style.of_errors}, {row['cells']} cells"
             )
     return 0
 
@@ -278,8 +287,10 @@ def _backtest(args: argparse.Namespace) -> int:
             enough.to_csv(folder / "how_much.csv", index=False)
             print()
             overall = enough[enough[c.TASK] == c.ALL]
-            more = {"80 % width": ("width80", ".1f"), "compute": ("share", ".1%")}
-            print_scores(overall, "ladder", more)
+            more = {"80 % width": ("width80", ""), "compute": ("share", ".1%")}
+            quantity = c.ACCURACY if c.measured(ladder.table, c.ACCURACY) else c.LOSS
+            more["80 % width"] = ("width80", f".{STYLES[quantity].digits}f")
+            print_scores(overall, "ladder", more, quantity)
             failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
         return _converged(", ".join(failed), folder)
 
@@ -374,12 +385,21 @@ def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder"
         faults.append(str(error))
     source = source if source is not None else getattr(args, "targets", None)
     try:
-        targets = None if source is None else read_targets(source)
+        recipe = args.recipe if args.format is None else None
+        targets = None if source is None else read_targets(source, recipe)
     except ValueError as error:
         faults.append(str(error))
     held_out = getattr(args, "held_out", None)
     if source is None and not held_out and args.command is not _backtest:
         faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
+    if ladder is not None and targets is not None and c.TASK in targets and not args.tasks:
+        absent = sorted(set(targets[c.TASK]) - set(ladder.tasks.index))
+        if absent:
+            faults.append(
+                f"{source}: the ladder has not measured {listed(absent, 10)}; its tasks are "
+                f"{listed(ladder.tasks.index, 10)}: rename them, leave their rows out, or choose "
+                "tasks with --tasks"
+            )
     if ladder is None or faults:
         raise ValueError("\n".join(faults))
     if held_out:
@@ -392,10 +412,9 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
     from laddercast.data.ladder import read_ladder
 
     if args.format is None:
-        given = [f"--{word}" for word in ("manifest", "recipe") if getattr(args, word)]
-        if given:
-            raise ValueError(f"{' and '.join(given)}: only with --from ({', '.join(FORMATS)})")
-        return read_ladder(args.ladder, args.tasks, args.rungs)
+        if args.manifest:
+            raise ValueError(f"--manifest: only with --from ({', '.join(FORMATS)})")
+        return read_ladder(args.ladder, args.tasks, args.rungs, args.recipe)
     from laddercast.data.loaders.lm_eval import read_lm_eval
     from laddercast.data.loaders.olmes import read_olmes
     from laddercast.data.loaders.wandb import read_wandb
@@ -405,7 +424,7 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
     if tasks and Path(tasks).suffix.lower() not in (".csv", ".parquet", ".pq"):
         tasks = [name.strip() for name in tasks.split(",")]
     if args.recipe and tool != "olmes":
-        raise ValueError("--recipe: only with --from olmes")
+        raise ValueError("--recipe: only of tables, and with --from olmes")
     if tool == "wandb":
         return read_wandb(args.ladder, preset, args.manifest, tasks, args.rungs)
     if tool == "lm-eval":
@@ -493,20 +512,24 @@ def _save(ax: Any, path: Path) -> None:
     ax.figure.savefig(path, dpi=150)
 
 
-def _score(result: "xr.DataTree", points: "pd.DataFrame", folder: Path) -> None:
+def _score(result: "xr.DataTree", points: "pd.DataFrame | None", folder: Path) -> None:
     from laddercast.evaluation.scores import score
 
     scores = score(result)
     scores.to_csv(folder / "scores.csv", index=False)
-    found = c.overall(scores)
+    found, quantity = c.overall(scores), c.main_quantity(scores)
+    style = STYLES[quantity]
     for row in found.to_dict("records"):
         shares = [row[f"cover{level}"] for level in c.INTERVALS]
         inside = " / ".join(f"{round(share * row['cells'])}" for share in shares)
         print(
-            f"{row['cells']} measured accuracies: mean absolute error {row['error']:.2f} points, "
-            f"CRPS {row['crps']:.2f} points; inside the 50 / 80 / 95 % interval: {inside}"
+            f"{row['cells']} measured {style.plural}: mean absolute error "
+            f"{style.error(row['error'])}{style.of_errors}, CRPS {style.error(row['crps'])}"
+            f"{style.of_errors}; inside the 50 / 80 / 95 % interval: {inside}"
         )
-    point = points[points["quantity"] == c.ACCURACY]
-    error = (100 * (point["q50"] - point["measured"])).abs()
+    if points is None:
+        return
+    point = points[points["quantity"] == quantity]
+    error = (style.factor * (point["q50"] - point["measured"])).abs()
     if error.notna().any():
-        print(f"published method: mean absolute error {error.mean():.2f} points")
+        print(f"published method: mean absolute error {style.error(error.mean())}{style.of_errors}")

@@ -4,33 +4,38 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from laddercast.data import words as c
-from laddercast.data.writing import percent
+from laddercast.data.writing import STYLES
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
-    """Accuracies of a forecast table in %, beside what was measured and, if known, the truth."""
+    """Accuracies of a forecast table in %, beside what was measured and, if known, the truth.
+
+    Of a forecast of losses alone, these.
+    """
+    quantity = c.main_quantity(table)
+    style = STYLES[quantity]
     head = ["target", "task", "median", "80 % interval", "95 % interval"]
     rows = []
-    of_accuracy = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
-    for row in of_accuracy.to_dict("records"):
+    shown = table[table["quantity"] == quantity].reset_index(drop=True)
+    for row in shown.to_dict("records"):
         pairs = (c.INTERVALS[level] for level in (80, 95))
-        ends = [f"{percent(row[low])} to {percent(row[high])}" for low, high in pairs]
-        rows.append([row[c.MODEL], row[c.TASK], percent(row["q50"]), *ends])
+        ends = [f"{style.value(row[low])} to {style.value(row[high])}" for low, high in pairs]
+        rows.append([row[c.MODEL], row[c.TASK], style.value(row["q50"]), *ends])
     columns = {}
-    if of_accuracy["measured"].notna().any():
-        columns["measured"] = of_accuracy["measured"]
+    if shown["measured"].notna().any():
+        columns["measured"] = shown["measured"]
     if truth is not None:
         keys = [c.MODEL, c.TASK]
-        joined = of_accuracy[keys].merge(truth[[*keys, "truth"]], on=keys, how="left")
+        joined = shown[keys].merge(truth[[*keys, "truth"]], on=keys, how="left")
         columns["truth"] = joined["truth"]
     for name, values in columns.items():
         head.append(name)
         for cells, value in zip(rows, values, strict=True):
-            cells.append(percent(value))
-    print("accuracy in %")
+            cells.append(style.value(value))
+    print(f"{quantity} in %" if style.unit else quantity)
     print_rows(head, rows)
 
 
@@ -40,32 +45,38 @@ def print_beside(scores: "pd.DataFrame") -> None:
 
     scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
     ours = scores[scores["method"] == OURS].reset_index(drop=True)
+    style = STYLES[c.main_quantity(scores)]
     fewer = False
     for name in RIVALS:
         rival = scores[scores["method"] == name].set_index("held_out").reindex(ours["held_out"])
         part = rival["cells"].to_numpy() < ours["cells"].to_numpy()
         fewer |= part.any()
         ours[name] = [
-            "-" if crps != crps else f"{crps:.2f}" + "*" * int(some)
+            style.error(crps) + "*" * int(some and crps == crps)
             for crps, some in zip(rival["crps"], part, strict=True)
         ]
     heads = {"baseline": "published", "bootstrap": "its bootstrap"}
     more = {heads.get(name, name.replace("_", " ")): (name, "") for name in RIVALS}
-    print_scores(ours, "held_out", more)
+    print_scores(ours, "held_out", more, c.main_quantity(scores))
     print("published to lowest loss rung: their CRPS; that of a point is its error")
     if fewer:
         print("* of the cells it can forecast; ours on the same cells: scores.csv, laddercast_crps")
 
 
-def print_scores(scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]]) -> None:
-    """Scores of accuracy, in points and in % of cells; `more` are further columns by heading."""
-    columns = {"error": ("error", ".2f"), "CRPS": ("crps", ".2f")}
+def print_scores(
+    scores: "pd.DataFrame", first: str, more: dict[str, tuple[str, str]], quantity: str
+) -> None:
+    """Scores of a quantity (accuracy in points) and % of cells; `more` are columns by heading."""
+    style = STYLES[quantity]
+    form = f".{style.error_digits}f"
+    columns = {"error": ("error", form), "CRPS": ("crps", form)}
     columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in c.INTERVALS} | more
     rows = [
         [row[first], str(row["cells"]), *(f"{row[name]:{form}}" for name, form in columns.values())]
         for row in scores.to_dict("records")
     ]
-    print("accuracy: error, CRPS in points, measurements inside intervals in %")
+    unit = f" in{style.of_errors}" if style.of_errors else ""
+    print(f"{quantity}: error, CRPS{unit}, measurements inside intervals in %")
     print_rows([first.replace("_", " "), "cells", *columns], rows, left=1)
 
 

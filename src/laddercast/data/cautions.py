@@ -29,6 +29,13 @@ class FarTargetWarning(LaddercastWarning):
     """
 
 
+class OffLineWarning(FarTargetWarning):
+    """A target lies off the one line of the rungs in log params and log tokens.
+
+    >>> warnings.simplefilter("ignore", lc.OffLineWarning)
+    """
+
+
 class SkippedWarning(LaddercastWarning):
     """A fold, or what a rival would forecast, was left out.
 

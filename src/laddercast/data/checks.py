@@ -18,8 +18,7 @@ SHOWN = 5
 EXACT, SHORTEST = 0.7, 3
 """Short forms (`acc`) of so many letters count, too, where the cutoff is below the first."""
 
-MIN_MODELS = 3
-MIN_SIZES = 2
+MIN_MODELS = 2
 
 
 def stop_on(faults: Sequence[str]) -> None:
@@ -116,20 +115,29 @@ def check_columns(
         faults.append(f"{name}: columns given twice: {listed}; keep one of each")
         table = table.loc[:, ~table.columns.duplicated()]
     missing = [word for word in required if word not in given]
-    if c.ACCURACY in required and c.LOSS not in given and c.REFERENCE_LOSS not in given:
-        missing.append(c.LOSS)
     unlike = []
+    of_ladder = tuple(required) == c.LADDER_REQUIRED
+    measured = set(c.MEASURED) & set(given)
+    if of_ladder and c.ACCURACY not in measured and _misspelt(c.ACCURACY, table, 0.6):
+        missing.append(c.ACCURACY)  # else the ladder would be taken for one of losses
+    if of_ladder and not measured:
+        # A name that is near to both losses is meant for the longer.
+        if _misspelt(c.REFERENCE_LOSS, table, 0.7):
+            missing.append(c.REFERENCE_LOSS)
+        elif _misspelt(c.LOSS, table, 0.6):
+            missing.append(c.LOSS)
+        elif c.ACCURACY not in missing:
+            unlike.append("`accuracy`, `loss` or `reference_loss`")
     for word in missing:
-        near = _misspelt(word, table, 0.6)
-        if word == c.LOSS and (not near or _misspelt(c.REFERENCE_LOSS, table, 0.7)):
-            word, near = c.REFERENCE_LOSS, _misspelt(c.REFERENCE_LOSS, table, 0.7)
+        near = _misspelt(word, table, 0.7 if word == c.REFERENCE_LOSS else 0.6)
         if word in levels:
             cure = "it is in the index: give `table.reset_index()`"
             faults.append(f"{name}: column `{word}` is missing; {cure}")
         elif near:
-            faults.append(f"{name}: column `{word}` is missing; rename `{near}`")
+            cure = f"rename `{near}`" + (", or leave it out" if word in c.MEASURED else "")
+            faults.append(f"{name}: column `{word}` is missing; {cure}")
         else:
-            unlike.append("`loss` or `reference_loss`" if word == c.REFERENCE_LOSS else f"`{word}`")
+            unlike.append(f"`{word}`")
     if unlike:
         what = "columns {} are missing; add them"
         if len(unlike) == 1:
@@ -143,15 +151,41 @@ def check_columns(
     return table
 
 
+def keep_recipe(
+    table: pd.DataFrame, recipe: str | None, name: str, faults: list[str]
+) -> pd.DataFrame:
+    """The rows of one recipe, all if it is None. Faults are a recipe or a column that is not there.
+
+    Before other checks: what is not used may have faults.
+    """
+    columns = [column for column in table.columns if str(column).strip() == c.RECIPE]
+    if recipe is None or not len(table.columns):
+        return table
+    if len(columns) != 1:
+        cure = "add it, or leave recipe= (--recipe) out"
+        faults.append(f"{name}: column `{c.RECIPE}` is missing; {cure}")
+        return table
+    recipes = _as_text(table[columns[0]])
+    kept = table[recipes == str(recipe)]
+    if not len(kept):
+        known = _listed(sorted(recipes.dropna().unique()))
+        faults.append(f"{name}: no row is of recipe {recipe}; its recipes are {known}")
+        return table
+    return kept
+
+
 def check_ladder_rows(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
     """The ladder's values with their types; faults are values no measurement can have."""
-    for words, cure in (
-        ((c.ACCURACY,), "give fractions in [0, 1]"),
-        ((c.LOSS, c.REFERENCE_LOSS), "give the losses that were measured"),
-    ):
-        present = [word for word in words if word in table]
-        if len(table) and present and not any(_given(table[w]).notna().any() for w in present):
-            faults.append(f"{name}: no row has a value of {' or '.join(present)}; {cure}")
+    present = [word for word in c.MEASURED if word in table]
+    has = [word for word in present if _has_values(table, word)]
+    if c.TASK in table and len(table) and present and not has:
+        cure = "give what was measured"
+        faults.append(f"{name}: no row has a value of {' or '.join(present)}; {cure}")
+    elif c.TASK in table and has == [c.REFERENCE_LOSS]:
+        faults.append(
+            f"{name}: only `{c.REFERENCE_LOSS}` is given, which is read beside `{c.ACCURACY}` or "
+            f"`{c.LOSS}`; call it `{c.LOSS}` to forecast it"
+        )
     return _check_rows(table, (c.MODEL, c.TASK, c.TOKENS), name, faults)
 
 
@@ -168,12 +202,14 @@ def check_tasks(
 
     Without a table of tasks the ladder's own `chance` and `items` serve. Faults are a chance that
     is missing or outside [0, 1), items below 1, and a task that the ladder lacks. Rows of other
-    tasks leave the ladder before their values are checked: they are not used.
+    tasks leave the ladder before their values are checked: they are not used. Where no accuracy was
+    measured, none of both is needed, and what is not given is NaN.
     """
     own = not len(tasks.columns)
+    needed = _needs_chance(table if own else _rows_of(table, tasks))
     if own:
         tasks, source = table, name
-        if c.TASK in table and c.CHANCE not in table:
+        if needed and c.TASK in table and c.CHANCE not in table:
             near = _misspelt(c.CHANCE, table, 0.6)
             cure = f"rename `{near}`" if near else "add it, or give a table of tasks with it"
             faults.append(f"{name}: column `{c.CHANCE}` is missing; {cure}")
@@ -181,7 +217,8 @@ def check_tasks(
         source = str(tasks.attrs.get("name", "tasks"))
         if tasks.index.name == c.TASK and c.TASK not in tasks:
             tasks = tasks.reset_index()
-        tasks = check_columns(tasks, (c.TASK, c.CHANCE), source, faults)
+        required = (c.TASK, c.CHANCE) if needed else (c.TASK,)
+        tasks = check_columns(tasks, required, source, faults)
     _check_spelling(tasks, [c.ITEMS], source, faults)
     if c.TASK not in tasks:
         return tasks, table
@@ -196,7 +233,9 @@ def check_tasks(
             _report(tasks[c.TASK], absent, f"is in no row of {name}", cure, source, faults)
             table = table[names.isin(tasks[c.TASK]) | names.isna()]
     if c.CHANCE not in tasks:
-        return tasks, table
+        if needed:
+            return tasks, table
+        tasks = tasks.assign(**{c.CHANCE: np.nan})
     if own:
         values = {
             word: _numbers(_given(tasks[word])) for word in (c.CHANCE, c.ITEMS) if word in tasks
@@ -208,7 +247,7 @@ def check_tasks(
     again = task.duplicated() & task.notna()
     _report(task, again, what, "keep one of each", source, faults)
     cure = "give the accuracy of guessing, 0 if there is none"
-    _report(task, _given(tasks[c.CHANCE]).isna(), "has no chance", cure, source, faults)
+    _report(task, _given(tasks[c.CHANCE]).isna() & needed, "has no chance", cure, source, faults)
     tasks = _numeric(tasks, c.CHANCE, source, faults)
     chance = tasks[c.CHANCE]
     cure = "give the accuracy of guessing as a fraction"
@@ -223,48 +262,38 @@ def check_tasks(
     return tasks.drop_duplicates(c.TASK).set_index(c.TASK)[[c.CHANCE, c.ITEMS]], table
 
 
-def check_fittable(table: pd.DataFrame, name: str, used: str, faults: list[str]) -> None:
-    """Faults that no law can be fitted with: too few models or sizes, tokens that follow params."""
+def _needs_chance(table: pd.DataFrame) -> bool:
+    """Whether anything but losses was measured, or nothing at all."""
+    losses = any(word in table and _has_values(table, word) for word in (c.LOSS, c.REFERENCE_LOSS))
+    return not losses or (c.ACCURACY in table and _has_values(table, c.ACCURACY))
+
+
+def _rows_of(table: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the tasks that a table of tasks names, all where either has no such column."""
+    if list(tasks.columns).count(c.TASK) != 1 or c.TASK not in table:
+        return table
+    return table[_as_text(table[c.TASK]).isin(_as_text(tasks[c.TASK]))]
+
+
+def check_fittable(table: pd.DataFrame, name: str, faults: list[str]) -> None:
+    """Faults that no law can be fitted with: fewer than two models, a task without measurements."""
     if table.empty or not set(c.LADDER_REQUIRED) <= set(table):
         return
-    measured = [word for word in (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY) if c.measured(table, word)]
-    counts = pd.DataFrame(index=sorted(table[c.TASK].dropna().unique()))
-    for quantity in (*measured[:1], *measured[-1:]):
-        counts[quantity] = table.dropna(subset=[quantity]).groupby(c.TASK)[c.MODEL].nunique()
-    counts = counts.fillna(0).astype(int)
-    few = counts[counts.min(axis=1) < MIN_MODELS]
-    if len(few):
-        listed = "; ".join(
-            f"{task}: " + ", ".join(f"{count} with {quantity}" for quantity, count in row.items())
-            for task, row in few.iterrows()
-        )
+    present = [word for word in c.MEASURED if word in table]
+    known = table[table[present].notna().any(axis=1)]
+    if not len(known):
+        return  # reported with the values
+    models = known[c.MODEL].dropna().unique()
+    if len(models) < MIN_MODELS:
         faults.append(
-            f"{name}: fewer than {MIN_MODELS} models have measured a task ({listed}); "
-            "add models, or leave the task out"
+            f"{name}: fewer than {MIN_MODELS} models have measurements ({_listed(models)}); "
+            "add models"
         )
-    if not all(pd.api.types.is_integer_dtype(table[word]) for word in (c.PARAMS, c.TOKENS)):
-        return  # their own faults come first
-    points = table.dropna(subset=measured[:1]).drop_duplicates([c.MODEL, c.TOKENS])
-    sizes = points[c.PARAMS].unique()
-    if len(sizes) < MIN_SIZES:
+    without = sorted(set(table[c.TASK].dropna()) - set(known[c.TASK]))
+    if without:
         faults.append(
-            f"{name}: fewer than {MIN_SIZES} sizes (params {', '.join(map(str, sizes))}); "
-            "add models of another size"
-        )
-        return
-    if used == "last":
-        points = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
-    if len(points) < MIN_MODELS:
-        return  # reported with the tasks
-    logs = np.log(points[[c.PARAMS, c.TOKENS]].to_numpy(float))
-    spread = np.linalg.svd(logs - logs.mean(axis=0), compute_uv=False)
-    if spread[-1] < 1e-2 * spread[0]:
-        what, cure = "checkpoints", "add runs of other lengths"
-        if used == "last":
-            what = "ends of runs"
-            cure = f'take each checkpoint with rungs="every" (--rungs every), or {cure}'
-        faults.append(
-            f"{name}: the {what} cannot tell params from tokens (one line in logs); {cure}"
+            f"{name}: no row has a measurement of {_listed(without)}; add some, or leave the "
+            f"task{'s' * (len(without) > 1)} out"
         )
 
 
@@ -303,6 +332,10 @@ def _check_rows(
         _list(twice.index, shown, "is given twice", "keep one row for each", name, faults)
     _one_of_each(table, name, faults)
     return table
+
+
+def _has_values(table: pd.DataFrame, word: str) -> bool:
+    return bool(_given(table[word]).notna().any())
 
 
 def _given(values: pd.Series) -> pd.Series:
@@ -417,7 +450,7 @@ def _some(values: pd.Series) -> str:
 def _one_of_each(table: pd.DataFrame, name: str, faults: list[str]) -> None:
     cures = {
         c.LOSS_KIND: "losses of several definitions cannot be mixed; keep the rows of one",
-        c.RECIPE: "one law cannot hold for several recipes; keep the rows of one",
+        c.RECIPE: "one law cannot hold for several recipes; choose one by recipe= (--recipe)",
     }
     for word, cure in cures.items():
         if word not in table:

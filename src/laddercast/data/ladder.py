@@ -16,10 +16,12 @@ from laddercast.data.checks import (
     check_ladder_rows,
     check_target_rows,
     check_tasks,
+    keep_recipe,
     read_table,
     stop_on,
 )
 from laddercast.data.ladder_display import as_html, as_text
+from laddercast.data.lines import Line, line_through, rung_points
 from laddercast.data.sizes import whole_runs
 
 Rungs = Literal["last", "every"]
@@ -40,9 +42,9 @@ class Ladder:
     """Measurements of small models: one row per model x task x checkpoint.
 
     `table` has the columns of `words.py` (others are kept), sorted by model, task and tokens;
-    `tasks` has one row per task with `chance` and `items`. `rungs="last"` lets the end of each
-    run speak for the laws, `"every"` takes each checkpoint at its own tokens. Both tables are given
-    out as copies. Raises ValueError that lists every fault.
+    `tasks` has one row per task with `chance` and `items`, NaN where not known. `rungs="last"` lets
+    the end of each run speak for the laws, `"every"` takes each checkpoint at its own tokens. Both
+    tables are given out as copies. Raises ValueError that lists every fault.
 
     >>> rungs, held_out = ladder.split(max_params=1e9)
     >>> small = rungs.keep(rungs.models[:8])
@@ -61,7 +63,7 @@ class Ladder:
         table = check_columns(self.table, c.LADDER_REQUIRED, self.name, faults)
         tasks, table = check_tasks(table, self.tasks, self.name, faults)
         table = check_ladder_rows(table, self.name, faults)
-        check_fittable(table, self.name, self.rungs, faults)
+        check_fittable(table, self.name, faults)
         stop_on(faults)
         order = [c.MODEL, c.TASK, c.TOKENS]
         table = table.sort_values(order, kind="stable").reset_index(drop=True)
@@ -89,6 +91,11 @@ class Ladder:
     def models(self) -> list[str]:
         """Names of the models, by params, then by the length of their runs."""
         return list(whole_runs(self.table).sort_values([c.PARAMS, c.TOKENS]).index)
+
+    @property
+    def line(self) -> Line | None:
+        """The line in log params and log tokens on which all rungs lie, None if they do not."""
+        return line_through(rung_points(self.table, self.rungs))
 
     @property
     def fingerprint(self) -> str:
@@ -149,16 +156,19 @@ def read_ladder(
     source: str | Path | pd.DataFrame,
     tasks: str | Path | pd.DataFrame | None = None,
     rungs: Rungs = "last",
+    recipe: str | None = None,
 ) -> Ladder:
     """Read a ladder from CSV, Parquet or a DataFrame.
 
     `tasks` (`task, chance, items`) chooses the tasks; without it the ladder's own columns serve.
-    Raises ValueError that names every fault, its row and the cure.
+    `recipe` keeps the rows of one. A ladder has accuracies, losses or both; of losses alone, no
+    chance is needed. Raises ValueError that names every fault, its row and the cure.
 
     >>> ladder = lc.read_ladder("ladder.csv", tasks="tasks.csv")
     """
     faults: list[str] = []
     table, name = read_table(source, "ladder", faults)
+    table = keep_recipe(table, recipe, name, faults)
     chosen = pd.DataFrame()
     if tasks is not None:
         chosen, chosen.attrs["name"] = read_table(tasks, "tasks", faults)
@@ -172,16 +182,19 @@ def read_ladder(
     return Ladder(table, chosen, rungs, name)
 
 
-def read_targets(source: str | Path | pd.DataFrame) -> pd.DataFrame:
+def read_targets(source: str | Path | pd.DataFrame, recipe: str | None = None) -> pd.DataFrame:
     """Read targets: `model, params, tokens`, and `task, loss, accuracy, checkpoints` if measured.
 
-    Returns one row per model x task (per model, without `task`). Several checkpoints of one model
-    and task are one run, whose end is the target. Raises ValueError as `read_ladder` does.
+    `recipe` keeps the rows of one, where there is such a column. Returns one row per model x task
+    (per model, without `task`). Several checkpoints of one model and task are one run, whose end is
+    the target. Raises ValueError as `read_ladder` does.
 
     >>> targets = lc.read_targets("targets.csv")
     """
     faults: list[str] = []
     table, name = read_table(source, "targets", faults)
+    if c.RECIPE in [str(column).strip() for column in table.columns]:
+        table = keep_recipe(table, recipe, name, faults)
     stop_on(faults)
     table = check_columns(table, c.TARGET_REQUIRED, name, faults)
     table = check_target_rows(table, name, faults)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
+from laddercast.data.lines import line_through, rung_points
 from laddercast.data.sizes import two_digits, whole_runs
 from laddercast.data.writing import counted, listed, short_number
 
@@ -55,10 +56,14 @@ def overview(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> 
         f'{counted(len(table), "row")}, rungs="{used}"'
     )
     losses = [word for word in (c.LOSS, c.REFERENCE_LOSS) if c.measured(table, word)]
-    facts = ["losses: " + ", ".join(_share(table, word) for word in losses)]
+    facts = ["losses: " + (", ".join(_share(table, word) for word in losses) or "none")]
+    facts += [] if c.measured(table, c.ACCURACY) else ["accuracies: none"]
     for word, plural in ((c.LOSS_KIND, "kind of loss"), (c.RECIPE, "recipe"), (c.SEED, "seeds")):
         if c.measured(table, word):
             facts.append(f"{plural}: {_some(table[word].dropna().astype(str).unique())}")
+    line = line_through(rung_points(table, used))
+    if line is not None:
+        facts.append(f"{line}: forecasts along that line rest on data, off it on the priors")
     return Overview(title, facts, _grid(table, checkpoints), _task_rows(table, tasks, losses))
 
 
@@ -97,11 +102,11 @@ def _task_rows(table: pd.DataFrame, tasks: pd.DataFrame, losses: Sequence[str]) 
     """Per task: `chance, items`, how many models have it, and which of them lack what."""
     models = set(table[c.MODEL])
     # A fit reads `loss` where there is one.
-    needed = {losses[0] if losses else c.LOSS: "loss", c.ACCURACY: "accuracy"}
+    needed = dict.fromkeys(losses[:1], "loss")
+    needed |= {c.ACCURACY: "accuracy"} if c.measured(table, c.ACCURACY) else {}
     having = {
         word: table.dropna(subset=[word]).groupby(c.TASK)[c.MODEL].agg(set).to_dict()
         for word in needed
-        if word in table
     }
     present = table.groupby(c.TASK)[c.MODEL].agg(set).to_dict()
     rows = [["task", c.CHANCE, c.ITEMS, "rungs", "gaps"]]
@@ -111,10 +116,9 @@ def _task_rows(table: pd.DataFrame, tasks: pd.DataFrame, losses: Sequence[str]) 
         for word, said in needed.items():
             lacking = own - having.get(word, {}).get(task, set())
             gaps += [f"no {said} in {_some(sorted(lacking))}"] if lacking else []
+        chance = "-" if pd.isna(known[c.CHANCE]) else f"{known[c.CHANCE]:.3g}"
         items = "-" if pd.isna(known[c.ITEMS]) else f"{known[c.ITEMS]:,.0f}"
-        rows.append(
-            [_plain(task), f"{known[c.CHANCE]:.3g}", items, str(len(own)), "; ".join(gaps) or "-"]
-        )
+        rows.append([_plain(task), chance, items, str(len(own)), "; ".join(gaps) or "-"])
     return rows
 
 

@@ -21,14 +21,16 @@ CHECKPOINTS = "checkpoints"
 TASK_CE = "task_ce"
 LOSS_KIND = "loss_kind"
 
-LADDER_REQUIRED = (MODEL, PARAMS, TOKENS, TASK, ACCURACY)
-"""A ladder also needs `loss` or `reference_loss`."""
+LADDER_REQUIRED = (MODEL, PARAMS, TOKENS, TASK)
+
+MEASURED = (ACCURACY, LOSS, REFERENCE_LOSS)
+"""A ladder also needs one of these; `reference_loss` only beside another."""
 
 TARGET_REQUIRED = (MODEL, PARAMS, TOKENS)
 
 OPTIONAL = (RECIPE, SEED, FLOPS, CHECKPOINTS, TASK_CE, LOSS_KIND, CHANCE, ITEMS)
 
-KNOWN = (*LADDER_REQUIRED, LOSS, REFERENCE_LOSS, *OPTIONAL)
+KNOWN = (*LADDER_REQUIRED, *MEASURED, *OPTIONAL)
 
 TEXT = (MODEL, TASK, RECIPE, LOSS_KIND)
 
@@ -54,6 +56,11 @@ def measured(table: "pd.DataFrame", word: str) -> bool:
     return word in table and bool(table[word].notna().any())
 
 
+def main_quantity(table: "pd.DataFrame") -> str:
+    """What a table with a column `quantity` is mostly read for: accuracy where it has any."""
+    return ACCURACY if not len(table) or (table["quantity"] == ACCURACY).any() else LOSS
+
+
 def overall(scores: "pd.DataFrame") -> "pd.DataFrame":
-    """The scores of accuracy over all tasks."""
-    return scores[(scores["quantity"] == ACCURACY) & (scores[TASK] == ALL)]
+    """The scores over all tasks, of accuracy where there are any, else of loss."""
+    return scores[(scores["quantity"] == main_quantity(scores)) & (scores[TASK] == ALL)]

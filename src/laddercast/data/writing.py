@@ -1,6 +1,38 @@
 """How numbers and lists are written for readers."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from laddercast.data import words as c
+
+
+class Style(NamedTuple):
+    """How a quantity is written: `unit` behind its values, `of_errors` behind what is told of them.
+
+    Values of tables are multiplied by `factor`; scores have that already.
+    """
+
+    factor: float
+    digits: int
+    unit: str
+    of_errors: str
+    error_digits: int
+    plural: str
+
+    def value(self, value: float) -> str:
+        """A value of a table without its unit; what is not known as a dash."""
+        return "-" if value != value else f"{self.factor * value:.{self.digits}f}"
+
+    def error(self, value: float) -> str:
+        """A score without its unit, likewise."""
+        return "-" if value != value else f"{value:.{self.error_digits}f}"
+
+
+STYLES = {
+    c.ACCURACY: Style(100.0, 1, " %", " points", 2, "accuracies"),
+    c.LOSS: Style(1.0, 4, "", "", 4, "losses"),
+}
+"""By quantity: accuracies in percent and points, losses in their own unit."""
 
 
 def short_number(number: float, digits: int = 3) -> str:

@@ -1,7 +1,7 @@
 """Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,17 @@ from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.data.sizes import flops, with_flops
-from laddercast.evaluation.folds import DEFAULT, LENGTH, NAMED, SIZE, Fold, cut, cut_folds, levels
+from laddercast.evaluation.folds import (
+    DEFAULT,
+    LENGTH,
+    NAMED,
+    SIZE,
+    Fold,
+    check_of,
+    cut,
+    cut_folds,
+    levels,
+)
 from laddercast.evaluation.noise import SAME_LENGTH
 from laddercast.evaluation.scores import UNITS, score_cells, summarise
 from laddercast.forecasting.forecasts import forecast
@@ -33,6 +43,8 @@ PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 OURS, BASELINE, BOOTSTRAP = "laddercast", "baseline", "bootstrap"
 RIVALS = (BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
 """The published method's point forecast, its bootstrap, and "as good as a rung"."""
+NEED_LOSSES = (BASELINE, BOOTSTRAP, "lowest_loss_rung")
+NEED_ACCURACIES = (BOOTSTRAP, "best_rung", "lowest_loss_rung")
 
 DISTANCES = ("inside", "near", "far")
 FAR = 1.0
@@ -87,6 +99,7 @@ def backtest(
     """
     cuts = _folds(ladder, folds, hold_out)
     (of_models,) = _flops(ladder.table)
+    rivals = _rivals(ladder)
     fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
     parts = []
     with closing(fits):
@@ -100,7 +113,7 @@ def backtest(
             cells["target_flops"] = cells[c.MODEL].map(of_models)
             cells["converged"] = int(forecasted.attrs["converged"])
             # Chains of the folds to come run meanwhile.
-            parts.append(_with_rivals(cells, fold, seed))
+            parts.append(_with_rivals(cells, fold, rivals, seed))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -132,8 +145,9 @@ def how_much_ladder(
 
     Fits the ladder, then without its largest size, its two largest, ..., then without its longest
     runs, its two longest lengths, ... (in tokens per parameter to two digits), as far as what is
-    left can be fitted; `settings` as `backtest` takes them. `targets` as `read_targets` takes them,
-    with measured accuracies, and none of them a rung (ValueError otherwise).
+    left is as `cut_folds` has it; `settings` as `backtest` takes them. `targets` as `read_targets`
+    takes them, with measured accuracies (of a ladder of losses alone: losses), and none of them a
+    rung (ValueError otherwise).
 
     One row per sub-ladder x task and one of task `all`: `ladder` (what it was cut to), `models`
     (names, comma-separated), `rungs` (how many), `ladder_flops`, `share` (of the compute of all
@@ -143,12 +157,13 @@ def how_much_ladder(
     >>> table = lc.how_much_ladder(ladder, targets, route="direct")
     """
     table = read_targets(targets)
-    measured = {c.TASK, c.ACCURACY} <= set(table)
+    quantity = c.ACCURACY if c.measured(ladder.table, c.ACCURACY) else c.LOSS
+    measured = {c.TASK, quantity} <= set(table)
     known = table[table[c.TASK].isin(ladder.tasks.index)] if measured else table.iloc[:0]
-    if not measured or known[c.ACCURACY].isna().all():
+    if not measured or known[quantity].isna().all():
         raise ValueError(
-            "the targets have no measured accuracy of the ladder's tasks; give `task` "
-            "and `accuracy` with them"
+            f"the targets have no measured {quantity} of the ladder's tasks; give `task` "
+            f"and `{quantity}` with them"
         )
     own = sorted(set(table[c.MODEL]) & set(ladder.models))
     if own:
@@ -163,7 +178,7 @@ def how_much_ladder(
     for (name, rungs), fitted in zip(cuts, fits, strict=True):
         forecasted = forecast(fitted, table, seed=seed, **_own_routes(settings))
         cells = score_cells(forecasted)
-        scores = summarise(cells[cells["quantity"] == c.ACCURACY]).drop(columns="quantity")
+        scores = summarise(cells[cells["quantity"] == quantity]).drop(columns="quantity")
         spent = of_models[rungs.models].sum()
         about = {
             "ladder": name,
@@ -218,10 +233,12 @@ def _folds(
 def _sub_ladders(ladder: Ladder) -> Iterator[tuple[str, Ladder]]:
     """The ladder, and what is left of it without its largest sizes or its longest lengths."""
     yield "all", ladder
+    check = check_of(ladder)
     for word, found in levels(ladder).items():
         for level in found[-2::-1]:
             try:
                 rungs, _ = cut(ladder, word, level)
+                check(rungs)
             except ValueError:
                 continue
             yield f"{word} <= {level:.3g}", rungs
@@ -243,32 +260,60 @@ def _extents(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({SIZE: params, LENGTH: tokens / params, c.FLOPS: flops(params, tokens)})
 
 
-def _with_rivals(cells: pd.DataFrame, fold: Fold, seed: int) -> pd.DataFrame:
+def published(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
+    """The published method's forecasts, through the loss that a fit is on; raises as `baseline`."""
+    return baseline(ladder, targets, [PUBLISHED[loss_column(ladder.table)]])
+
+
+def _rivals(ladder: Ladder) -> list[str]:
+    """The rivals that the ladder has the measurements for; a warning tells of others."""
+    found = list(RIVALS)
+    for word, needing in (("losses", NEED_LOSSES), ("accuracies", NEED_ACCURACIES)):
+        columns = (c.ACCURACY,) if word == "accuracies" else (c.LOSS, c.REFERENCE_LOSS)
+        if not any(c.measured(ladder.table, column) for column in columns):
+            without = [name for name in found if name in needing]
+            text = f"{', '.join(without)} left out, as {ladder.name} has no {word}"
+            warn(text, SkippedWarning)
+            found = [name for name in found if name not in needing]
+    return found
+
+
+def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Sequence[str], seed: int) -> pd.DataFrame:
     """The cells with what others forecast of them from the same rungs."""
     rungs, held_out = fold.rungs, fold.held_out
+    forecasts: dict[str, Callable[[], Any]] = {
+        BASELINE: lambda: published(rungs, held_out),
+        BOOTSTRAP: lambda: bootstrap(rungs, held_out, seed=seed),
+        "best_rung": lambda: best_rung(rungs, held_out),
+        "lowest_loss_rung": lambda: lowest_loss_rung(rungs, held_out),
+    }
+    found: dict[str, Any] = {}
     # Matrices are so small that several threads would hinder one another.
     with (
         ThreadpoolController().limit(limits=1, user_api="blas"),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
-        points = {BASELINE: baseline(rungs, held_out, [PUBLISHED[loss_column(rungs.table)]])}
-        resampled = bootstrap(rungs, held_out, seed=seed)
-        points["best_rung"] = best_rung(rungs, held_out)
-        try:
-            points["lowest_loss_rung"] = lowest_loss_rung(rungs, held_out)
-        except ValueError as reason:
-            warn(f"lowest_loss_rung gives NaN, as {reason}", SkippedWarning)
+        for name in rivals:
+            try:
+                found[name] = forecasts[name]()
+            except ValueError as reason:
+                warn(f"{name} gives NaN, as {reason}", SkippedWarning)
     _warn_once(fold, [own.message for own in caught])
     unit = cells["quantity"].map(UNITS)
     for name in RIVALS:
-        if name in points:
-            q50 = points[name][[*KEYS, "q50"]].rename(columns={"q50": name})
+        if name not in found:
+            scored_as = SCORED if name == BOOTSTRAP else ("error",)
+            cells = cells.assign(
+                **dict.fromkeys((name, *(f"{name}_{w}" for w in scored_as)), np.nan)
+            )
+        elif name != BOOTSTRAP:
+            q50 = found[name][[*KEYS, "q50"]].rename(columns={"q50": name})
             cells = cells.merge(q50, on=KEYS, how="left")
             cells[name] *= unit
             cells[f"{name}_error"] = (cells[name] - cells["measured"]).abs()
-        elif name == BOOTSTRAP:
-            scored = score_cells(resampled)[[*KEYS, "median", *SCORED]].dropna(subset="median")
+        else:
+            scored = score_cells(found[name])[[*KEYS, "median", *SCORED]].dropna(subset="median")
             names = {word: f"{name}_{word}" for word in SCORED} | {"median": name}
             cells = cells.merge(scored.rename(columns=names), on=KEYS, how="left")
     return cells

@@ -39,7 +39,7 @@ def metric_noise(ladder: Ladder) -> pd.DataFrame:
     end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
     late = table[table[c.TOKENS] >= SPREAD_SHARE * end].sort_values(c.TOKENS, kind="stable")
     parts = []
-    for quantity in (loss_column(table), c.ACCURACY):
+    for quantity in _quantities(table):
         last = late.dropna(subset=[quantity]).groupby([c.MODEL, c.TASK]).tail(SPREAD_CHECKPOINTS)
         runs = last.groupby([c.MODEL, c.TASK])
         part = pd.DataFrame(
@@ -64,18 +64,29 @@ def metric_noise(ladder: Ladder) -> pd.DataFrame:
     return noise[[*words, "mean", "sd", "relative_sd", "trend_free_sd"]].reset_index(drop=True)
 
 
+def _quantities(table: pd.DataFrame) -> list[str]:
+    """The loss that a fit is on and accuracy, as far as they were measured."""
+    return [word for word in (loss_column(table), c.ACCURACY) if c.measured(table, word)]
+
+
+def _with_both(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The loss that a fit is on, and the table with it and accuracy, NaN if not measured."""
+    loss = loss_column(table)
+    return loss, table.assign(**{w: np.nan for w in (loss, c.ACCURACY) if w not in table})
+
+
 def rerun_noise(ladder: Ladder) -> pd.DataFrame:
     """Differences between reruns: pairs of models of one size, equally long within 1 %.
 
     Compares the means of the last 5 checkpoints at equal tokens, or the ends of the runs where no
     tokens are equal. One row per pair x task: `model, rerun, params, tokens, task`, then `loss`
     (percent of the first model's) and `accuracy` (points): the rerun's difference divided by the
-    root of 2, so that its root mean square estimates the SD of one run. Empty without reruns.
+    root of 2, so that its root mean square estimates the SD of one run. NaN is what was not
+    measured. Empty without reruns.
 
     >>> differences = lc.rerun_noise(ladder)
     """
-    table = ladder.table
-    loss = loss_column(table)
+    loss, table = _with_both(ladder.table)
     ends = run_ends(table).set_index(c.MODEL)
     by_model = dict(iter(table.groupby(c.MODEL)))
     parts = []
@@ -125,8 +136,7 @@ def noise_by_task(ladder: Ladder, fitted: xr.DataTree | None = None) -> pd.DataF
 
     >>> table = lc.noise_by_task(ladder, fitted)
     """
-    table = ladder.table
-    loss = loss_column(table)
+    loss, table = _with_both(ladder.table)
     spreads = {
         "loss_checkpoint": ("loss", 1.0, checkpoint_spread(table, loss, log=False)),
         "loss_checkpoint_relative": ("%", 100.0, checkpoint_spread(table, loss, log=True)),
@@ -168,20 +178,23 @@ def _posterior_noise(ladder: Ladder, fitted: xr.DataTree) -> dict[str, dict[str,
             f"not in the fit: {', '.join(missing)}; its tasks are {', '.join(tasks.index)}"
         )
     posteriors = [own["posterior"].to_dataset() for own in routes_of(fitted).values()]
-    loss = loss_column(ladder.table)
-    # The first route that has them tells the noise of losses.
+    loss, table = _with_both(ladder.table)
+    # The first route that has them tells the noise of losses, and of accuracies.
     of_loss = next((p for p in posteriors if f"run_{loss}" in p), None)
-    ends = run_ends(ladder.table).groupby(c.TASK)[[loss, c.ACCURACY]].mean()
+    of_accuracy = next((p for p in posteriors if "run_accuracy" in p), None)
+    ends = run_ends(table).groupby(c.TASK)[[loss, c.ACCURACY]].mean()
     draws: dict[str, dict[str, np.ndarray]] = {}
     for task in ladder.tasks.index:
         mean, accuracy = ends.loc[task]
-        binomial = 100 * np.sqrt(binomial_variance(accuracy, tasks.loc[task, c.ITEMS]))
-        p = posteriors[0].sel(task=task)
-        found: dict[str, Any] = {
-            "accuracy_checkpoint": binomial * p["checkpoint_accuracy"],
-            "accuracy_run": binomial * p["run_accuracy"],
-            "accuracy_discrepancy": p["discrepancy_accuracy"],
-        }
+        found: dict[str, Any] = {}
+        if of_accuracy is not None:
+            binomial = 100 * np.sqrt(binomial_variance(accuracy, tasks.loc[task, c.ITEMS]))
+            p = of_accuracy.sel(task=task)
+            found |= {
+                "accuracy_checkpoint": binomial * p["checkpoint_accuracy"],
+                "accuracy_run": binomial * p["run_accuracy"],
+                "accuracy_discrepancy": p["discrepancy_accuracy"],
+            }
         if of_loss is not None:
             p = of_loss.sel(task=task)
             found |= {

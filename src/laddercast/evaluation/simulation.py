@@ -251,8 +251,7 @@ def simulate_from_prior(
     Tasks take chance and items in turn from `PRIOR_CHANCE` and `PRIOR_ITEMS`. Each run has 10
     checkpoints: white noise about the end that the route draws. Targets (`model, params, tokens`,
     maybe `checkpoints`) come back as one row per model x task with the `loss` and `accuracy` that
-    would be measured, from the same laws, noise scales and walks. A route that draws no loss leaves
-    a `reference_loss` of 1, as a ladder must have one. The dict has every scalar site.
+    would be measured, from the same laws, noise scales and walks. The dict has every scalar site.
     """
     priors = Priors() if priors is None else priors
     targets = PRIOR_TARGETS if targets is None else targets
@@ -294,8 +293,6 @@ def simulate_from_prior(
         value = end[..., None] + noise[..., None] * scatter
         value = np.clip(value, 0.0, 1.0) if quantity == c.ACCURACY else np.exp(value)
         table[quantity] = np.broadcast_to(value, shape).ravel()
-    if not {c.LOSS, c.REFERENCE_LOSS} & set(here):
-        table[c.REFERENCE_LOSS] = 1.0
     measured = rows[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK]].assign(
         **{
             quantity: np.broadcast_to(value, (len(targets), tasks)).ravel()
@@ -303,7 +300,8 @@ def simulate_from_prior(
         },
         **{c.CHECKPOINTS: rows[c.CHECKPOINTS]},
     )
-    measured[c.ACCURACY] = measured[c.ACCURACY].clip(0.0, 1.0)
+    if c.ACCURACY in measured:
+        measured[c.ACCURACY] = measured[c.ACCURACY].clip(0.0, 1.0)
     ladder = Ladder(table, known, name="simulated ladder")
     population = {name: float(value) for name, value in common.items() if np.ndim(value) == 0}
     return ladder, measured, population

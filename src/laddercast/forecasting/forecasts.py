@@ -12,14 +12,16 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast.data import words as c
-from laddercast.data.cautions import FarTargetWarning, warn
+from laddercast.data.cautions import FarTargetWarning, OffLineWarning, warn
 from laddercast.data.ladder import read_targets
+from laddercast.data.lines import line_through, off_line
 from laddercast.forecasting.pools import pool
 from laddercast.inference.results import (
     complaints_of,
     frame_of,
     mark,
     own_draws,
+    points_of,
     routes_of,
     rungs_of,
     tasks_of,
@@ -59,8 +61,9 @@ def forecast(
     with coordinates `model, task, params, tokens, checkpoints` on row and `route` on draw; group
     `variance`: where that of each accuracy comes from (points squared): `law` (as the ladder bends
     it), `discrepancy` (beyond the ladder), `run`, `checkpoint`, `route` (between routes), and
-    `total`; group `measured`, where targets were. Loss is that of the task where a route has it.
-    Warns of targets beyond what the ladder supports, and where draws cannot be trusted.
+    `total`; group `measured`, where targets were. Loss is that of the task where a route has it; a
+    route to losses alone gives no accuracy and no group `variance`. Warns of targets beyond what
+    the ladder supports, and where draws cannot be trusted.
 
     >>> forecast = lc.forecast(fitted, targets)
     >>> forecast["predictions"]["accuracy"].mean(("chain", "draw"))
@@ -110,14 +113,16 @@ def _forecast(
         value = np.broadcast_to(sites[site], (len(keys), len(models), len(tasks)))
         return value.reshape(chains, length, -1)
 
-    levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
-    noise = {source: of_rows(f"{source}_variance") for source in NOISE}
     coords = {
         word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)
     }
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
     dims = ("chain", "draw", "row")
-    variables = {c.ACCURACY: (dims, levels[c.ACCURACY])}
+    levels, noise = {}, {}
+    if c.ACCURACY in sites:
+        levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
+        noise = {source: of_rows(f"{source}_variance") for source in NOISE}
+    variables = {c.ACCURACY: (dims, levels[c.ACCURACY])} if levels else {}
     losses = c.LOSS, c.REFERENCE_LOSS
     loss = next((quantity for quantity in losses if SITES[quantity] in sites), "")
     if loss:
@@ -126,7 +131,9 @@ def _forecast(
         variables,
         coords=coords | {"chain": np.arange(chains), "draw": np.arange(length)},
     ).assign_coords(route=("draw", np.repeat(route.name, length)))
-    groups = {"predictions": predictions, "variance": _variance(levels, noise, coords)}
+    groups = {"predictions": predictions}
+    if levels:
+        groups["variance"] = _variance(levels, noise, coords)
     measured = _measured(table, rows, loss or c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
@@ -213,6 +220,26 @@ def warn_of_far_targets(fitted: xr.DataTree, models: pd.DataFrame) -> None:
                 f"{FAR_TOKENS_PER_PARAM:g} times that range a ladder says little",
                 FarTargetWarning,
             )
+    line = line_through(points_of(fitted))
+    for target in models[off_line(line, models)].itertuples():
+        warn(
+            f"target {target.model} lies off the line of the ladder ({line}): what that changes "
+            "rests on the priors, not on data",
+            OffLineWarning,
+        )
+
+
+def predictions(forecast: xr.DataTree) -> xr.Dataset:
+    """The group `predictions`, to be selected by model and task.
+
+    Dimension `row` has both as levels of one index. NetCDF cannot hold such an index, so that the
+    forecast itself has plain coordinates.
+
+    >>> lc.predictions(forecast).sel(task="piqa")["accuracy"].mean(("chain", "draw"))
+    """
+    data = forecast["predictions"].to_dataset()
+    names = {word: ("row", data[word].to_numpy().astype(str)) for word in (c.MODEL, c.TASK)}
+    return data.assign_coords(names).set_xindex([c.MODEL, c.TASK])
 
 
 def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
+from laddercast.data.lines import line_through, off_line
 from laddercast.data.sizes import flops
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import (
@@ -18,7 +19,8 @@ from laddercast.forecasting.forecasts import (
     forecast_table,
     unlike_length,
 )
-from laddercast.inference.results import rungs_of
+from laddercast.inference.results import points_of, rungs_of
+from laddercast.model.routes import Route
 
 TOKENS_POINTS = 25
 """Lengths along each curve, evenly in logs, where none are given."""
@@ -32,6 +34,7 @@ def what_if(
     params: Sequence[float],
     tokens: Sequence[float] | None = None,
     *,
+    route: Route | Sequence[Route] = (),
     draws: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -39,13 +42,14 @@ def what_if(
 
     Noise between checkpoints is averaged away, that between runs is not. `tokens` left out are 25
     lengths from the ladder's fewest to its most tokens per parameter at the largest of `params`.
-    Each forecast is made from `draws` evenly thinned draws of the posterior.
+    Each forecast is made from `draws` evenly thinned draws of the posterior; `route` as `forecast`
+    takes it.
 
     One row per pair x task x quantity, and of accuracy one of task `all`, the mean over tasks of
     each draw: `params, tokens, flops` (6ND), `task, quantity, mean, sd`, the quantiles of
     `forecast_table`, `decades` (of compute beyond the largest rung; negative inside the ladder),
-    `supported` (whether `forecast` would not warn of the distance) and `converged` (1 or 0, of the
-    fit). Raises ValueError for sizes and lengths that are not positive.
+    `supported` (whether `forecast` would not warn of the distance, or of rungs on one line) and
+    `converged` (1 or 0, of the fit). Raises ValueError for sizes and lengths that are not positive.
 
     >>> table = lc.what_if(fitted, params=[1e9, 7e9])
     """
@@ -66,19 +70,27 @@ def what_if(
         tokens = np.geomspace(rungs[c.TOKENS].min(), most, TOKENS_POINTS).tolist()
     pairs = [(round(n), round(d)) for n in params for d in tokens]
     grid = pd.DataFrame(list(dict.fromkeys(pairs)), columns=[c.PARAMS, c.TOKENS])
-    table = expected_table(fitted, grid, draws=draws, seed=seed).drop(columns=c.MODEL)
+    table = expected_table(fitted, grid, route=route, draws=draws, seed=seed)
+    table = table.drop(columns=c.MODEL)
     table.insert(2, c.FLOPS, flops(table[c.PARAMS], table[c.TOKENS]))
-    table["decades"], table["supported"] = distance(rungs, table)
+    table["decades"], supported = distance(rungs, table)
+    table["supported"] = supported & ~off_line(line_through(points_of(fitted)), table)
     table["converged"] = int(fitted.attrs.get("converged", 1))
     return table
 
 
 def expected_table(
-    fitted: xr.DataTree, runs: pd.DataFrame, *, draws: int, seed: int = 0
+    fitted: xr.DataTree,
+    runs: pd.DataFrame,
+    *,
+    route: Route | Sequence[Route] = (),
+    draws: int,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """`forecast_table` of what each run would get without checkpoint noise, with task `all`.
 
-    `runs` has `params, tokens` and is named by its index. Does not warn of distance or convergence.
+    `runs` has `params, tokens` and is named by its index; losses have no mean over tasks. Does not
+    warn of distance or convergence.
     """
     targets = runs[[c.PARAMS, c.TOKENS]].assign(
         **{c.MODEL: runs.index.astype(str), c.CHECKPOINTS: MANY_CHECKPOINTS}
@@ -87,7 +99,7 @@ def expected_table(
         warnings.simplefilter("ignore", FarTargetWarning)
         # Few draws may warn; whether the fit has converged is known.
         warnings.simplefilter("ignore", NotConvergedWarning)
-        found = forecast(thinned(fitted, draws), targets, seed=seed)
+        found = forecast(thinned(fitted, draws), targets, route=route, seed=seed)
     average = forecast_table(mean_over_tasks(found))
     tables = [forecast_table(found), average[average["quantity"] == c.ACCURACY]]
     return pd.concat(tables, ignore_index=True).drop(columns="measured")

@@ -22,8 +22,8 @@ def pool(
     repeated; `weights` by route, of at least 0, equal unless given. Loss is from the forecasts of a
     task loss where there are any: loss and accuracy of one draw belong together only in those.
     `variance` gains `route`, that between the routes' means. The forecast of each route is a child
-    of its name, as it was. Raises ValueError for none, for
-    forecasts of different targets or chains, and for weights that do not name each route.
+    of its name, as it was. Raises ValueError for none, for forecasts of different targets or
+    chains, of losses alone beside those of accuracies, and for weights that do not name each route.
 
     >>> both = lc.pool([forecast["two_stage"], forecast["direct"]])
     """
@@ -36,11 +36,14 @@ def pool(
         values = [list(own[word].to_numpy()) for own in predictions]
         if any(own != values[0] for own in values):
             raise ValueError(f"the forecasts differ in {word}; pool those of the same targets")
+    alone = [name for name, own in zip(routes, predictions, strict=True) if c.ACCURACY not in own]
+    if alone and len(alone) < len(routes):
+        raise ValueError(f"{', '.join(alone)} forecasts no accuracy, as others do; leave it out")
     losses = [str(forecast.attrs["loss"]) for forecast in forecasts]
     loss = c.LOSS if c.LOSS in losses else max(losses)
     having = losses.index(loss)
     # Which forecast each route's draws of a quantity are from.
-    sources = {c.ACCURACY: list(range(len(routes)))}
+    sources = {} if alone else {c.ACCURACY: list(range(len(routes)))}
     if loss:
         sources[c.LOSS] = [n if kind == loss else having for n, kind in enumerate(losses)]
     total = sum(own.sizes["draw"] for own in predictions)
@@ -74,8 +77,9 @@ def pool(
         "predictions": xr.Dataset(variables, coords=coords).assign_coords(
             route=("draw", np.array(routes)[route])
         ),
-        "variance": _variance(forecasts, share, variables[c.ACCURACY][1]),
     }
+    if not alone:
+        groups["variance"] = _variance(forecasts, share, variables[c.ACCURACY][1])
     if "measured" in forecasts[having].children:
         groups["measured"] = forecasts[having]["measured"].to_dataset()
     tree = xr.DataTree.from_dict(groups)

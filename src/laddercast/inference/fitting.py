@@ -18,7 +18,7 @@ from laddercast.data.ladder import Ladder
 from laddercast.inference.results import as_tree, mark
 from laddercast.model.design import Design, Observed, Shape, ladder_design, pad, shape_of
 from laddercast.model.priors import Priors
-from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES, Route, as_route
+from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES, Route, as_route, stage_1
 from laddercast.model.start import start
 from laddercast.sampling.chains import on_device, settling, steps_taken
 from laddercast.sampling.nuts import WARMUPS, sample
@@ -44,9 +44,10 @@ def fit(
 ) -> xr.DataTree:
     """Fit the routes from params and tokens to accuracy to a ladder with NUTS, each for itself.
 
-    `route`: one or some of `two_stage`, `by_reference`, `direct`, `chain`, by name or as objects,
-    or routes of your own; by default those of the first three that the ladder has the measurements
-    for (`loss`, `reference_loss`, neither; `chain` reads both). Per route, warm-ups of `warmup`
+    `route`: one or some of `two_stage`, `by_reference`, `direct`, `chain`, `stage_1`, by name or as
+    objects, or routes of your own; by default those of the first three that the ladder has the
+    measurements for (`loss`, `reference_loss`, neither; `chain` reads both), and of losses without
+    accuracies `stage_1`, which forecasts losses. Per route, warm-ups of `warmup`
     steps, each of which finds coordinates, at most 100 more in the last of these, then `draws` per
     chain. Where these have not converged though none diverged, as many again; where that does not
     help, all that once more from where they ended, in coordinates found from them, with shorter
@@ -172,7 +173,7 @@ def routes_for(
 ) -> tuple[Route, ...]:
     """The routes to fit."""
     if route is None:
-        return tuple(own for own in POOLED_BY_DEFAULT if not _lacking(ladder, own))
+        return tuple(own for own in POOLED_BY_DEFAULT if not _lacking(ladder, own)) or (stage_1,)
     # What is neither is told by `as_route`.
     several = not isinstance(route, str) and isinstance(route, Sequence)
     given: Any = route if several else [route]
@@ -198,8 +199,8 @@ def _lacking(ladder: Ladder, route: Route) -> list[str]:
 
 def _shape_within(own: Shape, within: Ladder) -> Shape:
     whole = shape_of(ladder_design(within)[0])
-    # A part's knots lie otherwise, and can be one more.
-    return Shape(*map(max, own, whole._replace(intervals=whole.intervals + 1)))
+    # A part's knots lie otherwise, and can be one more in params and one in tokens.
+    return Shape(*map(max, own, whole._replace(intervals=whole.intervals + 2)))
 
 
 def device_named(name: str) -> Any:

@@ -63,7 +63,6 @@ def as_tree(
     constant = {
         c.CHANCE: (c.TASK, tasks[c.CHANCE]), c.ITEMS: (c.TASK, tasks[c.ITEMS]),
         c.PARAMS: (c.MODEL, runs[c.PARAMS]), c.TOKENS: (c.MODEL, runs[c.TOKENS]),
-        "knots": ("knot", frame.knots),
     }  # fmt: skip
     tree = from_dict(
         {
@@ -85,9 +84,7 @@ def as_tree(
     if samples.complaints:
         tree[COMPLAINTS] = xr.DataTree(_as_dataset(samples.complaints))
     tree.attrs["route"] = route.name
-    tree.attrs["frame"] = json.dumps(
-        {"params": frame.params, "tokens": frame.tokens, "origin": frame.origin}
-    )
+    tree.attrs["frame"] = json.dumps(frame._asdict())
     return tree
 
 
@@ -238,11 +235,8 @@ def one_of(fitted: xr.DataTree) -> xr.DataTree:
 
 
 def frame_of(fitted: xr.DataTree) -> Frame:
-    """Reference sizes and knots of the ladder behind a fit."""
-    own = one_of(fitted)
-    stored = json.loads(own.attrs["frame"])
-    knots = own["constant_data"]["knots"].to_numpy()
-    return Frame(stored["params"], stored["tokens"], knots, stored["origin"])
+    """Reference sizes of the ladder behind a fit, and where discrepancy is told."""
+    return Frame(**json.loads(one_of(fitted).attrs["frame"]))
 
 
 def tasks_of(fitted: xr.DataTree) -> pd.DataFrame:
@@ -253,6 +247,19 @@ def tasks_of(fitted: xr.DataTree) -> pd.DataFrame:
 def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
     """`params, tokens` of the runs behind a fit, one row per model (its index)."""
     return _constant(fitted, c.MODEL, (c.PARAMS, c.TOKENS))
+
+
+def points_of(fitted: xr.DataTree) -> pd.DataFrame:
+    """`params, tokens` of the points that spoke for the laws of a fit: ends or checkpoints."""
+    own, runs = one_of(fitted), rungs_of(fitted)
+    words = [f"point_{word}" for word in (c.MODEL, c.TOKENS)]
+    # `predictive` leaves measurements in cells: the ends of runs are known still.
+    if "observed_data" not in own.children or not set(words) <= set(own["observed_data"].coords):
+        return runs
+    observed = own["observed_data"]
+    model, tokens = (observed[word].to_numpy() for word in words)
+    params = runs.loc[model.astype(str), c.PARAMS].to_numpy()
+    return pd.DataFrame({c.PARAMS: params, c.TOKENS: tokens.astype(float)})
 
 
 def _constant(fitted: xr.DataTree, dim: str, names: tuple[str, ...]) -> pd.DataFrame:

@@ -6,11 +6,26 @@ import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
-from laddercast.data.ladder import WARMUP_SHARE, Ladder, checkpoint_spread, run_ends
+from laddercast.data.ladder import (
+    END_CHECKPOINTS,
+    WARMUP_SHARE,
+    Ladder,
+    checkpoint_spread,
+    run_ends,
+)
 from laddercast.sampling.programs import few_sizes
 
 KNOT_DECADES = 0.5
-"""Widest interval, in decades of compute, over which discrepancy is a straight line."""
+"""Widest interval, in decades of params or of tokens, over which discrepancy is a straight line."""
+
+SIZE_DECADES = 0.05
+"""Models whose params lie within such a step are of one size."""
+
+SIZE_STEP = 1.0
+"""Discrepancy of one size, over that of a root decade."""
+
+EVERY = 12
+"""Of a run's checkpoints, neighbours are averaged until so many points are left..."""
 
 DEFAULT_ITEMS = 1000.0
 """Questions assumed where `items` is not given: noise factors are relative to it."""
@@ -31,21 +46,23 @@ LEAST_RISE = 0.01
 WIDTHS = 0.005, 0.05
 """Within which the width of a middle is kept."""
 
-LEAST_STEPS = 8
+LEAST_STEPS = 16
 """Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
 
 
 class Frame(NamedTuple):
-    """What a ladder fixes for its forecasts: reference sizes, and the knots of discrepancy.
+    """What a ladder fixes for its forecasts: reference sizes, and where discrepancy is told.
 
-    `params`, `tokens`: geometric means over the ends of runs. `knots` (K + 1,): log10 of
-    params x tokens; discrepancy is zero at `knots[origin]` and random-walks away from it.
+    `params`, `tokens`: geometric means over the ends of runs. Discrepancy random-walks away from
+    these, in log10 params and in log10 tokens, along knots (ascending, the reference among them).
+    Each size has one of its own, too: `sizes` are numbers as `size_numbers` gives them.
     """
 
     params: float
     tokens: float
-    knots: np.ndarray
-    origin: int
+    params_knots: tuple[float, ...]
+    tokens_knots: tuple[float, ...]
+    sizes: tuple[int, ...]
 
 
 class Seen(NamedTuple):
@@ -82,6 +99,8 @@ class Design(NamedTuple):
     log_tokens: np.ndarray  # (points,)
     walk: np.ndarray  # (points, intervals) weights of the discrepancy's steps inside the ladder
     beyond: np.ndarray  # (points, steps) weights of its steps beyond the ladder
+    unfinished: np.ndarray  # (points, 2 or 0) share of the learning rate's fall that is to come,
+    # and log of tokens over those at the run's end; no columns where all points are ends
     run: np.ndarray  # (points,) the run of each point
     end: np.ndarray  # (runs,) the point at which each run ends
     reference_loss: Seen
@@ -118,9 +137,13 @@ class Shape(NamedTuple):
     intervals: int
 
 
+LEAST_VARIANCE = 0.1
+"""Of one question, added to that of its answer: near 0 and 1 runs differ by more than guessing."""
+
+
 def binomial_variance(accuracy: Any, items: Any) -> Any:
-    """Variance of an accuracy over so many items, with one pseudo-count: above zero at 0 and 1."""
-    return (accuracy * (1 - accuracy) + 1 / items) / items
+    """Variance of an accuracy over so many items, kept well above zero at 0 and 1."""
+    return (accuracy * (1 - accuracy) + LEAST_VARIANCE) / items
 
 
 def loss_column(table: pd.DataFrame) -> str:
@@ -139,9 +162,7 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     }
     if ladder.rungs == "every":
         end = table.groupby(c.MODEL)[c.TOKENS].transform("max")
-        rows = table[table[c.TOKENS] > WARMUP_SHARE * end]
-        if c.CHECKPOINTS not in rows:
-            rows = rows.assign(**{c.CHECKPOINTS: 1.0})
+        rows = _few(table[table[c.TOKENS] > WARMUP_SHARE * end], quantities)
         # Every checkpoint is a row of the likelihood, which already tells their noise.
         spreads = {quantity: spread.iloc[:0] for quantity, spread in spreads.items()}
     rows = rows[rows[quantities].notna().any(axis=1)]
@@ -154,6 +175,11 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     ends = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
     frame = _frame(ends, points)
     design = _design(points, ladder.tasks, labels, frame)
+    if ladder.rungs == "every":
+        whole = points.groupby(c.MODEL)[c.TOKENS].transform("max").to_numpy(float)
+        share = points[c.TOKENS].to_numpy(float) / whole
+        to_come = (1 + np.cos(np.pi * share)) / 2
+        design = design._replace(unfinished=np.stack([to_come, np.log(share)], axis=1))
 
     values: dict[str, np.ndarray] = {}
     where: dict[str, Any] = {}
@@ -182,6 +208,34 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
         labels,
         frame,
     )
+
+
+def _few(rows: pd.DataFrame, quantities: list[str]) -> pd.DataFrame:
+    """Checkpoints of each run, neighbours averaged until at most `EVERY` points are left.
+
+    Neighbours say next to the same of a law, and noise that all of them share does not average
+    out: a point counts for at most `END_CHECKPOINTS`.
+    """
+    count = rows[c.CHECKPOINTS].fillna(1.0) if c.CHECKPOINTS in rows else 1.0
+    rows = rows.assign(**{c.CHECKPOINTS: count})
+    points = rows[[c.MODEL, c.TOKENS]].drop_duplicates().sort_values([c.MODEL, c.TOKENS])
+    runs = points.groupby(c.MODEL)[c.TOKENS]
+    rank, number = runs.rank(ascending=False), runs.transform("size")
+    # The last point of a run is its end.
+    points["point"] = np.ceil((rank - 1) * (EVERY - 1) / np.maximum(number - 1, EVERY - 1))
+    points[c.TOKENS + "_mean"] = np.exp(
+        np.log(points[c.TOKENS].astype(float)).groupby([points[c.MODEL], points["point"]])
+        .transform("mean")
+    ).round().astype("int64")  # fmt: skip
+    rows = rows.merge(points, on=[c.MODEL, c.TOKENS])
+    rows[c.TOKENS] = rows.pop(c.TOKENS + "_mean")
+    known = rows[quantities].notna()
+    keys = [rows[word] for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)]
+    weight = known.mul(rows[c.CHECKPOINTS], axis=0).groupby(keys).sum()
+    total = rows[quantities].mul(rows[c.CHECKPOINTS], axis=0).groupby(keys).sum()
+    found = total / weight.where(weight > 0)
+    found[c.CHECKPOINTS] = weight.max(axis=1).clip(1.0, END_CHECKPOINTS)
+    return found.reset_index()
 
 
 def _middle(design: Design, accuracy: np.ndarray) -> Middle:
@@ -229,11 +283,12 @@ def target_design(
 
 
 def in_few_shapes(design: Design) -> Design:
-    """The design of targets in arrays of few sizes: forecasts share what was compiled for one."""
+    """The design of targets in arrays of few sizes: forecasts of equally many share a program."""
     runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
     room = Shape(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)
-    more = few_sizes(steps, LEAST_STEPS) - steps
+    # Each target takes up to three steps beyond the ladder: in params, in tokens, and of its size.
+    more = few_sizes(3 * runs, LEAST_STEPS) - steps
     return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
 
 
@@ -277,6 +332,7 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
         log_tokens=longer(design.log_tokens, points),
         walk=wider(design.walk),
         beyond=longer(design.beyond, points),
+        unfinished=longer(design.unfinished, points),
         middle=design.middle._replace(
             reference_loss=longer(design.middle.reference_loss, points),
             loss=longer(design.middle.loss, points),
@@ -320,47 +376,73 @@ def _spread(spread: pd.DataFrame, labels: Labels, columns: int) -> tuple[np.ndar
     return dof, variance
 
 
+def size_numbers(params: Any) -> np.ndarray:
+    """Whole numbers (models,) that are alike for models of one size."""
+    return np.round(np.log10(np.asarray(params, float)) / SIZE_DECADES).astype(int)
+
+
 def _frame(ends: pd.DataFrame, points: pd.DataFrame) -> Frame:
-    log_params = np.log(ends[c.PARAMS].to_numpy(float))
-    log_tokens = np.log(ends[c.TOKENS].to_numpy(float))
-    compute = np.log10(points[c.PARAMS].to_numpy(float)) + np.log10(
-        points[c.TOKENS].to_numpy(float)
-    )
-    low, high = compute.min(), compute.max()
-    origin = (log_params + log_tokens).mean() / np.log(10)
-    below = max(1, int(np.ceil((origin - low) / KNOT_DECADES)))
-    above = max(1, int(np.ceil((high - origin) / KNOT_DECADES)))
-    knots = np.concatenate(
-        [np.linspace(low, origin, below + 1), np.linspace(origin, high, above + 1)[1:]]
-    )
-    return Frame(float(np.exp(log_params.mean())), float(np.exp(log_tokens.mean())), knots, below)
+    middle = {word: np.log10(ends[word].to_numpy(float)).mean() for word in (c.PARAMS, c.TOKENS)}
+    knots = {}
+    for word, origin in middle.items():
+        given = np.log10(points[word].to_numpy(float))
+        up, down = (
+            np.linspace(origin, end, 1 + max(1, int(np.ceil(abs(end - origin) / KNOT_DECADES))))
+            for end in (given.max(), given.min())
+        )
+        knots[word] = tuple(np.concatenate([down[:0:-1], up]).tolist())
+    return Frame(
+        float(10 ** middle[c.PARAMS]), float(10 ** middle[c.TOKENS]),
+        knots[c.PARAMS], knots[c.TOKENS],
+        tuple(sorted(set(size_numbers(points[c.PARAMS]).tolist()))),
+    )  # fmt: skip
 
 
-def _steps(compute: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _steps(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Weights (points, intervals) of unit normal steps of a random walk from edges[0] to edges[-1].
 
     Straight inside an interval; `edges` may run upwards or downwards.
     """
     start, stop = edges[:-1], edges[1:]
-    share = np.clip((compute[:, None] - start) / (stop - start), 0.0, 1.0)
+    # Rungs of one size or length leave intervals without length.
+    length = np.where(stop == start, 1.0, stop - start)
+    share = np.clip((at[:, None] - start) / length, 0.0, 1.0)
     return np.sqrt(np.abs(stop - start)) * share
+
+
+def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (points, steps) of discrepancy's steps inside the ladder, and beyond it."""
+    within, beyond = [], []
+    slack = 1e-9
+    for word, knots, origin in (
+        (c.PARAMS, frame.params_knots, frame.params),
+        (c.TOKENS, frame.tokens_knots, frame.tokens),
+    ):
+        at, edges = np.log10(points[word].to_numpy(float)), np.array(knots)
+        middle = int(np.abs(edges - np.log10(origin)).argmin())
+        up, down = edges[middle:], edges[: middle + 1][::-1]
+        within += [_steps(at, up), _steps(at, down)]
+        # Beyond the ladder the walk is exact: one step to each further target.
+        higher = np.unique(np.append(at[at > up[-1] + slack], up[-1]))
+        lower = np.unique(np.append(at[at < down[-1] - slack], down[-1]))[::-1]
+        beyond += [_steps(at, higher), _steps(at, lower)]
+    size = size_numbers(points[c.PARAMS])
+    known = np.array(frame.sizes)
+    new = np.setdiff1d(size, known)
+    within.append(SIZE_STEP * (size[:, None] == known))
+    beyond.append(SIZE_STEP * (size[:, None] == new))
+    return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1)
 
 
 def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame) -> Design:
     """Everything but what was measured."""
     log_params = np.log(points[c.PARAMS].to_numpy(float))
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))
-    compute = (log_params + log_tokens) / np.log(10)
-    up, down = frame.knots[frame.origin :], frame.knots[: frame.origin + 1][::-1]
-    walk = np.concatenate([_steps(compute, up), _steps(compute, down)], axis=1)
-    # Beyond the ladder the walk is exact: one step to each further target.
-    slack = 1e-9
-    higher = np.unique(np.append(compute[compute > up[-1] + slack], up[-1]))
-    lower = np.unique(np.append(compute[compute < down[-1] - slack], down[-1]))[::-1]
-    beyond = np.concatenate([_steps(compute, higher), _steps(compute, lower)], axis=1)
+    walk, beyond = _walks(points, frame)
     run = pd.Index(labels.model).get_indexer(points[c.MODEL])
     longest = pd.Series(log_tokens).groupby(run).idxmax()
     items = tasks[c.ITEMS].to_numpy(float)
+    chance = tasks[c.CHANCE].to_numpy(float)
 
     def nothing(columns: int) -> Seen:
         shape = (len(points), columns)
@@ -372,12 +454,14 @@ def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Fr
         log_tokens=log_tokens - np.log(frame.tokens),
         walk=walk,
         beyond=beyond,
+        unfinished=np.zeros((len(points), 0)),
         run=run,
         end=longest.to_numpy(int),
         reference_loss=nothing(1),
         loss=nothing(len(tasks)),
         accuracy=nothing(len(tasks)),
-        chance=tasks[c.CHANCE].to_numpy(float),
+        # Where only losses were measured, nothing reads it.
+        chance=np.where(np.isfinite(chance), chance, 0.0),
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
         middle=Middle(
             np.zeros((len(points), 1)), np.zeros((len(points), len(tasks))),

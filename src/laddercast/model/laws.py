@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
 
 
@@ -84,6 +85,12 @@ def accuracy(
 def between(logit: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> jax.Array:
     """Accuracy between its lower and its upper end at this logit."""
     return jnp.asarray(lower) + (jnp.asarray(upper) - lower) * jax.nn.sigmoid(logit)
+
+
+def ends(log_lower: ArrayLike, logit_gap: ArrayLike, chance: ArrayLike) -> tuple[Array, Array]:
+    """Lower and upper end of a curve of accuracy: chance times a factor, and 1 less a gap."""
+    upper = jax.nn.sigmoid(-jnp.asarray(logit_gap))
+    return jnp.minimum(chance * jnp.exp(jnp.asarray(log_lower)), upper), upper
 
 
 def log_loss_of_flops(

@@ -7,20 +7,24 @@ import numpy as np
 from scipy.special import expit
 
 from laddercast.model.design import Frame
+from laddercast.model.discrepancy import scale_of
+from laddercast.model.laws import ends
 
 
 def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str, Any]:
     """Letters from draws (chains, draws, ...) of a route's sites; N in parameters, D in tokens.
 
-    `chance` is (tasks,). `a, b` of any route; `A, B, E, alpha, beta, k, L0` of those that go
-    through a loss; of `direct` only the exponents, and `rise`, of the logit as its law falls. SDs
+    `chance` is (tasks,). `a, b` of any route to accuracy; `A, B, E, alpha, beta` of those that go
+    through a loss, and `k, L0` of those that lead from it to accuracy; of `direct` only the
+    exponents, and `rise`, of the logit as its law falls. SDs
     `run_*`, `checkpoint_*` and `discrepancy_*` are of the logs of losses; those of accuracy are in
     units of sqrt(p (1 - p) / items), and its discrepancy in logits.
     """
     p = posterior
     found = scales_of_noise(p)
-    b = expit(-p["logit_gap"])
-    found |= {"b": b, "a": np.minimum(chance * np.exp(p["log_lower"]), b) - b}
+    if "logit_gap" in p:
+        lower, upper = (np.asarray(x) for x in ends(p["log_lower"], p["logit_gap"], chance))
+        found |= {"b": upper, "a": lower - upper}
     if "log_rise" in p:
         alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
         return found | {"alpha": alpha, "beta": beta, "rise": np.exp(p["log_rise"])}
@@ -33,17 +37,18 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
         share_e = expit(p["logit_reference_share_e"])
         share_a = expit(p["logit_reference_share_a"])
         alpha, beta = p["reference_alpha"], p["reference_beta"]
-    read = np.exp(p["log_loss_level"]) if "log_loss_level" in p else level[..., None]
-    k = np.exp(p["log_slope"]) / read
-    return found | {
+    found |= {
         "alpha": alpha,
         "beta": beta,
         "A": level * (1 - share_e) * share_a ** (1 / q) * frame.params**alpha,
         "B": level * (1 - share_e) * (1 - share_a) ** (1 / q) * frame.tokens**beta,
         "E": level * share_e,
-        "k": k,
-        "L0": read + p["logit_level"] / k,
     }
+    if "log_slope" not in p:
+        return found
+    read = np.exp(p["log_loss_level"]) if "log_loss_level" in p else level[..., None]
+    k = np.exp(p["log_slope"]) / read
+    return found | {"k": k, "L0": read + p["logit_level"] / k}
 
 
 def scales_of_noise(p: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def scales_of_noise(p: Mapping[str, Any]) -> dict[str, Any]:
         if f"log_noise_{quantity}" in p:
             found[quantity] = (
                 np.exp(p[f"log_noise_{quantity}"]), p[f"logit_share_checkpoint_{quantity}"],
-                np.exp(p[f"log_walk_{quantity}"]),
+                np.asarray(scale_of(p[f"log_walk_{quantity}"])),
             )  # fmt: skip
     if "noise_reference" in p:
         found["reference_loss"] = (

@@ -84,8 +84,11 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         Both (runs, tasks); the latter in squares of a scale, as that of a Student-t.
         """
         mean, noise, known = self._mean(value)
-        share = once(jnp.where(known, self.run_variance / (self.run_variance + noise), 0.0))
-        return once((share * mean, self.run_variance * (1 - share)))
+        total = self.run_variance + noise
+        share = once(jnp.where(known, self.run_variance / total, 0.0))
+        # The further off a run lies, the larger the scale that it was drawn with.
+        wider = jnp.where(known, (RUN_DOF + mean**2 / total) / (RUN_DOF + 1), 1.0)
+        return once((share * mean, self.run_variance * (1 - share) * wider))
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """As measured, also where `at` says that nothing was."""

@@ -44,7 +44,7 @@ class Priors:
     log_beta_scale: Distribution = _log_normal(0.2, 0.3)
     logit_share_e_center: Distribution = _normal(-0.5, 0.5)
     logit_share_e_scale: Distribution = _log_normal(0.4, 0.3)
-    logit_share_a_center: Distribution = _normal(0.0, 0.5)
+    logit_share_a_center: Distribution = _normal(0.4, 0.7)
     logit_share_a_scale: Distribution = _log_normal(0.4, 0.3)
     q: Distribution = _log_normal(1.5, 0.4)
     # The same of the reference loss, which is one for all tasks.
@@ -64,9 +64,12 @@ class Priors:
     logit_level: Distribution = _normal(-1.0, 1.5)
     log_slope_center: Distribution = _normal(log(7.0), 0.5)
     log_slope_scale: Distribution = _log_normal(0.4, 0.3)
-    log_lower: Distribution = _normal(0.0, 0.06)
-    logit_gap: Distribution = _normal(-4.3, 0.4)
-    log_rise_center: Distribution = _normal(log(4.5), 0.5)
+    log_lower: Distribution = _normal(0.0, 0.07)
+    logit_gap: Distribution = _normal(-4.0, 0.6)
+    # Of what a run's loss is off, the share that its accuracy follows.
+    passing_center: Distribution = _normal(0.5, 0.3)
+    passing_scale: Distribution = _log_normal(0.3, 0.4)
+    log_rise_center: Distribution = _normal(log(3.7), 0.45)
     log_rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
     log_noise_loss_center: Distribution = _normal(log(0.0067), 0.7)
@@ -76,15 +79,25 @@ class Priors:
     run_loss_correlation: Distribution = _beta(2.0, 3.0)
     noise_reference: Distribution = _log_normal(0.0022, 0.7)
     logit_share_checkpoint_reference: Distribution = _normal(-1.4, 1.5)
-    log_noise_accuracy_center: Distribution = _normal(log(0.61), 0.5)
+    log_noise_accuracy_center: Distribution = _normal(log(0.7), 0.6)
     log_noise_accuracy_scale: Distribution = _log_normal(0.3, 0.3)
     logit_share_checkpoint_accuracy_center: Distribution = _normal(-0.7, 0.8)
     logit_share_checkpoint_accuracy_scale: Distribution = _log_normal(0.6, 0.3)
     run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
     log_walk_loss_center: Distribution = _normal(log(0.004), 0.6)
     log_walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
+    walk_loss_correlation: Distribution = _beta(2.0, 3.0)
+    walk_accuracy_correlation: Distribution = _beta(2.0, 3.0)
     walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
-    log_walk_accuracy_center: Distribution = _normal(log(0.05), 0.5)
+    # Before a run's end: the excess at its peak learning rate, in logs or logits, and the SD of
+    # trends along a run, per e-fold of tokens.
+    unfinished_loss: Distribution = _normal(0.03, 0.03)
+    unfinished_reference_loss: Distribution = _normal(0.03, 0.03)
+    unfinished_accuracy: Distribution = _normal(0.0, 0.2)
+    trend_loss_scale: Distribution = _log_normal(0.01, 0.6)
+    trend_reference_loss_scale: Distribution = _log_normal(0.005, 0.6)
+    trend_accuracy_scale: Distribution = _log_normal(0.1, 0.6)
+    log_walk_accuracy_center: Distribution = _normal(log(0.07), 0.6)
     log_walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
 
     def __post_init__(self) -> None:

@@ -3,7 +3,8 @@
 A route conditions on what was observed and forecasts what was not, in the order of the design's
 points. Sites `law` and `discrepancy` are successive levels of the forecast of accuracy: the laws as
 the ladder bends them, then with discrepancy beyond the ladder; `run_variance` and
-`checkpoint_variance` are what the run's effect and its checkpoints' noise add to the latter.
+`checkpoint_variance` are what the run's effect and its checkpoints' noise add to the latter. A
+route to a loss alone has none of these four.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +17,11 @@ from jax import Array
 from laddercast.data import words as c
 from laddercast.model import laws
 from laddercast.model.design import Design, Frame, Observed
+from laddercast.model.discrepancy import Walk
 from laddercast.model.letters import letters
 from laddercast.model.priors import Priors
 from laddercast.model.stages import (
+    Noise,
     Path,
     accuracy,
     at_ends,
@@ -39,7 +42,7 @@ type Letters = Callable[[Mapping[str, Any], Frame, Any], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Route:
-    """A way from params and tokens to accuracy, to fit, pool, score and backtest.
+    """A way from params and tokens to accuracy, or to loss, to fit, pool, score and backtest.
 
     `model(design, priors, observed)` is a NumPyro model with the sites that this module's first
     lines tell. `reads` are the columns that it conditions on, `through` says in a few words what it
@@ -56,13 +59,22 @@ class Route:
     letters: Letters = lambda posterior, frame, chance: {}
 
 
-def _two_stage(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
-    of_loss = off_law(design, priors, "loss")
-    of_accuracy = off_law(design, priors, "accuracy")
+def _own_loss(design: Design, priors: Priors, observed: Observed, off: tuple[Walk, Noise]) -> Path:
+    """Each task's loss from a law of its own."""
     log_e, log_reducible = log_parts(pooled(design, priors, "logit_share_e"))
     found = terms(design, priors, log_reducible)
     law = log_law(design, found, scalar(priors, "q"), log_e, log_reducible)
-    path = task_loss(design, priors, observed, Path(law, law, law), of_loss)
+    return task_loss(design, priors, observed, Path(law, law, law), off)
+
+
+def _stage_1(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
+    _own_loss(design, priors, observed, off_law(design, priors, "loss"))
+
+
+def _two_stage(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
+    of_loss = off_law(design, priors, "loss")
+    of_accuracy = off_law(design, priors, "accuracy")
+    path = _own_loss(design, priors, observed, of_loss)
     accuracy(design, priors, observed, path, of_accuracy, "log_slope")
 
 
@@ -111,10 +123,12 @@ chain = Route(
     "the reference loss, then each task's", letters,
 )  # fmt: skip
 
-ROUTES = {route.name: route for route in (two_stage, by_reference, direct, chain)}
+stage_1 = Route("stage_1", _stage_1, (c.LOSS,), "each task's loss, and no further", letters)
+
+ROUTES = {route.name: route for route in (two_stage, by_reference, direct, chain, stage_1)}
 
 POOLED_BY_DEFAULT = (two_stage, by_reference, direct)
-"""Backtests said that `chain` adds nothing to these."""
+"""Backtests said that `chain` adds nothing to these. Without accuracies, `stage_1` is fitted."""
 
 
 def as_route(given: Route | str) -> Route:

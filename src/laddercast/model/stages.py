@@ -16,10 +16,13 @@ from numpyro import handlers
 
 from laddercast.model import laws
 from laddercast.model.design import Design, Observed, Seen, binomial_variance
-from laddercast.model.discrepancy import Walk, walk
+from laddercast.model.discrepancy import Walk, scale_of, walk
 from laddercast.model.likelihood import T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
+
+FLOOR = {"loss": 2e-4, "accuracy": 0.1}
+"""Least scale of noise, of a run and of a checkpoint: values that repeat are not without noise."""
 
 
 class Path(NamedTuple):
@@ -27,7 +30,7 @@ class Path(NamedTuple):
 
     As the law has it within the ladder, with discrepancy beyond, and with what is known of the
     run's effect; then the variance (runs, tasks) that is left of that effect, in squares of a
-    scale, and all of its variance.
+    scale, and all of its variance; and whether it is of a loss that is measured.
     """
 
     law: Array
@@ -35,6 +38,7 @@ class Path(NamedTuple):
     run: Array
     left: ArrayLike = 0.0
     variance: ArrayLike = 0.0
+    measured: bool = False
 
 
 class Noise(NamedTuple):
@@ -108,8 +112,15 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     """
     typical_share, share = pooled_about(design, priors, f"logit_share_checkpoint_{quantity}")
     told = _told_of_noise(design, quantity, share)
-    typical_noise, log_noise = pooled_about(design, priors, f"log_noise_{quantity}", offset=told)
+    # Two rungs fit any law: a mode would have no noise.
+    typical_noise, log_noise = pooled_about(
+        design, priors, f"log_noise_{quantity}", offset=told, held=True
+    )
     run, checkpoint = _split(log_noise, share)
+    run, checkpoint = run + FLOOR[quantity] ** 2, checkpoint + FLOOR[quantity] ** 2
+    if len(design.chance) == 1:
+        # Of one task, no part is common: all of the effect is integrated out.
+        return Noise(run, checkpoint, jnp.zeros(()), jnp.zeros((len(design.end), 1)))
     typical, _ = _split(typical_noise, typical_share)
     correlation = scalar(priors, f"run_{quantity}_correlation", held=True)
     with numpyro.plate("model", design.end.shape[0]):
@@ -173,8 +184,41 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
     Sampled before the law is, which follows it.
     """
     noise = noise_of(design, priors, quantity)
-    scale = pooled(design, priors, f"log_walk_{quantity}", held=True)
-    return walk(design, f"walk_{quantity}", jnp.exp(scale)), noise
+    typical, scale = pooled_about(design, priors, f"log_walk_{quantity}", held=True)
+    name = f"walk_{quantity}"
+    if len(design.chance) == 1:
+        found = walk(design, name, None, scale_of(scale))
+    else:
+        correlation = scalar(priors, f"{name}_correlation", held=True)
+        common = jnp.sqrt(correlation) * scale_of(typical)
+        found = walk(design, name, common, jnp.sqrt(1 - correlation) * scale_of(scale))
+    return _with(found, unfinished(design, priors, quantity)), noise
+
+
+def _with(found: Walk, more: ArrayLike) -> Walk:
+    return Walk(found.near + more, found.full + more)
+
+
+def unfinished(design: Design, priors: Priors, quantity: str) -> ArrayLike:
+    """By how much a point before its run's end is off (points, tasks or 1), zero at ends.
+
+    A part goes with the share of the learning rate's fall that is to come, one number for all runs
+    and tasks. And each run (for each task, where the quantity has one) has a trend of its own along
+    its tokens, as what makes a run good or bad early on need not do so later.
+    """
+    if not design.unfinished.shape[1]:
+        return 0.0
+    to_come, ahead = design.unfinished.T[..., None]
+    excess = scalar(priors, f"unfinished_{quantity}")
+    scale = scalar(priors, f"trend_{quantity}_scale", held=True)
+    name, prior, runs = f"trend_{quantity}", dist.Normal(0, scale), design.end.shape[0]
+    if quantity == "reference_loss":
+        with numpyro.plate("model", runs):
+            trend = numpyro.sample(name, prior)[:, None]
+    else:
+        with numpyro.plate("model", runs, dim=-2), tasks_plate(design):
+            trend = numpyro.sample(name, prior)
+    return excess * to_come + trend[design.run] * ahead
 
 
 def task_loss(
@@ -199,7 +243,7 @@ def task_loss(
     effect, left = runs.effect(value)
     return Path(
         law.law + walk.near, law.discrepancy + walk.full, known + at_points(effect, design),
-        left, noise.variance + law.variance,
+        left, noise.variance + law.variance, True,
     )  # fmt: skip
 
 
@@ -207,10 +251,10 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     """What is known of each run's reference loss, one for all tasks."""
     share = scalar(priors, "logit_share_checkpoint_reference")
     told = _told_of_noise(design, "reference_loss", share)[0]
-    log_noise = jnp.log(scalar(priors, "noise_reference", offset=told))
+    log_noise = jnp.log(scalar(priors, "noise_reference", offset=told, held=True))
     of_run, of_checkpoint = _split(log_noise, share)
     scale = scalar(priors, "walk_reference_scale", held=True)
-    off = walk(design, "walk_reference", scale)
+    off = _with(walk(design, "walk_reference", scale), unfinished(design, priors, "reference_loss"))
     log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
     log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
     q = scalar(priors, "q")
@@ -227,7 +271,9 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     value = numpyro.sample("log_reference_loss", runs, obs=observed.log_reference_loss)
     _spread("reference_loss", of_checkpoint, seen, observed.reference_loss_spread)
     effect, left = runs.effect(value)
-    return Path(law + off.near, known, known + at_points(effect, design), left, T_VARIANCE * of_run)
+    return Path(
+        law + off.near, known, known + at_points(effect, design), left, T_VARIANCE * of_run, True
+    )
 
 
 def accuracy(
@@ -240,40 +286,46 @@ def accuracy(
     """
     logit_gap = of_tasks(design, priors, "logit_gap")
     log_lower = of_tasks(design, priors, "log_lower")
-    upper = nn.sigmoid(-logit_gap)
-    lower = jnp.minimum(design.chance * jnp.exp(log_lower), upper)
+    lower, upper = laws.ends(log_lower, logit_gap, design.chance)
     walk, noise = off
-    x = jnp.exp(path.run)
+    log_x = path.run
+    passed: ArrayLike = 1.0
+    if path.measured:
+        # A run whose loss is good by chance is not as good in accuracy.
+        passing = pooled(design, priors, "passing")
+        log_x = path.discrepancy + passing * (path.run - path.discrepancy)
+        passed = passing**2
+
     # Told best are the accuracy in the middle of the rungs, and how fast it rises there.
     above, below, rise = _at(design.middle.level, design.middle.width, lower, upper)
     steep = jnp.exp(pooled(design, priors, steepness, offset=-rise))
-    fall = steep * jnp.sum(design.middle.accuracy * (x - 1), axis=0)
+    fall = steep * jnp.sum(design.middle.accuracy * jnp.expm1(log_x), axis=0)
     level = of_tasks(design, priors, "logit_level", above - below + fall)
 
-    def share(x: Array, shift: Array) -> Array:
-        return nn.sigmoid(level - steep * (x - 1) + shift)
+    def share(log_x: Array, shift: Array) -> Array:
+        return nn.sigmoid(level - steep * jnp.expm1(log_x) + shift)
 
     def curve(share: Array) -> Array:
         return lower + (upper - lower) * share
 
-    of_upper = once(share(x, walk.full))
+    of_upper = once(share(log_x, walk.full))
     p = curve(of_upper)
-    p_end, of_upper, x_end = (at_ends(x, design) for x in (p, of_upper, x))
+    p_end, of_upper, x_end = (at_ends(x, design) for x in (p, of_upper, jnp.exp(log_x)))
     unit = binomial_variance(p_end, design.items)
     # The fall of accuracy with the log of what stage 2 reads.
     fall = steep * x_end * (upper - lower) * of_upper * (1 - of_upper)
     of_checkpoint, seen = noise.checkpoint * unit, design.accuracy
     runs = Runs(
         p + at_points(noise.shared * jnp.sqrt(unit), design),
-        (1 - noise.correlation) * noise.run * unit + fall**2 * path.left,
+        (1 - noise.correlation) * noise.run * unit + fall**2 * passed * path.left,
         at_points(of_checkpoint, design) / seen.checkpoints, design, seen,
     )  # fmt: skip
     numpyro.sample("accuracy", runs, obs=observed.accuracy)
     _spread("accuracy", of_checkpoint, seen, observed.accuracy_spread)
-    numpyro.deterministic("law", curve(share(jnp.exp(path.law), walk.near)))
-    numpyro.deterministic("discrepancy", curve(share(jnp.exp(path.discrepancy), walk.full)))
+    numpyro.deterministic("law", curve(share(path.law, walk.near)))
+    numpyro.deterministic("discrepancy", curve(share(path.discrepancy, walk.full)))
     own = noise.variance * unit
-    numpyro.deterministic("run_variance", own + fall**2 * path.variance)
+    numpyro.deterministic("run_variance", own + fall**2 * passed * path.variance)
     numpyro.deterministic(
         "checkpoint_variance",
         T_VARIANCE * of_checkpoint / at_ends(jnp.asarray(seen.checkpoints), design),

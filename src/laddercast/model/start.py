@@ -25,7 +25,7 @@ def start(design: Design, priors: Priors, observed: Observed) -> dict[str, Any]:
     def noise(value: Any, seen: Any, prior: Any, unit: Any = 1.0) -> np.ndarray:
         off = np.where(seen.at, value - mean(value, seen, 0.0), 0.0) ** 2
         spread = np.sqrt(off.sum(axis=0) / np.maximum(seen.at.sum(axis=0), 1)) / unit
-        return np.fmax(spread / 3, prior)  # of a prior without a mean, the spread
+        return np.fmax(spread / 6, prior)  # of a prior without a mean, the spread
 
     of_loss, of_accuracy = (
         np.exp(np.asarray(getattr(priors, f"log_noise_{word}_center").mean))

@@ -57,8 +57,8 @@ def plot_stage1(
 
     >>> axes = lc.plot_stage1(fitted)
     """
-    fitted, loss = _through_loss(fitted)
-    posterior = _thinned(fitted)
+    fitted, loss = _through_loss(fitted, STAGE_1)
+    posterior = _thinned(fitted, STAGE_1)
     common = loss == c.REFERENCE_LOSS
     names = [loss] if common else list(tasks_of(fitted).index)
     axes = panels_of(ax, len(names))
@@ -104,8 +104,8 @@ def plot_stage2(
 
     >>> axes = lc.plot_stage2(fitted)
     """
-    fitted, loss = _through_loss(fitted)
-    posterior = _thinned(fitted)
+    fitted, loss = _through_loss(fitted, (*STAGE_1, *STAGE_2))
+    posterior = _thinned(fitted, (*STAGE_1, *STAGE_2))
     tasks = tasks_of(fitted)
     axes = panels_of(ax, len(tasks))
     rungs = _rungs(fitted, loss, ladder)
@@ -153,14 +153,17 @@ def _loss(letters: dict[str, np.ndarray], params: float, tokens: np.ndarray) -> 
         return np.exp(np.asarray(log_loss))
 
 
-def _through_loss(fitted: xr.DataTree) -> tuple[xr.DataTree, str]:
-    """The first route of a fit that goes through a loss, and that loss."""
+def _through_loss(fitted: xr.DataTree, letters: Sequence[str]) -> tuple[xr.DataTree, str]:
+    """The first route of a fit that goes through a loss and has these letters, and that loss."""
     routes = routes_of(fitted)
     for own in routes.values():
         for quantity in (c.LOSS, c.REFERENCE_LOSS):
-            if quantity in own["observed_data"] and set(STAGE_1 + STAGE_2) <= set(own["posterior"]):
+            if quantity in own["observed_data"] and set(letters) <= set(own["posterior"]):
                 return own, quantity
-    raise ValueError(f"the route {', '.join(routes)} goes through no loss; plot a fit of another")
+    further = " to accuracy" if set(STAGE_2) & set(letters) else ""
+    raise ValueError(
+        f"the route {', '.join(routes)} goes through no loss{further}; plot a fit of another"
+    )
 
 
 def _accuracy(letters: dict[str, np.ndarray], loss: np.ndarray) -> Any:
@@ -169,19 +172,20 @@ def _accuracy(letters: dict[str, np.ndarray], loss: np.ndarray) -> Any:
         return np.asarray(laws.accuracy(loss, letters["k"], letters["L0"], lower, upper))
 
 
-def _thinned(fitted: xr.DataTree) -> xr.Dataset:
-    posterior = thinned(fitted, CURVES)["posterior"].to_dataset()[[*STAGE_1, *STAGE_2]]
+def _thinned(fitted: xr.DataTree, letters: Sequence[str]) -> xr.Dataset:
+    posterior = thinned(fitted, CURVES)["posterior"].to_dataset()[list(letters)]
     return posterior.stack(sample=("chain", "draw")).transpose("sample", ...)
 
 
 def _rungs(fitted: xr.DataTree, loss: str, ladder: Ladder | None) -> pd.DataFrame:
-    """Ends of runs: `model, params, tokens, task, loss, accuracy`."""
+    """Ends of runs: `model, params, tokens, task, loss`, and `accuracy` if measured."""
     if ladder is not None:
         ends = run_ends(ladder.table)
         return ends.assign(**{c.LOSS: ends[loss]})
     observed = fitted["observed_data"].to_dataset()
     words = [f"point_{c.MODEL}", f"point_{c.TOKENS}"]
-    table = observed[[loss, c.ACCURACY, *words]].to_dataframe().reset_index()
+    quantities = [loss, *([c.ACCURACY] if c.ACCURACY in observed else [])]
+    table = observed[[*quantities, *words]].to_dataframe().reset_index()
     table = table.rename(columns={loss: c.LOSS, words[0]: c.MODEL, words[1]: c.TOKENS})
     if table.duplicated([c.MODEL, c.TASK]).any():
         table = table.iloc[:0]  # checkpoints, of which the ends are not known to be measured

@@ -35,7 +35,10 @@ Panels = np.ndarray[Any, np.dtype[np.object_]]
 
 
 def target_table(forecast: xr.DataTree | None) -> pd.DataFrame:
-    """One row per target x task: `loss_q50`, `accuracy_measured` and so on, quantiles of both."""
+    """One row per target x task: `loss_q50`, `accuracy_measured` and so on, quantiles of both.
+
+    NaN are those of a quantity that was not forecast.
+    """
     quantities = (c.LOSS, c.ACCURACY)
     words = [c.MODEL, c.PARAMS, c.TOKENS, c.TASK]
     values = [
@@ -43,8 +46,13 @@ def target_table(forecast: xr.DataTree | None) -> pd.DataFrame:
     ]
     if forecast is None:
         return pd.DataFrame(columns=[*words, *values])
-    tables = dict(iter(forecast_table(forecast).groupby("quantity")))
-    table = tables[c.ACCURACY][words].astype({c.MODEL: str, c.TASK: str}).reset_index(drop=True)
+    whole = forecast_table(forecast)
+    tables = dict(iter(whole.groupby("quantity")))
+    table = (
+        tables[c.main_quantity(whole)][words]
+        .astype({c.MODEL: str, c.TASK: str})
+        .reset_index(drop=True)
+    )
     for quantity in quantities:
         for name in (*c.QUANTILES, "measured"):
             known = tables[quantity][name].to_numpy() if quantity in tables else np.nan

@@ -8,7 +8,9 @@ import xarray as xr
 from scipy.stats import binom
 
 from laddercast.data import words as c
+from laddercast.data.lines import NEAR, Line, factor_off
 from laddercast.data.sizes import log10_flops
+from laddercast.data.writing import STYLES
 from laddercast.forecasting.forecasts import FAR_DECADES, decades_beyond
 from laddercast.sampling.diagnostics import (
     ESS_FORECASTS,
@@ -29,6 +31,9 @@ RULES = {
     "another length": "The target's tokens per parameter lie outside those of the rungs. It is "
     "then extrapolated in a second direction, in which the ladder's parameters and tokens were not "
     "seen to trade off.",
+    "off the line of the rungs": "All rungs lie on one line in log params and log tokens, as where "
+    "each has 20 tokens per parameter, and the target lies off it. Rungs on one line cannot tell "
+    "what parameters do from what tokens do: the difference to the line rests on the priors.",
     "rests on the discrepancy": "More than half of the variance (so more than from all else) comes "
     "from the discrepancy beyond the ladder: how far the law is allowed to bend there, which the "
     "ladder can hardly tell.",
@@ -37,9 +42,9 @@ RULES = {
     "mostly noise": "More than half of the variance comes from noise between runs and between "
     "checkpoints. No better ladder narrows this interval; more checkpoints, or another "
     "benchmark, might.",
-    "wider than the ladder": "The 80 % interval is wider than the range of accuracy over all rungs "
-    "(their expected accuracies by this fit). It says less than the ladder did before any law.",
-    "may be no gain": "The 80 % interval reaches down to the best rung's expected accuracy: there "
+    "wider than the ladder": "The 80 % interval is wider than the range of all rungs (their "
+    "expected accuracies, or losses, by this fit). It says less than the ladder did before a law.",
+    "may be no gain": "The 80 % interval reaches the best rung's expected accuracy, or loss: there "
     "is at least one chance in ten that the target is no better than a model that you have.",
     "near chance": "The best rung's expected accuracy is within two standard errors of guessing, "
     "sqrt(chance (1 - chance) / items): with so many questions it cannot be told from guessing, "
@@ -74,32 +79,35 @@ class Evidence(NamedTuple):
     """What the rules read beside the forecast.
 
     `rungs`: `params, tokens` by model; `tasks`: `chance, items` by task; `expected`: the rungs'
-    expected accuracies, with `model, task, q50`; `cells` of all folds of a backtest:
-    `task, quantity, pit`.
+    expected accuracies (of a forecast of losses: losses), with `model, task, q50`; `cells` of all
+    folds of a backtest: `task, quantity, pit`; `line` on which all rungs lie, if they do.
     """
 
     rungs: pd.DataFrame
     tasks: pd.DataFrame
     expected: pd.DataFrame
     cells: pd.DataFrame | None = None
+    line: Line | None = None
 
 
 def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
-    """What speaks against each accuracy forecast: `model, task, rule, why`, in words.
+    """What speaks against each forecast: `model, task, rule, why`, in words.
 
-    `table` as `forecast_table` gives it, of the same forecast.
+    `table` as `forecast_table` gives it, of the same forecast. Judged are accuracies or, where
+    there are none, losses.
     """
-    rows = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
+    quantity = c.main_quantity(table)
+    rows = table[table["quantity"] == quantity].reset_index(drop=True)
     shares = variance_shares(forecast)
     quality = convergence(forecast)
     found: list[tuple[str, str, str, str]] = []
     for number, row in enumerate(rows.to_dict("records")):
         whys = {
             **_of_draws(forecast, quality.iloc[number]),
-            **_of_distance(row, evidence.rungs),
+            **_of_distance(row, evidence),
             **_of_variance(shares.iloc[number] if len(shares) else pd.Series(dtype=float)),
-            **_of_level(row, evidence),
-            **_of_backtest(row[c.TASK], evidence.cells),
+            **_of_level(row, evidence, quantity),
+            **_of_backtest(row[c.TASK], evidence.cells, quantity),
         }
         found += [(str(row[c.MODEL]), str(row[c.TASK]), rule, why) for rule, why in whys.items()]
     return pd.DataFrame(found, columns=[c.MODEL, c.TASK, "rule", "why"])
@@ -117,9 +125,16 @@ def variance_shares(forecast: xr.DataTree) -> pd.DataFrame:
 
 
 def convergence(forecast: xr.DataTree) -> pd.DataFrame:
-    """R-hat and effective sample sizes of each row's accuracy, `rhat, bulk, tail`, by its route."""
+    """R-hat and effective sample sizes of each row, `rhat, bulk, tail`, by its route.
+
+    Of its accuracy, or of its loss where it has no other.
+    """
     data = forecast["predictions"].to_dataset()
-    draws = data[c.ACCURACY].transpose("chain", "draw", "row").to_numpy()
+    draws = (
+        data[c.ACCURACY if c.ACCURACY in data else c.LOSS]
+        .transpose("chain", "draw", "row")
+        .to_numpy()
+    )
     parts, shares = [draws], [1.0]
     if "route" in data.coords:
         routes = data["route"].to_numpy().astype(str)
@@ -140,8 +155,13 @@ def _of_draws(forecast: xr.DataTree, found: pd.Series) -> dict[str, str]:
     return {}
 
 
-def _of_distance(row: dict[Any, Any], rungs: pd.DataFrame) -> dict[str, str]:
-    found = {}
+def _of_distance(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:
+    found, rungs = {}, evidence.rungs
+    (factor,) = factor_off(evidence.line, pd.DataFrame([row]))
+    if factor > NEAR:
+        found["off the line of the rungs"] = (
+            f"In params or tokens it is off by a factor of {factor:.2g}; {evidence.line}."
+        )
     span = np.ptp(log10_flops(rungs))
     (decades,) = decades_beyond(rungs, pd.DataFrame([row]))
     if decades > min(span, FAR_DECADES):
@@ -173,21 +193,27 @@ def _of_variance(shares: pd.Series) -> dict[str, str]:
     return found
 
 
-def _of_level(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:
-    found = {}
+def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[str, str]:
+    found, style = {}, STYLES[quantity]
+    lower_is_better = quantity == c.LOSS
     expected = evidence.expected.loc[evidence.expected[c.TASK] == row[c.TASK], "q50"]
     known = evidence.tasks.loc[row[c.TASK]]
-    best, span = expected.max(), expected.max() - expected.min()
+    best = expected.min() if lower_is_better else expected.max()
+    span = expected.max() - expected.min()
     width = row["q90"] - row["q10"]
     if width > span:
         found["wider than the ladder"] = (
-            f"The 80 % interval is {100 * width:.1f} points wide; the rungs span {100 * span:.1f}."
+            f"The 80 % interval is {style.value(width)}{style.of_errors} wide; the rungs span "
+            f"{style.value(span)}."
         )
-    if row["q10"] <= best:
+    end, word = (row["q90"], "ends") if lower_is_better else (row["q10"], "begins")
+    if (end >= best) if lower_is_better else (end <= best):
         found["may be no gain"] = (
-            f"The 80 % interval begins at {100 * row['q10']:.1f} %, the best rung is expected at "
-            f"{100 * best:.1f} %."
+            f"The 80 % interval {word} at {style.value(end)}{style.unit}, the best rung is "
+            f"expected at {style.value(best)}{style.unit}."
         )
+    if quantity != c.ACCURACY:
+        return found
     chance, items = float(known[c.CHANCE]), float(known[c.ITEMS])
     error = np.sqrt(chance * (1 - chance) / items)
     if best < chance + 2 * error:
@@ -198,10 +224,10 @@ def _of_level(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:
     return found
 
 
-def _of_backtest(task: str, cells: pd.DataFrame | None) -> dict[str, str]:
+def _of_backtest(task: str, cells: pd.DataFrame | None, quantity: str) -> dict[str, str]:
     if cells is None:
         return {}
-    pit = cells.loc[(cells["quantity"] == c.ACCURACY) & (cells[c.TASK] == task), "pit"].dropna()
+    pit = cells.loc[(cells["quantity"] == quantity) & (cells[c.TASK] == task), "pit"].dropna()
     outside = int(((pit < 0.025) | (pit > 0.975)).sum())
     # The chance of so many or more, were the intervals honest and the cells independent.
     if outside and binom.sf(outside - 1, len(pit), 0.05) < 0.05:

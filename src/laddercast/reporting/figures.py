@@ -126,8 +126,8 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
 
 
 def calibration_svg(cells: pd.DataFrame) -> str:
-    """`plot_calibration` of the accuracies, one panel above the other."""
-    cells = cells[cells["quantity"] == c.ACCURACY]
+    """`plot_calibration` of the accuracies, else losses, one panel above the other."""
+    cells = cells[cells["quantity"] == c.main_quantity(cells)]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(3)

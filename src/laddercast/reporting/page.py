@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,12 +13,15 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laddercast.data import words as c
+from laddercast.data.lines import line_through
+from laddercast.data.writing import STYLES
 from laddercast.evaluation.backtests import BOOTSTRAP, OURS, RIVALS
 from laddercast.evaluation.scores import UNITS, score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
 from laddercast.forecasting.grids import distance, expected_table
-from laddercast.inference.results import rungs_of, tasks_of
+from laddercast.inference.results import points_of, rungs_of, tasks_of
+from laddercast.model.routes import Route
 from laddercast.reporting import figures, tables, words
 from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 
@@ -36,17 +40,19 @@ def report(
     out: str | Path = NAME,
     *,
     backtest: pd.DataFrame | None = None,
+    route: Route | Sequence[Route] = (),
 ) -> Path:
     """Write one HTML file that stands by itself, and return its path.
 
     What the targets will score, on average and per task; which forecasts to doubt and why; how the
     method did in a `backtest` of the same ladder, a table as `backtest` gives it; convergence; the
-    data; how to reproduce it. `forecast` is of `fitted`. A file of that name is replaced once the
-    new one is whole. Raises OSError where it cannot be written.
+    data; how to reproduce it. `forecast` is of `fitted`; `route` as `lc.forecast` takes it. Of a
+    forecast of losses alone, all this is of losses, without a mean over tasks. A file of that name
+    is replaced once the new one is whole. Raises OSError where it cannot be written.
 
     >>> path = lc.report(forecast, fitted, "report.html")
     """
-    page = render(forecast, fitted, backtest)
+    page = render(forecast, fitted, backtest, route)
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,19 +67,31 @@ def report(
     return out
 
 
-def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | None = None) -> str:
+def render(
+    forecast: xr.DataTree,
+    fitted: xr.DataTree,
+    backtest: pd.DataFrame | None = None,
+    route: Route | Sequence[Route] = (),
+) -> str:
     """The page of `report` as text."""
     # Text may have another type after it was saved and read.
     table = forecast_table(forecast).astype({c.MODEL: str, c.TASK: str})
-    average = forecast_table(mean_over_tasks(forecast))
-    of_average = average[average["quantity"] == c.ACCURACY]
-    of_tasks = table[table["quantity"] == c.ACCURACY].reset_index(drop=True)
+    quantity = c.main_quantity(table)
+    style = STYLES[quantity]
+    of_tasks = table[table["quantity"] == quantity].reset_index(drop=True)
+    of_average = None
+    if quantity == c.ACCURACY:
+        average = forecast_table(mean_over_tasks(forecast)).astype({c.MODEL: str})
+        of_average = average[average["quantity"] == quantity]
     rungs, tasks = rungs_of(fitted), tasks_of(fitted)
-    targets = of_average.set_index(c.MODEL)[[c.PARAMS, c.TOKENS]].astype(float)
+    targets = of_tasks.drop_duplicates(c.MODEL).set_index(c.MODEL)
+    targets = targets[[c.PARAMS, c.TOKENS]].astype(float)
+    headed = of_tasks if of_average is None and len(tasks) == 1 else of_average
     decades, _ = distance(rungs, targets)
-    expected = expected_table(fitted, rungs, draws=MEDIAN_DRAWS)
-    expected = expected[expected["quantity"] == c.ACCURACY].astype({c.TASK: str})
-    doubts = find_doubts(forecast, table, Evidence(rungs, tasks, expected, backtest))
+    expected = expected_table(fitted, rungs, route=route, draws=MEDIAN_DRAWS)
+    expected = expected[expected["quantity"] == quantity].astype({c.TASK: str})
+    line = line_through(points_of(fitted))
+    doubts = find_doubts(forecast, table, Evidence(rungs, tasks, expected, backtest, line))
     shares, quality = variance_shares(forecast), convergence(forecast)
     measured = bool(of_tasks["measured"].notna().any())
     scores = score(forecast) if measured else None
@@ -86,18 +104,26 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
         "subtitle": words.subtitle(rungs, tasks, forecast.attrs),
         "alarm": "" if forecast.attrs.get("converged", 1) else _complaints(forecast),
         "parts": [
-            ("average", "On average"), ("tasks", "Task by task"), ("doubts", "Doubts"),
+            ("average", "On average" if of_average is not None else "Targets"),
+            ("tasks", "Task by task"), ("doubts", "Doubts"),
             ("backtest", "On your rungs"), ("convergence", "Convergence"), ("data", "Data"),
             ("settings", "To reproduce"),
         ],
-        "headlines": words.headlines(of_average, len(tasks), decades),
-        "averages": tables.intervals("Mean accuracy over tasks, %", of_average),
-        "tasks": tables.intervals("Accuracy per task, %", of_tasks),
+        "quantity": quantity,
+        "headlines": words.headlines(
+            of_tasks.iloc[:0] if headed is None else headed, targets, len(tasks), decades, style
+        ),
+        "averages": None if of_average is None
+        else tables.intervals("Mean accuracy over tasks, %", of_average, style),
+        "tasks": tables.intervals(
+            "Accuracy per task, %" if quantity == c.ACCURACY else "Loss per task", of_tasks, style
+        ),
         "measured": measured,
-        "scores": None if scores is None else tables.scores("Scores of accuracy", scores, [c.TASK]),
+        "scores": None if scores is None
+        else tables.scores(f"Scores of {quantity}", scores, [c.TASK]),
         "score_sentence": "" if scores is None else words.score_sentence(scores),
         "cells": len(of_tasks),
-        "doubts": tables.doubts(of_tasks, doubts) if len(doubts) else None,
+        "doubts": tables.doubts(of_tasks, doubts, style) if len(doubts) else None,
         "doubt_sentence": words.doubt_sentence(of_tasks, doubts),
         "reasons": words.reasons(of_tasks, doubts),
         "rules": RULES,
@@ -107,7 +133,7 @@ def render(forecast: xr.DataTree, fitted: xr.DataTree, backtest: pd.DataFrame | 
         "convergence_sentence": words.convergence_sentence(fitted, forecast),
         "data_sentence": words.data_sentence(rungs, tasks),
         "rungs": tables.rungs(rungs, targets),
-        "known": tables.known(tasks, expected),
+        "known": tables.known(tasks, expected, style),
         "settings": tables.settings(forecast),
         "priors": tables.listed("Priors", "prior", forecast.attrs, "priors"),
         "versions": tables.listed("Versions", "package", forecast.attrs, "versions"),

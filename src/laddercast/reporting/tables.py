@@ -10,7 +10,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.sizes import flops
-from laddercast.data.writing import percent, short_number
+from laddercast.data.writing import STYLES, Style, short_number
 from laddercast.evaluation.backtests import ALL_FOLDS, OURS, score_backtest
 from laddercast.inference.results import routes_of
 from laddercast.reporting.words import RIVAL_NAMES, backtest_sentences, parsed
@@ -43,8 +43,8 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def intervals(caption: str, table: pd.DataFrame) -> Table:
-    """Median and intervals of accuracies, and what was measured where any was."""
+def intervals(caption: str, table: pd.DataFrame, style: Style) -> Table:
+    """Median and intervals of a quantity, and what was measured where any was."""
     several = (table[c.TASK] != c.ALL).any()
     measured = table["measured"].notna().any()
     head = [Head("target", False), *([Head("task", False)] if several else [])]
@@ -53,56 +53,61 @@ def intervals(caption: str, table: pd.DataFrame) -> Table:
     rows = []
     for row in table.to_dict("records"):
         cells = [Cell(str(row[c.MODEL])), *([Cell(str(row[c.TASK]))] if several else [])]
-        cells.append(_number(100 * row["q50"], ".1f"))
+        cells.append(_value_of(row["q50"], style))
         for low, high in (c.INTERVALS[level] for level in SHOWN_LEVELS):
-            text = f"{percent(row[low])} to {percent(row[high])}"
+            text = f"{style.value(row[low])} to {style.value(row[high])}"
             # Sorted by width: the lower ends would sort much as the medians do.
             cells.append(Cell(text, _value(row[high] - row[low])))
-        cells += [_number(100 * row["measured"], ".1f")] if measured else []
+        cells += [_value_of(row["measured"], style)] if measured else []
         rows.append(cells)
     return Table(f"{caption} (intervals sort by width)", head, rows)
 
 
 def scores(caption: str, table: pd.DataFrame, first: Sequence[str]) -> Table:
-    """Scores of accuracy as `score` gives them, after the columns `first`."""
+    """Scores as `score` gives them, of accuracy where there are any, after the columns `first`."""
+    quantity = c.main_quantity(table)
+    style = STYLES[quantity]
+    unit = f",{style.of_errors}" if style.of_errors else ""
+    form = f".{style.error_digits}f"
     names = {
-        "cells": ("cells", ".0f", 1), "error": ("mean error, points", ".2f", 1),
-        "crps": ("CRPS, points", ".2f", 1), "cover50": ("in 50 %, %", ".0f", 100),
+        "cells": ("cells", ".0f", 1), "error": (f"mean error{unit}", form, 1),
+        "crps": (f"CRPS{unit}", form, 1), "cover50": ("in 50 %, %", ".0f", 100),
         "cover80": ("in 80 %, %", ".0f", 100), "cover95": ("in 95 %, %", ".0f", 100),
-        "width80": ("80 % width, points", ".1f", 1),
-        "laddercast_error": ("laddercast's error there", ".2f", 1),
+        "width80": (f"80 % width{unit}", f".{style.digits}f", 1),
+        "laddercast_error": ("laddercast's error there", form, 1),
     }  # fmt: skip
     names = {name: how for name, how in names.items() if name in table}
     head = [Head(word, False) for word in first]
     head += [Head(text, True) for text, _, _ in names.values()]
-    of_accuracy = table[table["quantity"] == c.ACCURACY]
+    shown = table[table["quantity"] == quantity]
     rows = [
         [
             *(Cell(str(row[word])) for word in first),
-            *(_number(unit * row[name], form) for name, (_, form, unit) in names.items()),
+            *(_number(factor * row[name], form) for name, (_, form, factor) in names.items()),
         ]
-        for row in of_accuracy.to_dict("records")
+        for row in shown.to_dict("records")
     ]
     return Table(caption, head, rows)
 
 
-def doubts(table: pd.DataFrame, found: pd.DataFrame) -> Table:
+def doubts(table: pd.DataFrame, found: pd.DataFrame, style: Style) -> Table:
     """Forecasts with doubts, those with the most first, then the widest."""
     rows = []
     for row in table.to_dict("records"):
         own = _own(found, row)
         if own:
-            width = 100 * (row["q90"] - row["q10"])
+            width = row["q90"] - row["q10"]
             names = [str(row[c.MODEL]), str(row[c.TASK])]
             rows.append((len(own), width, [Cell(name) for name in names], ", ".join(own)))
     rows.sort(key=lambda row: (-row[0], -row[1]))
     head = [Head("target", False), Head("task", False), Head("doubts", True)]
-    head += [Head("80 % width, points", True), Head("which", False)]
+    unit = f",{style.of_errors}" if style.of_errors else ""
+    head += [Head(f"80 % width{unit}", True), Head("which", False)]
     return Table(
         "Forecasts to doubt, the most doubtful first",
         head,
         [
-            [*names, _number(count, ".0f"), _number(width, ".1f"), Cell(which)]
+            [*names, _number(count, ".0f"), _value_of(width, style), Cell(which)]
             for count, width, names, which in rows
         ],
     )
@@ -128,7 +133,7 @@ def variance(forecast: xr.DataTree, shares: pd.DataFrame) -> Table:
 
 
 def convergence(table: pd.DataFrame, quality: pd.DataFrame) -> Table:
-    """R-hat and effective sample sizes of each accuracy forecast."""
+    """R-hat and effective sample sizes of each forecast."""
     head = [Head("target", False), Head("task", False), Head("R-hat", True)]
     head += [Head("bulk ESS", True), Head("tail ESS", True)]
     rows = [
@@ -138,7 +143,7 @@ def convergence(table: pd.DataFrame, quality: pd.DataFrame) -> Table:
         ]
         for row, own in zip(table.to_dict("records"), quality.to_dict("records"), strict=True)
     ]  # fmt: skip
-    return Table("Convergence of each accuracy forecast", head, rows)
+    return Table("Convergence of each forecast", head, rows)
 
 
 def rungs(table: pd.DataFrame, targets: pd.DataFrame) -> Table:
@@ -159,21 +164,22 @@ def rungs(table: pd.DataFrame, targets: pd.DataFrame) -> Table:
     return Table("Models: what was fitted, and what is forecast", head, rows)
 
 
-def known(tasks: pd.DataFrame, expected: pd.DataFrame) -> Table:
+def known(tasks: pd.DataFrame, expected: pd.DataFrame, style: Style) -> Table:
     """What is known of each task, and the range of the rungs."""
     head = [Head("task", False), Head("chance, %", True), Head("items", True)]
-    head += [Head("lowest rung, %", True), Head("highest rung, %", True)]
+    unit = f",{style.unit}" if style.unit else ""
+    head += [Head(f"lowest rung{unit}", True), Head(f"highest rung{unit}", True)]
     rows = []
     for task, row in tasks.iterrows():
-        own = 100 * expected.loc[expected[c.TASK] == task, "q50"]
+        own = expected.loc[expected[c.TASK] == task, "q50"]
         rows.append(
             [
                 Cell(str(task)), _number(100 * row[c.CHANCE], ".1f"),
-                _number(row[c.ITEMS], ",.0f"), _number(own.min(), ".1f"),
-                _number(own.max(), ".1f"),
+                _number(row[c.ITEMS], ",.0f"), _value_of(own.min(), style),
+                _value_of(own.max(), style),
             ]
         )  # fmt: skip
-    return Table("Tasks, with the rungs' expected accuracies by this fit", head, rows)
+    return Table(f"Tasks, with the rungs' expected {style.plural} by this fit", head, rows)
 
 
 ELSEWHERE = ("priors", "versions", "complaints", "converged")
@@ -203,13 +209,14 @@ def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) 
     if len(set(cells["kind"])) == 1:
         table = table[table["kind"] != ALL_FOLDS]  # would say the same again
     table = table.assign(**{"held out": table["kind"] + ", " + table["distance"]})
+    quantity = c.main_quantity(table)
     shown = table.replace({"method": RIVAL_NAMES})
     overall = shown[table[c.TASK] == c.ALL]
     by_task = shown[(table[c.TASK] != c.ALL) & (table["method"] == OURS)]
     return {
-        "backtest": scores("Backtest, accuracy, all tasks", overall, ["held out", "method"]),
+        "backtest": scores(f"Backtest, {quantity}, all tasks", overall, ["held out", "method"]),
         "backtest_tasks": scores(
-            "Backtest of laddercast, accuracy, per task",
+            f"Backtest of laddercast, {quantity}, per task",
             by_task.drop(columns="laddercast_error"),
             ["held out", c.TASK],
         ),
@@ -229,6 +236,10 @@ def _text(value: Any) -> str:
 
 def _number(value: float, form: str) -> Cell:
     return Cell(DASH) if not np.isfinite(value) else Cell(f"{value:{form}}", _value(value))
+
+
+def _value_of(value: float, style: Style) -> Cell:
+    return _number(style.factor * value, f".{style.digits}f")
 
 
 def _value(value: float) -> float:

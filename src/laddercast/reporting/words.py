@@ -10,7 +10,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.sizes import flops, log10_flops
-from laddercast.data.writing import counted, percent, short_number
+from laddercast.data.writing import STYLES, Style, counted, short_number
 from laddercast.evaluation.backtests import ALL_FOLDS, BASELINE, OURS
 from laddercast.reporting.doubts import CURES, RULES, SOURCES
 
@@ -42,31 +42,42 @@ def subtitle(rungs: pd.DataFrame, tasks: pd.DataFrame, attrs: Mapping[Any, Any])
     )
 
 
-def headlines(average: pd.DataFrame, tasks: int, decades: np.ndarray) -> list[str]:
-    """One sentence per target."""
+def headlines(
+    table: pd.DataFrame, targets: pd.DataFrame, tasks: int, decades: np.ndarray, style: Style
+) -> list[str]:
+    """One sentence per target, whose only task or mean over tasks has a row of the table."""
     found = []
-    for row, far in zip(average.to_dict("records"), decades, strict=True):
+    rows = table.set_index(c.MODEL)
+    for (name, size), far in zip(targets.iterrows(), decades, strict=True):
         where = (
             f"{far:.1f} decades of compute beyond the largest rung" if far > 0
             else "within the compute of the ladder"
         )  # fmt: skip
-        found.append(
-            f"{row[c.MODEL]} ({short_number(row[c.PARAMS])} parameters, "
-            f"{short_number(row[c.TOKENS])} tokens, {where}): "
-            f"{percent(row['q50'])} % on average over {counted(tasks, 'task')}; "
-            f"with a probability of 80 % between {percent(row['q10'])} and "
-            f"{percent(row['q90'])} %."
+        text = (
+            f"{name} ({short_number(size[c.PARAMS])} parameters, "
+            f"{short_number(size[c.TOKENS])} tokens, {where})"
         )
+        if name in rows.index:
+            row = rows.loc[name]
+            mean = row[c.TASK] == c.ALL
+            of = f"on average over {counted(tasks, 'task')}" if mean else f"of {row[c.TASK]}"
+            text += (
+                f": {style.value(row['q50'])}{style.unit} {of}; "
+                f"with a probability of 80 % between {style.value(row['q10'])} and "
+                f"{style.value(row['q90'])}{style.unit}"
+            )
+        found.append(f"{text}.")
     return found
 
 
 def score_sentence(table: pd.DataFrame) -> str:
     """The scores over all tasks in words."""
-    row = c.overall(table).iloc[0]
+    row, quantity = c.overall(table).iloc[0], c.main_quantity(table)
+    style = STYLES[quantity]
     return (
-        f"{counted(int(row['cells']), 'accuracy', 'accuracies')} of these targets "
+        f"{counted(int(row['cells']), quantity, style.plural)} of these targets "
         f"{'was' if row['cells'] == 1 else 'were'} measured. The medians miss by "
-        f"{row['error']:.2f} points on average; {_inside(row)}."
+        f"{style.error(row['error'])}{style.of_errors} on average; {_inside(row)}."
     )
 
 
@@ -151,21 +162,22 @@ def backtest_sentences(
     cells: pd.DataFrame, scores: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray
 ) -> list[str]:
     """The scores by kind and distance, and how far the targets lie beyond, at `decades`."""
-    overall = c.overall(scores)
+    overall, quantity = c.overall(scores), c.main_quantity(scores)
+    style = STYLES[quantity]
     points = overall[overall["method"] == BASELINE].set_index(["kind", "distance"])
     sentences = []
     for row in overall[overall["method"] == OURS].to_dict("records"):
         key = (row["kind"], row["distance"])
-        here = (cells["distance"] == key[1]) & (cells["quantity"] == c.ACCURACY)
+        here = (cells["distance"] == key[1]) & (cells["quantity"] == quantity)
         here &= (cells["kind"] == key[0]) | (key[0] == ALL_FOLDS)
         text = (
             f"Held out: {key[0]}, {key[1]} ({counted(cells.loc[here, c.MODEL].nunique(), 'model')} "
             f"in {counted(len(cells.loc[here, ['kind', 'fold']].drop_duplicates()), 'fold')}). "
-            f"The medians of {counted(row['cells'], 'forecast')} missed by {row['error']:.2f} "
-            "points on average"
+            f"The medians of {counted(row['cells'], 'forecast')} missed by "
+            f"{style.error(row['error'])}{style.of_errors} on average"
         )
         if key in points.index:
-            text += f" ({_published(points.loc[key], row['cells'])})"
+            text += f" ({_published(points.loc[key], row['cells'], style)})"
         text += f"; {_inside(row)}. {_reach(cells.loc[here, 'decades'])}"
         if not row["converged"]:
             text += " A fit did not converge: do not rely on it."
@@ -185,13 +197,13 @@ def backtest_sentences(
     return sentences
 
 
-def _published(row: pd.Series, cells: int) -> str:
+def _published(row: pd.Series, cells: int, style: Style) -> str:
     """The published method's error, and ours on the same cells where it lacks some."""
     if row["cells"] == cells:
-        return f"published method: {row['error']:.2f}"
+        return f"published method: {style.error(row['error'])}"
     return (
-        f"published method, which gives {row['cells']} of them: {row['error']:.2f}, "
-        f"laddercast there: {row['laddercast_error']:.2f}"
+        f"published method, which gives {row['cells']} of them: {style.error(row['error'])}, "
+        f"laddercast there: {style.error(row['laddercast_error'])}"
     )
 
 

@@ -74,7 +74,7 @@ def _gradients(potential: Potential) -> Callable[..., tuple[jax.Array, jax.Array
         nothing = jnp.zeros(ROWS), jnp.zeros_like(positions)
         return jax.lax.fori_loop(0, count, one, nothing)
 
-    return jax.jit(first, compiler_options=WELL)
+    return jax.jit(first, compiler_options=QUICKLY)
 
 
 def gradients(

@@ -75,7 +75,9 @@ def _quality(draws: np.ndarray) -> np.ndarray:
         bulk = effective_sample_size(scores)
         low, high = (effective_sample_size((split <= x).astype(float)) for x in (lower, upper))
     constant = np.ptp(split, axis=(0, 1)) == 0
-    return np.where(constant, np.nan, np.array([rhat, bulk, np.minimum(low, high)]))
+    # Where a twentieth of all draws lie at a bound, as wide accuracies do at 1, that tail is all
+    # draws, and the other counts.
+    return np.where(constant, np.nan, np.array([rhat, bulk, np.fmin(low, high)]))
 
 
 def _normal_scores(x: np.ndarray) -> np.ndarray:

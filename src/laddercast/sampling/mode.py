@@ -41,6 +41,9 @@ def started(model: Model, args: tuple[Any, ...], values: Sites) -> tuple[Data, S
     have are left alone.
     """
 
+    # Python's numbers would be of another type before what adapts makes arrays of them.
+    args = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), args)
+
     @jax.jit
     def unconstrained(args: tuple[Any, ...], values: Sites) -> tuple[Sites, Sites, Sites]:
         def value(site: dict[str, Any]) -> Any:

@@ -5,12 +5,20 @@ import pandas as pd
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from laddercast.data.ladder import checkpoint_spread, read_ladder, read_targets, run_ends
+from laddercast.data.ladder import (
+    END_CHECKPOINTS,
+    checkpoint_spread,
+    read_ladder,
+    read_targets,
+    run_ends,
+)
 from laddercast.model.design import (
     DEFAULT_ITEMS,
+    EVERY,
     KNOT_DECADES,
     QUANTITIES,
     SITES,
+    SIZE_STEP,
     Design,
     Observed,
     Seen,
@@ -139,27 +147,84 @@ def test_reference_sizes_are_means_of_the_ends_and_knots_span_the_ladder(
     design, _, _, frame = ladder_design(ladder)
     np.testing.assert_allclose(design.log_params[design.end].mean(), 0, atol=1e-9)
     np.testing.assert_allclose(design.log_tokens[design.end].mean(), 0, atol=1e-9)
-    compute = np.log10(np.exp(design.log_params + design.log_tokens) * frame.params * frame.tokens)
-    assert (frame.knots[0], frame.knots[-1]) == pytest.approx((compute.min(), compute.max()))
-    assert frame.knots[frame.origin] == pytest.approx(np.log10(frame.params * frame.tokens))
-    widths = np.diff(frame.knots)
-    assert (widths > 0).all()
-    assert (widths <= KNOT_DECADES + 1e-9).all()
-    # Within the ladder no step lies beyond it, and each interval has its step.
+    at = {
+        "params": np.log10(np.exp(design.log_params) * frame.params),
+        "tokens": np.log10(np.exp(design.log_tokens) * frame.tokens),
+    }
+    for word, origin in (("params", frame.params), ("tokens", frame.tokens)):
+        knots = np.array(getattr(frame, f"{word}_knots"))
+        assert (knots[0], knots[-1]) == pytest.approx((at[word].min(), at[word].max()))
+        assert np.abs(knots - np.log10(origin)).min() < 1e-9
+        widths = np.diff(knots)
+        assert (widths > 0).all()
+        assert (widths <= KNOT_DECADES + 1e-9).all()
+    # Within the ladder no step lies beyond it; each interval and each size has its own.
     assert not np.abs(design.beyond).any()
-    assert design.walk.shape[1] == len(frame.knots) - 1
+    intervals = len(frame.params_knots) + len(frame.tokens_knots) - 2
+    assert design.walk.shape[1] == intervals + len(frame.sizes)
     assert (np.abs(design.walk).max(axis=0) > 0).all()
 
 
-def test_walk_grows_with_distance_and_is_exact_beyond(small_table: pd.DataFrame) -> None:
+def test_discrepancy_grows_with_distance_in_params_and_in_tokens(
+    small_table: pd.DataFrame,
+) -> None:
     ladder = read_ladder(small_table)
     *_, frame = ladder_design(ladder)
     models = read_targets(TARGETS).assign(checkpoints=1.0)
     design, _ = target_design(models, ladder.tasks, frame)
-    compute = np.log10(TARGETS["params"].astype(float) * TARGETS["tokens"])
-    distance = compute - frame.knots[frame.origin]
+    distance = np.log10(TARGETS["params"] / frame.params) + np.log10(
+        TARGETS["tokens"] / frame.tokens
+    )
     variance = (design.walk**2).sum(axis=1) + (design.beyond**2).sum(axis=1)
-    np.testing.assert_allclose(variance, distance, rtol=1e-9)
+    np.testing.assert_allclose(variance, distance + SIZE_STEP**2, rtol=1e-9)
+    # Along equal compute, what grows with params does not cancel what falls with tokens.
+    longer = models.assign(params=models["params"] // 4, tokens=models["tokens"] * 4)
+    other, _ = target_design(longer, ladder.tasks, frame)
+    apart = ((other.walk - design.walk) ** 2).sum(axis=1) + (other.beyond**2).sum(axis=1)
+    assert (apart > 0.1).all()
+
+
+def test_models_of_a_known_size_share_its_deviation_and_new_ones_have_their_own(
+    small_table: pd.DataFrame,
+) -> None:
+    ladder = read_ladder(small_table)
+    *_, frame = ladder_design(ladder)
+    known = int(ladder.table["params"].iloc[0])
+    targets = pd.DataFrame(
+        {"model": ["a", "b", "c"], "params": [known, 10 * known, 10 * known], "tokens": 10**10}
+    )
+    models = read_targets(targets).assign(checkpoints=1.0)
+    design, _ = target_design(models, ladder.tasks, frame)
+    of_sizes = design.walk[:, -len(frame.sizes) :]
+    np.testing.assert_array_equal(of_sizes.astype(bool).sum(axis=1), [1, 0, 0])
+    new = design.beyond[:, -1]
+    np.testing.assert_array_equal(new, [0, SIZE_STEP, SIZE_STEP])
+
+
+def test_a_long_run_has_few_points_and_its_end_is_one_of_them(small_table: pd.DataFrame) -> None:
+    rows = [
+        small_table[
+            small_table["tokens"] == small_table.groupby("model")["tokens"].transform("max")
+        ]
+    ]
+    for share in np.linspace(0.12, 0.99, 60):
+        step = rows[0].assign(tokens=(rows[0]["tokens"] * share).astype(int))
+        rows.append(step.assign(accuracy=rows[0]["accuracy"] - 0.01 * (1 - share)))
+    ladder = read_ladder(pd.concat(rows), rungs="every")
+    design, observed, labels, frame = ladder_design(ladder)
+    assert (np.bincount(design.run) == EVERY).all()
+    tokens = np.exp(design.log_tokens) * frame.tokens
+    ends = ladder.table.groupby("model")["tokens"].max()[labels.model]
+    np.testing.assert_allclose(tokens[design.end], ends, rtol=1e-9)
+    assert design.accuracy.checkpoints.max() == END_CHECKPOINTS
+    # What is to come is nothing at the end, and more the earlier.
+    np.testing.assert_allclose(design.unfinished[design.end], 0, atol=1e-9)
+    first = design.unfinished[design.run == 0]
+    assert (np.diff(first[np.argsort(design.log_tokens[design.run == 0])], axis=0)[:, 0] < 0).all()
+    table = ladder.table.set_index(["model", "task"])
+    for point, task in np.argwhere(design.accuracy.at):
+        own = table.loc[(labels.model[design.run[point]], labels.task[task]), "accuracy"]
+        assert own.min() - 1e-12 <= observed.accuracy[point, task] <= own.max() + 1e-12
 
 
 def test_targets_are_seen_everywhere_with_their_checkpoints(small_table: pd.DataFrame) -> None:
@@ -226,6 +291,8 @@ def test_targets_near_and_far_few_and_some_are_of_one_size(small_table: pd.DataF
 
     assert shapes(grid[9:12]) == shapes(grid[16:]) != shapes(grid[:5])
     assert shapes(grid[:17]) == shapes(grid)
+    # Each of another size and length, so that each takes three steps beyond the ladder.
+    assert shapes(grid.assign(tokens=grid["params"] * 10**4)) == shapes(grid)
     own, _ = target_design(grid[:3], ladder.tasks, frame)
     wide = in_few_shapes(own)
     assert (len(wide.run), len(wide.end)) == (4, 4)
@@ -258,7 +325,7 @@ def of_own(name: str, value: np.ndarray, own: Shape) -> np.ndarray:
     """The part of a padded site's value that the site has without padding."""
     if name.endswith("_shared"):
         return value[: own.runs]
-    if name in ("walk_loss", "walk_reference", "walk_accuracy"):
+    if name in ("walk_loss", "walk_reference", "walk_accuracy") or name.endswith("_common"):
         return value[: own.intervals]
     return value
 

@@ -61,6 +61,12 @@ def test_draws_that_say_nothing_are_not_trusted(draws, value):
     assert trusted(found).tolist() == [True, False]
 
 
+def test_draws_at_a_bound_leave_the_other_tail(draws):
+    bounded = np.minimum(draws, np.quantile(draws, 0.9, axis=(0, 1)))
+    assert np.isfinite(quality(bounded).tail).all()
+    assert (quality(bounded).tail >= quality(draws).tail).all()
+
+
 def test_one_chain_or_few_draws_have_no_quality(draws):
     assert np.isnan(quality(draws[:1]).rhat).all()
     assert np.isnan(quality(draws[:, :3]).bulk).all()

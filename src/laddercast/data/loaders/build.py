@@ -68,7 +68,8 @@ def build_ladder(
     if not len(tasks.columns) and c.TASK in table:
         guessing = pd.Series({task: _chance(table, task, known) for task in table[c.TASK].unique()})
         unknown = sorted(guessing.index[guessing.isna()])
-        if unknown:
+        # Losses alone need none.
+        if unknown and c.measured(table, c.ACCURACY):
             faults.append(
                 f"{name}: the accuracy of guessing is not known of {listed(unknown)}; "
                 "give tasks= (--tasks) a table with task, chance, items"

@@ -1,14 +1,14 @@
-"""Results and samples of lm-evaluation-harness; bits per byte computed from the samples."""
+"""Results and samples of lm-evaluation-harness; bits per byte computed from the samples if kept."""
 
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from laddercast.data import words as c
+from laddercast.data.cautions import warn
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import (
     Tasks,
@@ -34,17 +34,30 @@ from laddercast.data.loaders.presets import ACC_TASKS, WITH_SPACE
 from laddercast.data.writing import listed, listed_by
 
 LOSS_SE = "loss_se"
-ACC, ACC_NORM = "acc", "acc_norm"
+ACC, ACC_NORM, BITS = "acc", "acc_norm", "bits_per_byte"
 
 
 class Measured(NamedTuple):
-    """One task of one run: bits per byte with its standard error, accuracies by metric."""
+    """One task of one run: bits per byte with its standard error, accuracies by metric.
+
+    NaN is what is not known; `of_samples` tells whether the loss was computed from samples.
+    """
 
     loss: float
     loss_se: float
     accuracy: Mapping[str, float]
     chance: float
     items: int
+    of_samples: bool = True
+
+    def agrees(self, other: "Measured") -> bool:
+        """Whether both can be one evaluation, of which samples may have been kept once."""
+        both = (self.loss, other.loss)
+        return (
+            self.accuracy == other.accuracy
+            and self.items == other.items
+            and (self.of_samples != other.of_samples or both[0] == both[1] or both[0] != both[0])
+        )
 
 
 @dataclass(frozen=True)
@@ -63,14 +76,16 @@ def read_lm_eval(
     tasks: Tasks | None = None,
     rungs: Rungs = "last",
 ) -> Ladder:
-    """Read results and samples (`--log_samples`) of lm-evaluation-harness 0.4.
+    """Read results and, where kept, samples (`--log_samples`) of lm-evaluation-harness 0.4.
 
     A run is a folder of results, or one `revision` of several in a folder. The manifest (`model,
     params, tokens`; `run` if the model has another name) names a run by its folder or its
     `model_name`, followed by `@revision`. `loss` is bits per byte with the space before the answer,
-    `loss_se` its standard error between questions; accuracy is `acc_norm` (`acc` of BoolQ and
-    WinoGrande, and where there is no `acc_norm`). Groups stand for their tasks, weighted by
-    questions. Raises ValueError that names every fault.
+    `loss_se` its standard error between questions; without samples it is `bits_per_byte` of the
+    results, where they have it. Accuracy is `acc_norm` (`acc` of BoolQ and WinoGrande, and where
+    there is no `acc_norm`). Groups stand for their tasks, weighted by questions. Of several files
+    of a run that agree the newest counts. Warns of runs without samples beside others that have
+    them. Raises ValueError that names every fault.
 
     >>> ladder = lc.read_lm_eval("results", manifest="manifest.csv")
     """
@@ -91,10 +106,9 @@ def read_lm_eval(
     check_joined(known, (c.PARAMS, c.TOKENS), manifest_name, faults, note)
     for result in results:
         if known[result.run].get(c.PARAMS) == result.content["config"].get("model_num_parameters"):
-            warnings.warn(
+            warn(
                 f"params of {result.run} are what the harness counts, embeddings included; give "
                 "those without embeddings",
-                stacklevel=2,
             )
     groups = _groups(results)
     leaves = {task for result in results for task in result.content["results"]} - set(groups)
@@ -108,17 +122,17 @@ def read_lm_eval(
         needed = {leaf for task in read for leaf in _leaves(task, groups)}
         for task in sorted(needed & set(result.content["results"])):
             key = (result.run, task)
-            if key in files_of:
-                faults.append(
-                    f"{task} of run {result.run} is in {files_of[key]} and {result.path.name}; "
-                    "move the older file away"
-                )
+            found = _measure(result, task, faults)
+            if found is None:
                 continue
-            files_of[key] = result.path.name
-            with_reference = c.REFERENCE_LOSS in known[result.run]
-            found = _measure(result, task, with_reference, faults)
-            if found is not None:
-                measured[key] = found
+            if key in measured and not measured[key].agrees(found):
+                faults.append(
+                    f"{task} of run {result.run} is in {files_of[key]} and {result.path.name} with "
+                    "different values; move one of both away"
+                )
+            if key not in measured or found.of_samples or not measured[key].of_samples:
+                measured[key], files_of[key] = found, result.path.name
+    _check_same_losses(measured, known, faults)
     rows = []
     for task in read:
         parts = _leaves(task, groups)
@@ -196,10 +210,36 @@ def _check_same_settings(
                 faults.append(f"{task}: runs differ in {what} ({text}); evaluate all alike")
 
 
-def _measure(
-    result: _Results, task: str, with_reference: bool, faults: list[str]
-) -> Measured | None:
-    """Loss from samples, accuracy from results. Samples may be absent `with_reference` loss."""
+def _check_same_losses(
+    measured: Mapping[tuple[str, str], Measured],
+    known: Mapping[str, Mapping[str, Any]],
+    faults: list[str],
+) -> None:
+    """Faults are tasks whose loss is of samples in some runs and of results in others.
+
+    A warning tells of runs whose loss is not known though that of others is.
+    """
+    for task in dict.fromkeys(task for _, task in measured):
+        runs = {run: one for (run, other), one in measured.items() if other == task}
+        of_samples = [run for run, one in runs.items() if one.of_samples]
+        without = [run for run, one in runs.items() if math.isnan(one.loss)]
+        of_results = [run for run in runs if run not in of_samples + without]
+        if of_samples and of_results:
+            faults.append(
+                f"{task}: bits per byte are computed from samples of {listed(of_samples, 5)}, and "
+                f"{BITS} of the results of {listed(of_results, 5)}, which have no samples; "
+                "evaluate all with --log_samples, or none"
+            )
+        quiet = all(c.REFERENCE_LOSS in known[run] for run in without)
+        if 0 < len(without) < len(runs) and not quiet:
+            warn(
+                f"{task}: no samples of {listed(without, 5)}, of which accuracy alone is read; "
+                "evaluate with --log_samples to have their loss",
+            )
+
+
+def _measure(result: _Results, task: str, faults: list[str]) -> Measured | None:
+    """Loss from samples or, where none were kept, from results; accuracy from results."""
     summary = part(result.content, "results", task)
     accuracy = {
         metric: value
@@ -211,13 +251,10 @@ def _measure(
     stamp = result.path.stem.removeprefix("results")
     path = result.path.parent / f"samples_{task}{stamp}.jsonl"
     if not path.exists():
-        if with_reference:
-            return Measured(math.nan, math.nan, accuracy, math.nan, items)
-        faults.append(
-            f"{result.path.name}: no {path.name} beside it, from which the loss of {task} is "
-            "computed; evaluate with --log_samples, or give reference_loss in the manifest"
+        loss = number(summary.get(f"{BITS},none"))
+        return Measured(
+            math.nan if loss is None else loss, math.nan, accuracy, math.nan, items, False
         )
-        return None
     lines = read_jsonl(path, faults)
     lines = [(where, line) for where, line in lines if line.get("filter", "none") == "none"]
     questions = []
@@ -339,13 +376,15 @@ def _row(
     items = sum(one.items for one in found)
     weights = [one.items / items if items else 1 / len(found) for one in found]
     pairs = list(zip(weights, found, strict=True))
+    loss = math.fsum(w * one.loss for w, one in pairs)
     row = {
         **known,
         c.TASK: task,
-        c.LOSS: math.fsum(w * one.loss for w, one in pairs),
+        c.LOSS: loss,
         LOSS_SE: math.hypot(*(w * one.loss_se for w, one in pairs)),
         c.ACCURACY: math.fsum(w * one.accuracy.get(metric, math.nan) for w, one in pairs),
-        c.LOSS_KIND: WITH_SPACE,
+        # Of results, tasks differ in what bits per byte are of.
+        c.LOSS_KIND: WITH_SPACE if loss == loss and found[0].of_samples else None,
         c.CHANCE: math.fsum(w * one.chance for w, one in pairs),
         c.ITEMS: items or None,
         "run": run,

@@ -72,8 +72,9 @@ def read_olmes(
     labels, for which the manifest may give numbers (`model` is the label, `params`). `recipe` keeps
     one of several. `accuracy` is the metric taken (`acc_raw` of BoolQ and WinoGrande with the
     default); `loss` is bits per byte with the space before the answer, `loss_se` its standard error
-    where predictions were kept. Several `mmlu_*` without an `mmlu` are read as `mmlu`, their mean.
-    Raises ValueError that names every fault.
+    where predictions were kept; where no task has a loss, accuracies alone are read. Several
+    `mmlu_*` without an `mmlu` are read as `mmlu`, their mean. Raises ValueError that names every
+    fault.
 
     >>> ladder = lc.read_olmes("results", manifest="manifest.csv")
     """
@@ -94,10 +95,11 @@ def read_olmes(
     rows = _with_mmlu(rows, named)
     of_loss = [row for row in rows if row[c.LOSS] is not None and row[c.ACCURACY] is not None]
     of_reference = [row for row in rows if c.REFERENCE_LOSS in row and row[c.ACCURACY] is not None]
-    measured = of_loss or of_reference
+    alone = [row for row in rows if row[c.ACCURACY] is not None]
+    measured = of_loss or of_reference or alone
     if rows and not measured:
-        faults.append(f"{name}: no task has both {LOSSES[0]} and {accuracy}; multiple-choice tasks "
-                      "do, or choose another metric by accuracy=")  # fmt: skip
+        faults.append(f"{name}: no task has {accuracy}; multiple-choice tasks do, or choose "
+                      "another metric by accuracy=")  # fmt: skip
     read = set(check_named(named, list({row[c.TASK] for row in measured}), name, faults))
     check_same_items(measured, faults)
     if not rows:
@@ -207,7 +209,7 @@ def _quantities(task: str, metrics: Mapping[str, Any], accuracy: str) -> dict[st
     return {
         c.LOSS: loss,
         c.ACCURACY: _number(metrics.get("acc_raw" if plain else accuracy)),
-        c.LOSS_KIND: WITH_SPACE,
+        c.LOSS_KIND: None if loss is None else WITH_SPACE,
     }
 
 
@@ -228,15 +230,16 @@ def _file_rows(
     for task in found:
         aliases.setdefault(task.task, set()).add(task.alias)
     rows: list[dict[str, Any]] = []
-    files_of: dict[tuple[str, str], str] = {}
+    seen: dict[tuple[str, str], _Task] = {}
     for task in found:
         # A task asked in several ways (choices by letter or in full) is one task for each.
         word = task.alias if len(aliases[task.task]) > 1 else task.task
-        if (task.run, word) in files_of:
-            faults.append(f"{word} of run {task.run} is in {files_of[task.run, word]} and "
-                          f"{task.where}; move the older file away")  # fmt: skip
+        other = seen.setdefault((task.run, word), task)
+        if other is not task:
+            if (other.metrics, other.items) != (task.metrics, task.items):
+                faults.append(f"{word} of run {task.run} is in {other.where} and {task.where} with "
+                              "different values; move one of both away")  # fmt: skip
             continue
-        files_of[task.run, word] = task.where
         shots.setdefault(word, {}).setdefault(task.shots, []).append(task.run)
         row = known[task.run]
         if not {c.PARAMS, c.TOKENS} <= set(row) or (recipe and row.get(c.RECIPE) != recipe):
@@ -315,7 +318,7 @@ def _of_questions(task: _Task) -> dict[str, Any]:
     if n > 1 and n == len(per_question):
         mean, found["loss_se"] = mean_and_error(losses)
         if not any(word in task.metrics for word in LOSSES):
-            found[c.LOSS] = mean
+            found |= {c.LOSS: mean, c.LOSS_KIND: WITH_SPACE}
     outputs = [question.get("model_output") for question in task.questions]
     choices = [len(output) if isinstance(output, list) else 0 for output in outputs]
     if choices and min(choices) > 1:

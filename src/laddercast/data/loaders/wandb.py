@@ -1,7 +1,6 @@
 """Exports of experiment trackers: wide tables, a row per evaluation, a column per key."""
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
+from laddercast.data.cautions import warn
 from laddercast.data.checks import read_table, stop_on
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
@@ -40,9 +40,10 @@ def read_wandb(
 
     `source` is a folder, files or a DataFrame. `preset` says what the keys mean: "olmo",
     "olmo-core", "levanter", or a `Preset` of your own. `manifest` (`model, params`, or `run` too)
-    gives what the log lacks and overrides the preset. `tasks` are names, or a table as
-    `read_ladder` takes. Every run becomes a model of the ladder, targets too: `ladder.split(
-    hold_out=[...])` parts them. Raises ValueError that names every fault.
+    gives what the log lacks and overrides the preset. Logs may have accuracies alone, or losses
+    alone; one loss common to all tasks is `reference_loss` of the preset. `tasks` are names, or a
+    table as `read_ladder` takes. Every run becomes a model of the ladder, targets too:
+    `ladder.split(hold_out=[...])` parts them. Raises ValueError that names every fault.
 
     >>> ladder = lc.read_wandb("runs", preset="levanter", manifest="manifest.csv")
     """
@@ -142,7 +143,8 @@ def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[s
 
 def _no_key(logs: Sequence[_Log], preset: Preset) -> str:
     """One fault for all logs without the preset's keys; it names a preset whose keys they have."""
-    wanted = " or ".join(f"`{keys.loss}`" for keys in preset.keys)
+    patterns = [pattern for keys in preset.keys for pattern in (keys.loss, *keys.accuracy)]
+    wanted = " or ".join(f"`{pattern}`" for pattern in dict.fromkeys(patterns))
     others = [
         name
         for name, other in PRESETS.items()
@@ -188,10 +190,9 @@ def _warn_of_parts(found: Sequence[str], preset: Preset) -> None:
     for whole, parts in preset.aggregates.items():
         both = [part for part in parts if part in found]
         if whole in found and both:
-            warnings.warn(
+            warn(
                 f"{whole} is the mean of {listed(both)}, which are read too: before a fit, choose "
                 "the one or the others by tasks= (--tasks)",
-                stacklevel=3,
             )
 
 
@@ -284,8 +285,8 @@ def _long(
         c.TASK: task,
         c.LOSS: _values(log, task, keys.loss, preset, faults),
         c.ACCURACY: _accuracy(log, task, preset, accuracy_keys, faults),
-        c.LOSS_KIND: keys.loss_kind,
     })  # fmt: skip
+    rows[c.LOSS_KIND] = pd.Series(keys.loss_kind, rows.index).where(rows[c.LOSS].notna())
     if keys.log_soft:
         rows[c.TASK_CE] = -_numbers(log, _values(log, task, keys.log_soft, preset, faults), faults)
     rows.index = pd.Index([f"{log.where}:{row} {task}" for row in rows.index])
