@@ -129,6 +129,7 @@ def test_off_the_line_of_the_rungs_is_told_by_target(two_rungs: xr.DataTree, tmp
     with pytest.warns(lc.OffLineWarning, match="target 3200M-100 lies off the line") as caught:
         found = lc.forecast(two_rungs, targets)
     assert sum(own.category is lc.OffLineWarning for own in caught) == 1
+    assert {own.filename for own in caught} == {__file__}
     table = lc.forecast_table(found)
     assert np.isfinite(table["sd"]).all()
     page = lc.report(found, two_rungs, tmp_path / "report.html").read_text()

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from laddercast.baselines.logistic import logistic
 from laddercast.baselines.published import (
     HUBER_DELTA,
     Step,
@@ -246,6 +248,27 @@ def test_lowest_loss_rung_of_a_ragged_ladder() -> None:
     table["loss"] = table["loss"].mask((table["task"] == "two") == table["model"].isin(list("ace")))
     with pytest.raises(ValueError, match="no model has a loss of every task"):
         lowest_loss_rung(read_ladder(table), BIG)
+
+
+@pytest.mark.parametrize(("lower", "end"), [("chance", 0.25), ("free", 0.4)])
+def test_logistic_curve_is_found(lower: Literal["chance", "free"], end: float) -> None:
+    params = np.geomspace(1e8, 1.6e9, 5).round().astype(int)
+    rungs = pd.DataFrame({"model": [f"{n}" for n in params], "params": params})
+    rungs = rungs.assign(tokens=20 * params, task="easy", chance=0.25, loss=1.0)
+    targets = pd.DataFrame({"model": ["big"], "params": [10**10], "tokens": [10**11]})
+
+    def curve(table: pd.DataFrame) -> pd.Series:
+        compute = table["params"].astype(float) * table["tokens"]
+        return end + (1 - end) / (1 + (1e19 / compute) ** 0.8)
+
+    ladder = read_ladder(rungs.assign(accuracy=curve(rungs)))
+    found = logistic(ladder, targets, lower=lower)
+    np.testing.assert_allclose(found["q50"], curve(targets), atol=1e-4)
+    assert set(found["method"]) == {"logistic" if lower == "chance" else "logistic_free"}
+    with pytest.raises(ValueError, match="has no accuracies"):
+        logistic(read_ladder(rungs), targets)
+    with pytest.raises(ValueError, match='use "chance" or "free"'):
+        logistic(ladder, targets, lower="half")  # type: ignore[arg-type]
 
 
 def test_points_keep_measurements() -> None:

@@ -23,18 +23,23 @@ def logistic(
 
     C is params times tokens at the ends of runs, `k` at least 0, `lower` the chance of the task, or
     between 0 and 1 where it is free (of fewer than 3 rungs, it stays at chance). Returns rows and
-    columns as `baseline` does, of accuracy alone; `method` is `logistic` or `logistic_free`. Raises
-    ValueError for another `lower` and for targets as `read_targets` does.
+    columns as `baseline` does, of accuracy alone; `method` is `logistic` or `logistic_free`. A task
+    without accuracies is NaN. Raises ValueError for another `lower`, for a ladder of losses alone,
+    and for targets as `read_targets` does.
 
     >>> points = lc.logistic(ladder, targets)
     """
     if lower not in ("chance", "free"):
         raise ValueError(f'lower={lower!r}: use "chance" or "free"')
+    if not c.measured(ladder.table, c.ACCURACY):
+        raise ValueError(f"{ladder.name} has no accuracies")
     rows = target_rows(ladder, read_targets(targets))
     at = _log_compute(rows)
     found = pd.Series(np.nan, index=rows.index)
     for task, ends, chance in by_task(run_ends(ladder.table), ladder):
         known = ends.dropna(subset=[c.ACCURACY])
+        if known.empty:
+            continue
         here = (rows[c.TASK] == task).to_numpy()
         curve = _fit(
             _log_compute(known), known[c.ACCURACY].to_numpy(float), chance,

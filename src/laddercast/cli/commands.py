@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
-from laddercast.data.cautions import NotConvergedWarning
+from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
 from laddercast.data.writing import STYLES, listed
 
@@ -188,7 +188,6 @@ def _fit_and_forecast(
     truth: str | None = None,
 ) -> int:
     """`truth` names a column of the targets that is shown beside the forecast."""
-    from laddercast.data.cautions import SkippedWarning
     from laddercast.evaluation.backtests import published
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
@@ -210,7 +209,7 @@ def _fit_and_forecast(
             points = published(ladder, targets)
     else:
         text = f"published method left out, as {ladder.name} has no losses"
-        warnings.warn(text, SkippedWarning, stacklevel=2)
+        warn(text, SkippedWarning)
     _save(_plots().plot_forecast(result, points), folder / "forecast.png")
     known = None if truth is None else targets.rename(columns={truth: "truth"})
     print_forecast(table, known)

@@ -42,9 +42,9 @@ PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 
 OURS, BASELINE, BOOTSTRAP = "laddercast", "baseline", "bootstrap"
 RIVALS = (BASELINE, BOOTSTRAP, "best_rung", "lowest_loss_rung")
+"""The published method's point forecast, its bootstrap, and "as good as a rung"."""
 NEED_LOSSES = (BASELINE, BOOTSTRAP, "lowest_loss_rung")
 NEED_ACCURACIES = (BOOTSTRAP, "best_rung", "lowest_loss_rung")
-"""The published method's point forecast, its bootstrap, and "as good as a rung"."""
 
 DISTANCES = ("inside", "near", "far")
 FAR = 1.0
@@ -273,7 +273,7 @@ def _rivals(ladder: Ladder) -> list[str]:
         if not any(c.measured(ladder.table, column) for column in columns):
             without = [name for name in found if name in needing]
             text = f"{', '.join(without)} left out, as {ladder.name} has no {word}"
-            warnings.warn(text, SkippedWarning, stacklevel=3)
+            warn(text, SkippedWarning)
             found = [name for name in found if name not in needing]
     return found
 

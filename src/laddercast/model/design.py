@@ -283,7 +283,7 @@ def target_design(
 
 
 def in_few_shapes(design: Design) -> Design:
-    """The design of targets in arrays of few sizes: forecasts share what was compiled for one."""
+    """The design of targets in arrays of few sizes: forecasts of equally many share a program."""
     runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
     room = Shape(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)

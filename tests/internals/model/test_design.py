@@ -291,6 +291,8 @@ def test_targets_near_and_far_few_and_some_are_of_one_size(small_table: pd.DataF
 
     assert shapes(grid[9:12]) == shapes(grid[16:]) != shapes(grid[:5])
     assert shapes(grid[:17]) == shapes(grid)
+    # Each of another size and length, so that each takes three steps beyond the ladder.
+    assert shapes(grid.assign(tokens=grid["params"] * 10**4)) == shapes(grid)
     own, _ = target_design(grid[:3], ladder.tasks, frame)
     wide = in_few_shapes(own)
     assert (len(wide.run), len(wide.end)) == (4, 4)

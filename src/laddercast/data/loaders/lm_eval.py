@@ -2,13 +2,13 @@
 
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from laddercast.data import words as c
+from laddercast.data.cautions import warn
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import (
     Tasks,
@@ -106,10 +106,9 @@ def read_lm_eval(
     check_joined(known, (c.PARAMS, c.TOKENS), manifest_name, faults, note)
     for result in results:
         if known[result.run].get(c.PARAMS) == result.content["config"].get("model_num_parameters"):
-            warnings.warn(
+            warn(
                 f"params of {result.run} are what the harness counts, embeddings included; give "
                 "those without embeddings",
-                stacklevel=2,
             )
     groups = _groups(results)
     leaves = {task for result in results for task in result.content["results"]} - set(groups)
@@ -233,10 +232,9 @@ def _check_same_losses(
             )
         quiet = all(c.REFERENCE_LOSS in known[run] for run in without)
         if 0 < len(without) < len(runs) and not quiet:
-            warnings.warn(
+            warn(
                 f"{task}: no samples of {listed(without, 5)}, of which accuracy alone is read; "
                 "evaluate with --log_samples to have their loss",
-                stacklevel=3,
             )
 
 

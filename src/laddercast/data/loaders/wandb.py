@@ -1,7 +1,6 @@
 """Exports of experiment trackers: wide tables, a row per evaluation, a column per key."""
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
+from laddercast.data.cautions import warn
 from laddercast.data.checks import read_table, stop_on
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
@@ -190,10 +190,9 @@ def _warn_of_parts(found: Sequence[str], preset: Preset) -> None:
     for whole, parts in preset.aggregates.items():
         both = [part for part in parts if part in found]
         if whole in found and both:
-            warnings.warn(
+            warn(
                 f"{whole} is the mean of {listed(both)}, which are read too: before a fit, choose "
                 "the one or the others by tasks= (--tasks)",
-                stacklevel=3,
             )
 
 
