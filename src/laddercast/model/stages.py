@@ -107,9 +107,11 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     measured once, only the sum shows. The shared effects are those of a task with typical noise:
     many tasks pin them, and not what they are in units of a scale.
     """
-    typical_share, share = pooled_about(design, priors, f"logit_share_checkpoint_{quantity}")
-    told = _told_of_noise(design, quantity, share)
     # Two rungs fit any law: a mode would have no noise.
+    typical_share, share = pooled_about(
+        design, priors, f"logit_share_checkpoint_{quantity}", held=True
+    )
+    told = _told_of_noise(design, quantity, share)
     typical_noise, log_noise = pooled_about(
         design, priors, f"log_noise_{quantity}", offset=told, held=True
     )
@@ -246,7 +248,7 @@ def task_loss(
 
 def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     """What is known of each run's reference loss, one for all tasks."""
-    share = scalar(priors, "logit_share_checkpoint_reference")
+    share = scalar(priors, "logit_share_checkpoint_reference", held=True)
     told = _told_of_noise(design, "reference_loss", share)[0]
     log_noise = jnp.log(scalar(priors, "noise_reference", offset=told, held=True))
     of_run, of_checkpoint = _split(log_noise, share)
