@@ -13,7 +13,8 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from laddercast.model.design import Design, Observed, Seen, binomial_variance
-from laddercast.model.likelihood import RUN_DOF
+from laddercast.model.discrepancy import WIDEST
+from laddercast.model.likelihood import FLOOR, RUN_DOF
 from laddercast.model.priors import Priors
 
 
@@ -37,25 +38,24 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
         log_e, log_reducible = _log_parts(share_e)
         law = pt.logaddexp(pt.logaddexp(*terms) / q + log_reducible, log_e)
         level = _by_task(design, priors, "log_loss_level")
-        known = law + loss.walk + loss.shared
-        off, share = loss.condition(
-            "log_loss", level + known, 1.0, 0.0, design.loss, observed.log_loss,
-            observed.loss_spread,
+        effect, left = loss.condition(
+            "log_loss", level + law + loss.walk + loss.shared, 1.0, 0.0, design.loss,
+            observed.log_loss, observed.loss_spread,
         )  # fmt: skip
-        x = pt.exp(known + share * off)
-        left = (1 - loss.correlation) * loss.run * (1 - share)
 
         accuracy = _Measured("accuracy", design, priors)
         height = _by_task(design, priors, "logit_level")
         upper = pt.sigmoid(-_by_task(design, priors, "logit_gap"))
         lower = pt.minimum(design.chance * pt.exp(_by_task(design, priors, "log_lower")), upper)
         slope = pt.exp(_pooled(design, priors, "log_slope"))
+        passing = _pooled(design, priors, "passing")
+        x = pt.exp(law + loss.walk + passing * (loss.shared + effect))
         of_upper = pt.sigmoid(height - slope * (x - 1) + accuracy.walk)
         p = lower + (upper - lower) * of_upper
         unit = binomial_variance(p, design.items)
         fall = slope * x * (upper - lower) * of_upper * (1 - of_upper)
         accuracy.condition(
-            "accuracy", p + accuracy.shared * pt.sqrt(unit), unit, fall**2 * left,
+            "accuracy", p + accuracy.shared * pt.sqrt(unit), unit, (fall * passing) ** 2 * left,
             design.accuracy, observed.accuracy, observed.accuracy_spread,
         )  # fmt: skip
     return model
@@ -68,7 +68,8 @@ class _Measured:
         of_both, of_checkpoint = f"log_noise_{name}", f"logit_share_checkpoint_{name}"
         log_noise = _pooled(design, priors, of_both)
         share = _pooled(design, priors, of_checkpoint)
-        self.name, (self.run, self.checkpoint) = name, _split(log_noise, share)
+        self.name, floor = name, FLOOR[name] ** 2
+        self.run, self.checkpoint = (part + floor for part in _split(log_noise, share))
         model = pm.modelcontext(None)
         typical, _ = _split(model[f"{of_both}_center"], model[f"{of_checkpoint}_center"])
         self.correlation = _prior(priors, f"run_{name}_correlation")
@@ -76,14 +77,18 @@ class _Measured:
             f"run_{name}_shared", 0.0, pt.sqrt(self.correlation * typical), len(design.end)
         )
         self.shared = pt.sqrt(self.run / typical) * shared[:, None]
-        scale = pt.exp(_pooled(design, priors, f"log_walk_{name}"))
-        shape = (design.walk.shape[1], len(design.chance))
-        self.walk = pt.dot(design.walk, _deviates(f"walk_{name}", 0.0, scale, shape))
+        own = _bounded(_pooled(design, priors, f"log_walk_{name}"))
+        typical = _bounded(model[f"log_walk_{name}_center"])
+        correlation = _prior(priors, f"walk_{name}_correlation")
+        steps, tasks = design.walk.shape[1], len(design.chance)
+        common = _deviates(f"walk_{name}_common", 0.0, pt.sqrt(correlation) * typical, steps)
+        own = _deviates(f"walk_{name}", 0.0, pt.sqrt(1 - correlation) * own, (steps, tasks))
+        self.walk = pt.dot(design.walk, common[:, None] + own)
 
     def condition(
         self, site: str, loc: Any, unit: Any, added: Any, seen: Seen, value: Any, spread: Any
     ) -> tuple[Any, Any]:
-        """Condition on what was measured; deviations from `loc`, and a run's share of them.
+        """Condition on what was measured; means of runs' effects, and the variance left of them.
 
         Variances are in squares of `unit`; `added` is what a run's effect has beside its own.
         """
@@ -97,7 +102,13 @@ class _Measured:
             half = seen.spread_dof[known] / 2
             rate = half / (self.checkpoint * unit * np.ones(seen.spread_dof.shape))[known]
             pm.Gamma(f"{self.name}_spread", half, rate, observed=spread[known])
-        return value - loc, pt.switch(seen.at, run / total, 0.0)
+        share, off = pt.switch(seen.at, run / total, 0.0), value - loc
+        wider = pt.switch(seen.at, (RUN_DOF + off**2 / total) / (RUN_DOF + 1), 1.0)
+        return share * off, run * (1 - share) * wider
+
+
+def _bounded(log_scale: Any) -> Any:
+    return WIDEST / (1 + WIDEST * pt.exp(-log_scale))
 
 
 def _prior(priors: Priors, name: str, **shape: int) -> Any:
