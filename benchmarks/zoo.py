@@ -80,8 +80,7 @@ def parts(
     source: Source, of_targets: bool
 ) -> Iterator[tuple[str, lc.Ladder, pd.DataFrame, lc.Ladder]]:
     """What is forecast: its name, the rungs to fit, held-out measurements, the whole ladder."""
-    recipes = "recipe" in source.table
-    table = source.table.drop(columns="recipe") if recipes else source.table
+    table = source.table.drop(columns="recipe", errors="ignore")
     ladder = lc.read_ladder(table, source.tasks, rungs=source.rungs)
     if of_targets:
         targets = source.targets.drop(columns="recipe", errors="ignore")

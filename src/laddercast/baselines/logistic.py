@@ -9,8 +9,10 @@ from scipy.optimize import least_squares
 from scipy.special import expit, logit
 
 from laddercast.baselines.published import by_task, target_rows
+from laddercast.baselines.rungs import ends_with_accuracy
 from laddercast.data import words as c
-from laddercast.data.ladder import Ladder, read_targets, run_ends
+from laddercast.data.ladder import Ladder, read_targets
+from laddercast.data.sizes import log10_flops
 
 STEEPNESS = 0.1, 0.5, 1.5, 3.0
 """Of the logit per e-fold of compute, at which fits begin."""
@@ -21,7 +23,7 @@ def logistic(
 ) -> pd.DataFrame:
     """Accuracy as `lower + (1 - lower) / (1 + exp(-k (log C - c)))`, by least squares per task.
 
-    C is params times tokens at the ends of runs, `k` at least 0, `lower` the chance of the task, or
+    C is 6ND at the ends of runs, `k` at least 0, `lower` the chance of the task, or
     between 0 and 1 where it is free (of fewer than 3 rungs, it stays at chance). Returns rows and
     columns as `baseline` does, of accuracy alone; `method` is `logistic` or `logistic_free`. A task
     without accuracies is NaN. Raises ValueError for another `lower`, for a ladder of losses alone,
@@ -31,13 +33,12 @@ def logistic(
     """
     if lower not in ("chance", "free"):
         raise ValueError(f'lower={lower!r}: use "chance" or "free"')
-    if not c.measured(ladder.table, c.ACCURACY):
-        raise ValueError(f"{ladder.name} has no accuracies")
+    ends = ends_with_accuracy(ladder)
     rows = target_rows(ladder, read_targets(targets))
     at = _log_compute(rows)
     found = pd.Series(np.nan, index=rows.index)
-    for task, ends, chance in by_task(run_ends(ladder.table), ladder):
-        known = ends.dropna(subset=[c.ACCURACY])
+    for task, own, chance in by_task(ends, ladder):
+        known = own.dropna(subset=[c.ACCURACY])
         if known.empty:
             continue
         here = (rows[c.TASK] == task).to_numpy()
@@ -53,7 +54,7 @@ def logistic(
 
 
 def _log_compute(table: pd.DataFrame) -> np.ndarray:
-    return np.asarray(np.log(table[c.PARAMS].astype(float)) + np.log(table[c.TOKENS].astype(float)))
+    return np.asarray(np.log(10) * log10_flops(table))
 
 
 def _curve(theta: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ logs; step 2 fits accuracy from loss to all checkpoints, by least squares; a tar
 both. Several starts seek the least objective, which the published fit of a variant may miss.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice
@@ -18,7 +17,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from laddercast.data import words as c
-from laddercast.data.cautions import SkippedWarning
+from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
 from laddercast.data.sizes import with_flops
 from laddercast.model import laws
@@ -188,7 +187,7 @@ def by_task(table: pd.DataFrame, ladder: Ladder) -> Iterator[tuple[str, pd.DataF
 
 
 def _warn(task: str, method: str, reason: ValueError) -> None:
-    warnings.warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning, stacklevel=3)
+    warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning)
 
 
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:

@@ -4,7 +4,6 @@ Models are resampled within size, so that every resample spans the ladder's size
 its largest or smallest would say little of the targets.
 """
 
-import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from laddercast.baselines.published import (
     target_rows,
 )
 from laddercast.data import words as c
-from laddercast.data.cautions import SkippedWarning
+from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.model.design import loss_column
 from laddercast.sampling.chains import on_device
@@ -97,7 +96,7 @@ def bootstrap(
             steps = step_1(runs, column, ladder.rungs), step_2(runs, column, chance)
             log_loss, accuracy = _replicates(steps, resample, sizes, normals)
         except ValueError as reason:
-            warnings.warn(f"{task}: bootstrap gives NaN, as {reason}", SkippedWarning, stacklevel=2)
+            warn(f"{task}: bootstrap gives NaN, as {reason}", SkippedWarning)
             continue
         draws[c.LOSS][:, here] = np.exp(log_loss)
         draws[c.ACCURACY][:, here] = np.clip(accuracy, 0.0, 1.0)

@@ -18,7 +18,7 @@ def best_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.DataFram
 
     >>> points = lc.best_rung(ladder, targets)
     """
-    ends = _ends_with_accuracy(ladder)
+    ends = ends_with_accuracy(ladder)
     return _points(ladder, targets, ends.groupby(c.TASK)[c.ACCURACY].max(), "best_rung")
 
 
@@ -32,7 +32,7 @@ def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.D
 
     >>> points = lc.lowest_loss_rung(ladder, targets)
     """
-    ends = _ends_with_accuracy(ladder).dropna(subset=[c.ACCURACY])
+    ends = ends_with_accuracy(ladder).dropna(subset=[c.ACCURACY])
     ends = ends.assign(rank=ends[c.MODEL].map(_loss_of_models(ladder.table))).dropna(
         subset=["rank"]
     )
@@ -40,7 +40,8 @@ def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.D
     return _points(ladder, targets, lowest, "lowest_loss_rung")
 
 
-def _ends_with_accuracy(ladder: Ladder) -> pd.DataFrame:
+def ends_with_accuracy(ladder: Ladder) -> pd.DataFrame:
+    """As `run_ends`. Raises ValueError for a ladder of losses alone."""
     if not c.measured(ladder.table, c.ACCURACY):
         raise ValueError(f"{ladder.name} has no accuracies")
     return run_ends(ladder.table)

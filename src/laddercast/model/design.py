@@ -25,7 +25,7 @@ SIZE_STEP = 1.0
 """Discrepancy of one size, over that of a root decade."""
 
 EVERY = 12
-"""Of a run's checkpoints, neighbours are averaged until so many points are left..."""
+"""Of a run's checkpoints, neighbours are averaged until at most so many points are left."""
 
 DEFAULT_ITEMS = 1000.0
 """Questions assumed where `items` is not given: noise factors are relative to it."""
