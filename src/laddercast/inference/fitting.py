@@ -14,13 +14,15 @@ from numpyro import distributions as dist
 from threadpoolctl import ThreadpoolController
 
 from laddercast.data import words as c
+from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder
-from laddercast.inference.results import as_tree, mark
+from laddercast.inference.results import as_tree, complaints_of, mark
 from laddercast.model.design import Design, Observed, Shape, ladder_design, pad, shape_of
 from laddercast.model.priors import Priors
 from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES, Route, as_route, stage_1
 from laddercast.model.start import start
 from laddercast.sampling.chains import on_device, settling, steps_taken
+from laddercast.sampling.diagnostics import summary
 from laddercast.sampling.nuts import WARMUPS, sample
 from laddercast.sampling.programs import make_room
 from laddercast.sampling.progress import progress_bar
@@ -47,13 +49,15 @@ def fit(
     `route`: one or some of `two_stage`, `by_reference`, `direct`, `chain`, `stage_1`, by name or as
     objects, or routes of your own; by default those of the first three that the ladder has the
     measurements for (`loss`, `reference_loss`, neither; `chain` reads both), and of losses without
-    accuracies `stage_1`, which forecasts losses. Per route, warm-ups of `warmup`
-    steps, each of which finds coordinates, at most 100 more in the last of these, then `draws` per
-    chain. Where these have not converged though none diverged, as many again; where that does not
-    help, all that once more from where they ended, in coordinates found from them, with shorter
-    steps. With `device="gpu"` chains run there, as one batch, and all else on the CPU: one small
-    ladder is faster without (`fit_each` lets many share a batch). With `within`, a larger ladder of
-    the same tasks, the fit shares what was compiled for that one's shape.
+    accuracies `stage_1`, which forecasts losses. Per route, warm-ups of `warmup` steps, each of
+    which finds coordinates, at most 100 more in the last of these, then `draws` per chain. Where
+    these have not converged though none diverged, as many again; where that does not help, all that
+    once more from where they ended, in coordinates found from them, with shorter steps. Of the
+    routes taken by default, those that then have not converged are left out if another has: a
+    `SkippedWarning` and the attribute `left_out` say so. With `device="gpu"` chains run there, as
+    one batch, and all else on the CPU: one small ladder is faster without (`fit_each` lets many
+    share a batch). With `within`, a larger ladder of the same tasks, the fit shares what was
+    compiled for that one's shape.
 
     The tree has a child for each route, by its name: `posterior`, `sample_stats`, `log_likelihood`
     (per model x task and site), `log_prior`, `observed_data`, `constant_data`, and `complaints` if
@@ -96,12 +100,12 @@ def prepare(
         raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
     routes, place = routes_for(ladder, route), device_named(device)
     given = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
-    return _fit(ladder, priors or Priors(), routes, place, given, progress, within)
+    return _fit(ladder, priors or Priors(), routes, route is None, place, given, progress, within)
 
 
 def _fit(
-    ladder: Ladder, priors: Priors, routes: Sequence[Route], device: Any, given: dict[str, int],
-    progress: bool, within: Ladder | None,
+    ladder: Ladder, priors: Priors, routes: Sequence[Route], may_fail: bool, device: Any,
+    given: dict[str, int], progress: bool, within: Ladder | None,
 ) -> Fit[xr.DataTree]:  # fmt: skip
     design, observed, labels, frame = ladder_design(ladder)
     shape = shape_of(design) if within is None else _shape_within(shape_of(design), within)
@@ -132,11 +136,17 @@ def _fit(
                 samples.settings | {"device": device.platform, "rungs": ladder.rungs}
             )
             trees[route.name] = tree
+    failed = {name: summary(found) for name, own in trees.items() if (found := complaints_of(own))}
+    left_out = failed if may_fail and len(failed) < len(trees) else {}
+    for name, why in left_out.items():
+        del trees[name]
+        warn(f"{ladder.name}: left out {name}, as it has not converged ({why})", SkippedWarning)
     tree = xr.DataTree.from_dict({})
     for name, own in trees.items():
         tree[name] = own
     tree.attrs = {
         "routes": ", ".join(trees),
+        "left_out": json.dumps(left_out),
         "seed": given["seed"],
         "priors": json.dumps(_described(priors)),
         "fingerprint": ladder.fingerprint,
