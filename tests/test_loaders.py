@@ -12,7 +12,6 @@ import laddercast as lc
 from laddercast.cli.commands import main
 from laddercast.data.loaders.presets import (
     BARE_CHOICE,
-    CHANCE,
     OLMO,
     PRESETS,
     WITH_SPACE,
@@ -780,6 +779,30 @@ def test_command_line_with_a_manifest(harness: Path, tmp_path: Path, capsys):
 def test_presets_are_sound():
     for preset in PRESETS.values():
         assert all("{task}" in keys.loss for keys in preset.keys)
-    assert all(0 < chance < 1 for chance in CHANCE.values())
     assert sum(OLMO.aggregates["mmlu"].values()) == pytest.approx(1)
-    assert all(CHANCE[task] == chance for task, (chance, _) in OLMO.tasks.items() if task in CHANCE)
+
+
+def test_known_tasks_are_sound():
+    known = lc.known_tasks()
+    assert known.index.is_unique
+    assert ((known.chance >= 0) & (known.chance <= 0.5) | known.chance.isna()).all()
+    assert ((known["items"] >= 1) & (known["items"] % 1 == 0) | known["items"].isna()).all()
+    assert known.source.notna().all()
+    # The subjects of MMLU and its groups add up to all of it.
+    subjects = known[known.index.str.startswith("hendrycksTest-")]
+    assert len(subjects) == 57
+    assert subjects["items"].sum() == known["items"]["mmlu"] == 14042
+    for task, (chance, items) in OLMO.tasks.items():
+        assert known.chance[task] == chance
+        assert known["items"][task] in (items, pytest.approx(math.nan, nan_ok=True))
+
+
+def test_a_name_that_begins_like_a_known_task_has_its_chance():
+    from laddercast.data.known_tasks import chance_of, items_of, is_task
+
+    assert chance_of("csqa_val_rc_5shot") == chance_of("csqa:mc") == 0.2
+    assert math.isnan(chance_of("mmlu_pro_biology"))  # not that of mmlu
+    assert math.isnan(chance_of("csqaval"))
+    assert items_of("arc_easy") == 2376
+    assert math.isnan(items_of("arc_easy_val"))  # of another split
+    assert is_task("boolq_val", "boolq")

@@ -25,6 +25,7 @@ from .data.cautions import (
 from .data.cautions import (
     SkippedWarning as SkippedWarning,
 )
+from .data.known_tasks import known_tasks as known_tasks
 from .data.ladder import Ladder as Ladder
 from .data.ladder import read_ladder as read_ladder
 from .data.ladder import read_targets as read_targets

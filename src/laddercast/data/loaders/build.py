@@ -9,9 +9,9 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.checks import check_ladder_rows, read_table, stop_on
+from laddercast.data.known_tasks import chance_of, items_of
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.manifest import RUN
-from laddercast.data.loaders.presets import CHANCE
 from laddercast.data.writing import listed, listed_by
 
 type Tasks = str | Path | pd.DataFrame | Sequence[str]
@@ -55,8 +55,8 @@ def build_ladder(
 ) -> Ladder:
     """The ladder of `rows`, in which `run` says where a row comes from.
 
-    Chance and items come from `tasks`, else `known`, else the rows; chance last from a list of
-    well-known tasks. Rows before training (tokens of 0) are left out.
+    Chance and items come from `tasks`, else `known`, else the rows, else the list of well-known
+    tasks. Rows before training (tokens of 0) are left out.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if RUN in table:
@@ -104,22 +104,12 @@ def _chance(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, flo
 
 def _items(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, float]]) -> float:
     measured = known[task][1] if task in known else _first(table, task, c.ITEMS)
-    return float("nan") if measured is None else measured
+    return items_of(task) if measured is None else measured
 
 
 def _first(table: pd.DataFrame, task: str, word: str) -> float | None:
     values = table.loc[table[c.TASK] == task, word].dropna() if word in table else pd.Series()
     return float(values.iloc[0]) if len(values) else None
-
-
-def chance_of(task: str) -> float:
-    """Accuracy of guessing in a well-known task, also under a name like `csqa_val`; else NaN."""
-    return next((chance for known, chance in CHANCE.items() if is_task(task, known)), float("nan"))
-
-
-def is_task(task: str, known: str) -> bool:
-    """Whether a log's name, such as `csqa_val` or `csqa:mc`, means this known task."""
-    return task == known or task.startswith((f"{known}_", f"{known}:"))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 from laddercast.data import words as c
 from laddercast.data.cautions import warn
+from laddercast.data.known_tasks import is_task
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import (
     Tasks,
     build_ladder,
     check_named,
     check_same_items,
-    is_task,
     mean_and_error,
     read_tasks,
 )

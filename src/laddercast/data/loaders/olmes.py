@@ -12,13 +12,13 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.checks import read_table, stop_on
+from laddercast.data.known_tasks import is_task
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import (
     Tasks,
     build_ladder,
     check_named,
     check_same_items,
-    is_task,
     mean_and_error,
     read_tasks,
 )

@@ -14,13 +14,6 @@ or over the bare string of the choice. For a short answer they differ by a quart
 FORMATS = ("wandb:olmo", "wandb:olmo-core", "wandb:levanter", "lm-eval", "olmes")
 """What the command line's `--from` takes."""
 
-CHANCE: Mapping[str, float] = MappingProxyType({
-    "arc_challenge": 1 / 4, "arc_easy": 1 / 4, "boolq": 1 / 2, "commonsense_qa": 1 / 5,
-    "csqa": 1 / 5, "hellaswag": 1 / 4, "mmlu": 1 / 4, "openbookqa": 1 / 4, "piqa": 1 / 2,
-    "social_iqa": 1 / 3, "socialiqa": 1 / 3, "winogrande": 1 / 2,
-})  # fmt: skip
-"""Accuracy of guessing in tasks for which many logs lack it."""
-
 ACC_TASKS = ("boolq", "winogrande")
 """Tasks scored by plain accuracy: their answers are equally long, or the same."""
 

@@ -11,8 +11,9 @@ import pandas as pd
 from laddercast.data import words as c
 from laddercast.data.cautions import warn
 from laddercast.data.checks import read_table, stop_on
+from laddercast.data.known_tasks import is_task
 from laddercast.data.ladder import Ladder, Rungs
-from laddercast.data.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
+from laddercast.data.loaders.build import Tasks, build_ladder, check_named, read_tasks
 from laddercast.data.loaders.files import find_files, source_name
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size
