@@ -18,6 +18,8 @@ from laddercast.data.loaders.presets import (
     WITHOUT_SPACE,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore::laddercast.AssumedWarning")
+
 TARGETS = ["7B-4T", "13B-5T"]
 KEYS = ["model", "task", "tokens"]
 COMPARED = ["params", "loss", "accuracy", "task_ce", "reference_loss", "flops"]
@@ -229,7 +231,7 @@ def test_tokens_fall_back_on_steps():
     assert ladder.table.tokens.max() == 400_000_000 * 100
     frame.loc[2, "_step"] = np.nan
     told = message(lc.read_wandb, frame, tasks=["arc_easy"])
-    assert "log row 2: tokens are not known (also of 0 more rows of run 190M-20); log" in told
+    assert "log row 2: tokens are not known; log `throughput/total_tokens` or" in told
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -464,7 +466,7 @@ def one_question(**changes: object) -> dict[str, object]:
 
 
 def test_shapes_of_questions():
-    from laddercast.data.loaders.lm_eval import _question
+    from laddercast.data.loaders.harness_samples import _question
 
     assert _question(one_question())[0] == pytest.approx(1.0)
     assert _question(one_question(target=" answer 2"))[0] == pytest.approx(1.0)
@@ -538,8 +540,8 @@ HARNESS_FAULTS = {
     fewer_examples: "arc_easy: runs differ in examples (n-shot) (5: 100M-100, 200M",
     other_accuracy: "samples and results are of two evaluations",
     no_results: "results_2026-01-02T03-04-05.678901.json: has no `results`",
-    twice_with_other_values: "of run 100M-20 is in results_2026-01-02T03-04-05.678901.json "
-    "and results_2026-02-01.json with different values; move one of both away",
+    twice_with_other_values: "arc_easy of run 100M-20: 100M-20/results_2026-01-02T03-04-05.678901"
+    ".json and 100M-20/results_2026-02-01.json have different values; move one of both away",
 }
 
 
@@ -798,7 +800,7 @@ def test_known_tasks_are_sound():
 
 
 def test_a_name_that_begins_like_a_known_task_has_its_chance():
-    from laddercast.data.known_tasks import chance_of, items_of, is_task
+    from laddercast.data.known_tasks import chance_of, is_task, items_of
 
     assert chance_of("csqa_val_rc_5shot") == chance_of("csqa:mc") == 0.2
     assert math.isnan(chance_of("mmlu_pro_biology"))  # not that of mmlu

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 import laddercast as lc
 
+pytestmark = pytest.mark.filterwarnings("ignore::laddercast.AssumedWarning")
+
 RUNS = [(n * 10**8, length) for n, length in ((1, 20), (1, 100), (2, 20), (4, 100))]
 QUESTIONS = 4
 SOURCE = "logs"

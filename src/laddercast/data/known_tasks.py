@@ -29,13 +29,13 @@ def chance_of(task: str) -> float:
     """Accuracy of guessing, also under a name like `csqa_val` or `csqa:mc`; NaN if not known."""
     known = _read()
     names = [name for name in _names(task) if name in known.index]
-    return float(known.at[names[0], c.CHANCE]) if names else float("nan")
+    return float(known.loc[names[0], c.CHANCE]) if names else float("nan")
 
 
 def items_of(task: str) -> float:
     """Number of questions of exactly this name, which is of one split; NaN if not known."""
     known = _read()
-    return float(known.at[task, c.ITEMS]) if task in known.index else float("nan")
+    return float(known.loc[task, c.ITEMS]) if task in known.index else float("nan")
 
 
 def is_task(task: str, known: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from laddercast.data import words as c
+from laddercast.data.cautions import AssumedWarning, warn
 from laddercast.data.checks import check_ladder_rows, read_table, stop_on
 from laddercast.data.known_tasks import chance_of, items_of
 from laddercast.data.ladder import Ladder, Rungs
@@ -75,12 +76,30 @@ def build_ladder(
                 "give tasks= (--tasks) a table with task, chance, items"
             )
         items = [_items(table, task, known) for task in guessing.index]
+        _tell_known(table, guessing, known)
         tasks = pd.DataFrame({c.TASK: guessing.index, c.CHANCE: guessing.values, c.ITEMS: items})
     if faults:
         # Values that were read may have faults too: they belong in the same error.
         check_ladder_rows(table.drop(columns=c.LOSS_KIND, errors="ignore"), name, faults)
         stop_on(faults)
     return Ladder(table, tasks, used, name)
+
+
+def _tell_known(
+    table: pd.DataFrame, guessing: pd.Series, known: Mapping[str, tuple[float, float]]
+) -> None:
+    """Warn of tasks whose chance is not the logs' own, where it is used."""
+    taken = [
+        task
+        for task, chance in guessing.items()
+        if task not in known and _first(table, str(task), c.CHANCE) is None and chance == chance
+    ]
+    if taken and c.measured(table, c.ACCURACY):
+        warn(
+            f"the accuracy of guessing of {listed(sorted(taken), 10)} is that of "
+            "lc.known_tasks(); tasks= (--tasks) gives another",
+            AssumedWarning,
+        )
 
 
 def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:
