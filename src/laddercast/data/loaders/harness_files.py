@@ -15,6 +15,7 @@ type Metric = tuple[str, str]
 
 NO_FILTER = "none"
 ACC, ACC_NORM, BITS = "acc", "acc_norm", "bits_per_byte"
+NO_METRICS = ("alias", "name", "sample_len", "sample_count")
 METRICS = (ACC_NORM, ACC, "exact_match", "pass@1", "pass_at_1")
 """Accuracies, in order of preference."""
 
@@ -69,10 +70,11 @@ def read_results(
     """
     read = []
     for path in files:
+        before = len(found)
         content = read_json(path, SHAPE, found)
-        if content and "results" not in content:
+        if "results" not in content and len(found) == before:
             found.append((place(path), "has no `results`; give results of the harness"))
-        elif content:
+        elif "results" in content:
             read.append((path, content, *_model(content)))
     results = []
     for path, content, model, revision in read:
@@ -155,7 +157,9 @@ def _scores(
     for key, value in summary.items():
         metric = split_metric(key)
         known = number(value)
-        if known is not None and not key.startswith("alias"):
+        if key in NO_METRICS:
+            continue
+        if known is not None:
             yield metric, known
         elif metric[0] in (*METRICS, BITS, *wanted):
             what = "no finite number; leave it out if it was not measured"

@@ -133,24 +133,24 @@ def _readable(
     leaves: Mapping[str, Sequence[str]], results: Sequence[Results],
     metric: str | Mapping[str, str] | None,
 ) -> set[str]:  # fmt: skip
-    """What no group stands for and has an accuracy or bits per byte; warns of what is left out."""
+    """What no group stands for and has an accuracy, else bits per byte; warns of the others."""
     has: dict[str, list[Metric]] = {}
     for result in results:
         for task, scores in result.scores.items():
             has.setdefault(task, []).extend(scores)
-    inside = inside_groups(results)
-    readable, others = set(), {}
-    for task in set(leaves) - inside:
+    readable, losses, others = set(), set(), {}
+    for task in set(leaves) - inside_groups(results):
         found = list(dict.fromkeys(one for leaf in leaves[task] for one in has.get(leaf, ())))
-        if _preferred(task, metric, found) or (BITS, NO_FILTER) in found:
+        if _preferred(task, metric, found):
             readable.add(task)
-        else:
-            others[task] = listed(map(written, found), 3)
+            continue
+        others[task] = listed(map(written, found), 3)
+        losses |= {task} if (BITS, NO_FILTER) in found else set()
     if others and readable:
         shown = listed((f"{task} has {metrics}" for task, metrics in sorted(others.items())), 5)
-        warn(f"left out, as no accuracy of these is known: {shown}; metric= (--metric) reads them",
-             SkippedWarning)  # fmt: skip
-    return readable or set(others)
+        warn(f"left out, as no accuracy of these is known: {shown}; metric= (--metric) or tasks= "
+             "(--tasks) read them", SkippedWarning)  # fmt: skip
+    return readable or losses or set(others)
 
 
 def _preferred(
@@ -158,19 +158,18 @@ def _preferred(
 ) -> list[Metric]:
     """Those of the metrics found that can be the accuracy, the best first."""
     asked = metric.get(task) if isinstance(metric, Mapping) else metric
+    found = list(dict.fromkeys(found))
+    if asked and "," in asked and split_metric(asked) in found:
+        return [split_metric(asked)]
     plain = any(is_task(task, word) for word in ACC_TASKS)
     names = [ACC, *METRICS] if plain else [*METRICS]
-    if asked:
-        # What one metric names for all tasks, some may lack.
-        names = [split_metric(asked)[0], *(names if isinstance(metric, str) else ())]
-    found = list(dict.fromkeys(found))
+    if asked and "," not in asked:
+        names = [asked, *names]
+    if asked and isinstance(metric, Mapping):
+        names = names[:1] if "," not in asked else []  # no other is meant
     filters = list(dict.fromkeys([*FILTERS, *(one[1] for one in found)]))
-    if asked and "," in asked:
-        first = split_metric(asked)
-        found = [first] if first in found else [one for one in found if one[0] != first[0]]
-        filters = [first[1], *filters]
-    return [(name, one) for name in dict.fromkeys(names) for one in dict.fromkeys(filters)
-            if (name, one) in found]  # fmt: skip
+    pairs = [(name, one) for name in dict.fromkeys(names) for one in filters]
+    return [pair for pair in pairs if pair in found]
 
 
 def _choose(

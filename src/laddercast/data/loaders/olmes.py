@@ -114,7 +114,7 @@ def read_olmes(
 
 def _as_table(path: Source | pd.DataFrame, faults: list[str]) -> pd.DataFrame | None:
     if isinstance(path, pd.DataFrame):
-        return path
+        return read_table(path, "table", faults)[0]
     several = [path] if isinstance(path, str | Path) else list(path)
     if len(several) == 1 and Path(several[0]).is_dir():
         inside = [file for end in TABLES for file in sorted(Path(several[0]).glob(f"*{end}"))]

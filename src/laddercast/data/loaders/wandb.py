@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,9 @@ from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size, as_pres
 from laddercast.data.loaders.tracker_rows import Counts, as_numbers, read_checkpoints
 from laddercast.data.sizes import flops
 from laddercast.data.writing import listed, listed_by
+
+NEAR_NAME = 0.6
+"""Columns as like as this to what is wanted are named in errors."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def _read_logs(
     source: str | Path | pd.DataFrame | Sequence[str | Path], preset: Preset, faults: list[str]
 ) -> list[_Log]:
     if isinstance(source, pd.DataFrame):
-        tables = [("log", source)]
+        tables = [("log", read_table(source, "log", faults)[0])]
     else:
         files = find_files(source, ("*.csv", "*.parquet", "*.pq"), "exports", faults)
         tables = [(file.stem, read_table(file, "log", faults)[0]) for file in files]
@@ -173,7 +176,7 @@ def _no_key(logs: Sequence[_Log], preset: Preset) -> str:
     if others:
         cure = f"these are keys of preset {listed(others)}"
     where = listed(dict.fromkeys(log.where for log in logs), 5)
-    near = _nearest([pattern.replace("{task}", "") for pattern in patterns], logs[0].table)
+    near = _nearest(patterns, logs[0].table)
     shown = f"nearest are {listed(near)}; columns are {listed(logs[0].table, 6)}"
     shown = shown if near else shown.partition("; ")[2]
     return f"{where}: no key {wanted}; {cure} ({shown})"
@@ -297,11 +300,24 @@ def _cure(log: _Log, preset: Preset) -> str:
 
 
 def _nearest(wanted: Sequence[str], table: pd.DataFrame) -> list[str]:
-    """Columns with names like these, which are not these."""
-    columns = [column for column in table if column not in wanted]
-    found = [near for word in wanted for near in get_close_matches(word, columns, 3, 0.6)]
-    ends = [column for column in columns for word in wanted if column.endswith(word.split("/")[-1])]
-    return list(dict.fromkeys([*found, *ends]))[:5]
+    """Columns with names like these, which are not these, the nearest first."""
+    likeness = {
+        column: max(_likeness(word, column) for word in wanted)
+        for column in table
+        if column not in wanted
+    }
+    near = [column for column in likeness if likeness[column] >= NEAR_NAME]
+    return sorted(near, key=lambda column: -likeness[column])[:3]
+
+
+def _likeness(word: str, column: str) -> float:
+    """From 0 to 1; of a key with a place for a task what stands before it and behind it counts."""
+    before, place, behind = word.partition("{task}")
+    if not place:
+        tail = word.rpartition("/")[2]
+        return max(SequenceMatcher(None, word, column).ratio(), column.endswith(tail))
+    ends = column[: len(before)] + column[-len(behind) :] * bool(behind)
+    return SequenceMatcher(None, before + behind, ends).ratio()
 
 
 def _common_columns(
