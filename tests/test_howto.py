@@ -25,6 +25,8 @@ from test_loaders import (
     wide,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore::laddercast.AssumedWarning")
+
 HOWTO = Path(__file__).parents[1] / "docs" / "howto"
 QUICK = ["--chains", "2", "--warmup", "30", "--draws", "20"]
 SIZES = {"small": 190354176, "mid": 371262464, "large": 1279395840}

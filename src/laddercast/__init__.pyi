@@ -11,6 +11,9 @@ from .baselines.rungs import lowest_loss_rung as lowest_loss_rung
 from .data import datasets as datasets
 from .data import loaders as loaders
 from .data.cautions import (
+    AssumedWarning as AssumedWarning,
+)
+from .data.cautions import (
     FarTargetWarning as FarTargetWarning,
 )
 from .data.cautions import (
@@ -25,6 +28,7 @@ from .data.cautions import (
 from .data.cautions import (
     SkippedWarning as SkippedWarning,
 )
+from .data.known_tasks import known_tasks as known_tasks
 from .data.ladder import Ladder as Ladder
 from .data.ladder import read_ladder as read_ladder
 from .data.ladder import read_targets as read_targets

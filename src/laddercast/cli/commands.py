@@ -34,7 +34,7 @@ BACKTEST = ("backtest.png", "how_much.csv", MARK)
 ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
 """As the functions of `routes` are called, which is slow to import."""
 
-PATHS = ("LADDER", "TARGETS", "TASKS")
+PATHS = ("LADDER", "TARGETS", "TASKS", "FILE")
 """Metavars of arguments that are files."""
 
 
@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
                         f"{', '.join(FORMATS)}")  # fmt: skip
     ladder.add_argument("--manifest", metavar="FILE", help="with --from: table of what the logs "
                         "lack: model, params, tokens, and run if it has another name")  # fmt: skip
+    ladder.add_argument("--preset", metavar="FILE", help="with --from wandb: TOML that says what "
+                        "the keys of the log mean")  # fmt: skip
+    ladder.add_argument("--metric", action="append", metavar="METRIC", help="with --from lm-eval "
+                        "or olmes: the metric that is the accuracy; with lm-eval also TASK=METRIC, "
+                        "and more than once")  # fmt: skip
     ladder.add_argument("--recipe", help="the recipe to keep of a table (also of TARGETS) "
                         "or, with --from olmes, of logs")  # fmt: skip
     ladder.add_argument("--tasks", metavar="TASKS", help="table of the tasks used: task, chance, "
@@ -411,8 +416,9 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
     from laddercast.data.ladder import read_ladder
 
     if args.format is None:
-        if args.manifest:
-            raise ValueError(f"--manifest: only with --from ({', '.join(FORMATS)})")
+        for word in ("manifest", "preset", "metric"):
+            if getattr(args, word):
+                raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
         return read_ladder(args.ladder, args.tasks, args.rungs, args.recipe)
     from laddercast.data.loaders.lm_eval import read_lm_eval
     from laddercast.data.loaders.olmes import read_olmes
@@ -424,11 +430,31 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
         tasks = [name.strip() for name in tasks.split(",")]
     if args.recipe and tool != "olmes":
         raise ValueError("--recipe: only of tables, and with --from olmes")
+    if args.metric and tool == "wandb":
+        raise ValueError("--metric: only with --from lm-eval and olmes; a preset names keys")
+    if bool(args.preset) != (args.format == "wandb"):
+        raise ValueError(f"--from {args.format}: give --preset FILE with --from wandb, and only "
+                         "with it")  # fmt: skip
     if tool == "wandb":
-        return read_wandb(args.ladder, preset, args.manifest, tasks, args.rungs)
+        given = preset or Path(args.preset)
+        return read_wandb(args.ladder, given, args.manifest, tasks, args.rungs)
     if tool == "lm-eval":
-        return read_lm_eval(args.ladder, args.manifest, tasks, args.rungs)
-    return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe)
+        metric = _metrics(args.metric)
+        return read_lm_eval(args.ladder, args.manifest, tasks, args.rungs, metric)
+    accuracy = {"accuracy": args.metric[-1]} if args.metric else {}
+    return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe, **accuracy)
+
+
+def _metrics(words: Sequence[str] | None) -> str | dict[str, str] | None:
+    """One metric for all tasks, or TASK=METRIC of some."""
+    if not words:
+        return None
+    pairs = [word.partition("=") for word in words]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return words[0]
+    if not all(mark for _, mark, _ in pairs):
+        raise ValueError("--metric: give one METRIC for all tasks, or TASK=METRIC of each")
+    return {task: metric for task, _, metric in pairs}
 
 
 def _names(words: Sequence[str], models: Sequence[str]) -> list[str]:

@@ -43,6 +43,13 @@ class SkippedWarning(LaddercastWarning):
     """
 
 
+class AssumedWarning(LaddercastWarning):
+    """A reader took a value or a rule that the files do not state.
+
+    >>> warnings.simplefilter("ignore", lc.AssumedWarning)
+    """
+
+
 def warn(message: str | Warning, category: type[Warning] | None = None) -> None:
     """Warn of the user's line, however deep in the package, and in whichever generator, this is."""
     warnings.warn(message, category, skip_file_prefixes=(HERE,))

@@ -41,7 +41,7 @@ def read_table(
     if isinstance(source, pd.DataFrame):
         if not len(source.columns):
             faults.append(f"{what}: the table is empty; give a table with columns and rows")
-        return source.copy(deep=False), what
+        return _legible(source.copy(deep=False), what, faults), what
     if not isinstance(source, str | os.PathLike):
         faults.append(f"{what}: {type(source).__name__} is no table; give a path or a DataFrame")
         return pd.DataFrame(), what
@@ -71,7 +71,29 @@ def read_table(
         return pd.DataFrame(), name
     if table.index.names == [None]:
         table.index = pd.RangeIndex(2, len(table) + 2)
-    return table.dropna(how="all"), name
+    return _legible(table.dropna(how="all"), name, faults), name
+
+
+def _legible(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+    """The table, without columns if a cell or name cannot be written: those are faults."""
+    before = len(faults)
+    for i, column in enumerate(table.columns):
+        if not _is_legible(column):
+            faults.append(f"{name}: column {i + 1} has a name that is no text in UTF-8; rename it")
+        elif table.dtypes.iloc[i].kind == "O":
+            rows = [row for row, x in zip(table.index, table.iloc[:, i], strict=True)
+                    if not _is_legible(x)]  # fmt: skip
+            shown, cure = [f"`{str(column)[:60]}`"], "give text or numbers"
+            _list(pd.Index(rows), shown * len(rows), "holds bytes, or what is no text in UTF-8",
+                  cure, name, faults)  # fmt: skip
+    return table if len(faults) == before else pd.DataFrame()
+
+
+def _is_legible(value: object) -> bool:
+    try:
+        return not isinstance(value, bytes | bytearray) and bool(str(value).encode() or True)
+    except (ValueError, RecursionError):  # half a character, an integer of thousands of digits
+        return False
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
