@@ -11,6 +11,9 @@ from .baselines.rungs import lowest_loss_rung as lowest_loss_rung
 from .data import datasets as datasets
 from .data import loaders as loaders
 from .data.cautions import (
+    DoubtWarning as DoubtWarning,
+)
+from .data.cautions import (
     FarTargetWarning as FarTargetWarning,
 )
 from .data.cautions import (

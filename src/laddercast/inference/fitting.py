@@ -1,5 +1,6 @@
 """Fitting routes with NUTS: which, in what settings, and what is kept."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,11 +12,12 @@ import jax
 import numpy as np
 import xarray as xr
 from numpyro import distributions as dist
-from threadpoolctl import ThreadpoolController
 
 from laddercast.data import words as c
+from laddercast.data.bounds import MOST_SEED, MOST_STEPS
 from laddercast.data.ladder import Ladder
 from laddercast.inference.results import as_tree, mark
+from laddercast.inference.suspicions import of_data, of_posterior, suspicions_of, warn_of
 from laddercast.model.design import Design, Observed, Shape, ladder_design, pad, shape_of
 from laddercast.model.priors import Priors
 from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES, Route, as_route, stage_1
@@ -24,6 +26,7 @@ from laddercast.sampling.chains import on_device, settling, steps_taken
 from laddercast.sampling.nuts import WARMUPS, sample
 from laddercast.sampling.programs import make_room
 from laddercast.sampling.progress import progress_bar
+from laddercast.sampling.threads import one_blas_thread
 from laddercast.sampling.work import Fit, run
 
 RECORDED = ("laddercast", "numpyro", "jax", "arviz-base", "numpy", "pandas", "xarray")
@@ -58,8 +61,10 @@ def fit(
     The tree has a child for each route, by its name: `posterior`, `sample_stats`, `log_likelihood`
     (per model x task and site), `log_prior`, `observed_data`, `constant_data`, and `complaints` if
     its draws cannot be trusted. The attribute `converged` is then 0, and a `NotConvergedWarning`
-    says so. Raises TypeError for what is no `Ladder`, ValueError for settings below 1, a device
-    that JAX does not have and a route whose measurements the ladder lacks.
+    says so. Losses that rise with compute, and the like, and parameters at the edge of their priors
+    are told by a `DoubtWarning`, and are in the attribute `suspicions`. Raises TypeError for what
+    is no `Ladder`, ValueError for settings out of bounds, a device that JAX does not have and a route
+    whose measurements the ladder lacks.
 
     >>> fitted = lc.fit(ladder, route="direct", seed=1)
     """
@@ -67,8 +72,12 @@ def fit(
         ladder, priors, route=route, seed=seed, chains=chains, warmup=warmup, draws=draws,
         device=device, progress=progress, within=within,
     )  # fmt: skip
+    of_ladder = of_data(ladder)
+    warn_of(ladder.name, of_ladder)
     with settings_of_fits():
-        return run(work)
+        tree = run(work)
+    warn_of("the fit", [own for own in suspicions_of(tree.attrs) if own not in of_ladder])
+    return tree
 
 
 def prepare(
@@ -87,15 +96,15 @@ def prepare(
     """The work of `fit`, to be run in `settings_of_fits`; raises as `fit` does, at once."""
     if not isinstance(ladder, Ladder):
         raise TypeError(f"a {type(ladder).__name__} is no ladder: read it with `read_ladder` first")
-    wrong = [
-        f"{name}={value}"
-        for name, value in {"chains": chains, "warmup": warmup, "draws": draws}.items()
-        if value < 1
-    ]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
-    routes, place = routes_for(ladder, route), device_named(device)
     given = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
+    wrong = []
+    for name, value in given.items():
+        least, most = (0, MOST_SEED) if name == "seed" else (1, MOST_STEPS)
+        if not least <= value <= most:
+            wrong.append(f"{name}={value}: give a whole number from {least} to {most}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    routes, place = routes_for(ladder, route), device_named(device)
     return _fit(ladder, priors or Priors(), routes, place, given, progress, within)
 
 
@@ -110,20 +119,24 @@ def _fit(
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     warmup, draws = given["warmup"], given["draws"]
     steps = WARMUPS * steps_taken(warmup) + steps_taken(settling(warmup) + draws)
-    trees = {}
+    trees, suspicions = {}, of_data(ladder)
     with progress_bar(len(routes) * given["chains"] * steps, progress) as bar:
         for route in routes:
             make_room()
             bar.set_description(route.name)
-            samples = yield from sample(
-                route.model,
-                args,
-                start=start(*args),
-                blocks=c.TASK,
-                device=device,
-                bar=bar,
-                **given,
-            )
+            try:
+                samples = yield from sample(
+                    route.model,
+                    args,
+                    start=start(*args),
+                    blocks=c.TASK,
+                    device=device,
+                    bar=bar,
+                    **given,
+                )
+            except Exception as error:
+                error.add_note(f"in the route {route.name} of {ladder.name}")
+                raise
             tree = as_tree(
                 route, samples, priors, padded, design=design, observed=observed, labels=labels,
                 frame=frame, tasks=ladder.tasks, runs=runs,
@@ -132,6 +145,7 @@ def _fit(
                 samples.settings | {"device": device.platform, "rungs": ladder.rungs}
             )
             trees[route.name] = tree
+            suspicions += of_posterior(route.name, tree["posterior"].to_dataset(), priors)
     tree = xr.DataTree.from_dict({})
     for name, own in trees.items():
         tree[name] = own
@@ -140,15 +154,25 @@ def _fit(
         "seed": given["seed"],
         "priors": json.dumps(_described(priors)),
         "fingerprint": ladder.fingerprint,
+        "draws": _fingerprint(trees),
+        "suspicions": json.dumps(suspicions),
         "versions": json.dumps({name: version(name) for name in RECORDED}),
     }
     return mark(tree, "the fit")
 
 
+def _fingerprint(trees: dict[str, xr.DataTree]) -> str:
+    """SHA-256 that fits of other draws do not share: the energies of all routes' draws."""
+    found = hashlib.sha256()
+    for tree in trees.values():
+        found.update(np.ascontiguousarray(tree["sample_stats"]["energy"].to_numpy()).tobytes())
+    return found.hexdigest()
+
+
 def settings_of_fits() -> ExitStack:
     """Float64 on a CPU, and one thread for sums of small matrices, which several would hinder."""
     stack = on_device(device_named("cpu"))
-    stack.enter_context(ThreadpoolController().limit(limits=1, user_api="blas"))
+    stack.enter_context(one_blas_thread())
     return stack
 
 
