@@ -16,7 +16,7 @@ from laddercast.data import words as c
 from laddercast.data.bounds import MOST_SEED, MOST_STEPS
 from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
-from laddercast.data.temporary import MANIFEST, clear, record, written_in
+from laddercast.data.temporary import MANIFEST, clear, foreign, record, written_in
 from laddercast.data.writing import STYLES, listed
 from laddercast.sampling.interrupts import insisting
 
@@ -129,7 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--out", type=folder_name, metavar="FILE", help="default: report.html in "
                        "the first DIR")  # fmt: skip
     text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
-    command("doctor", _doctor, text)
+    added = command("doctor", _doctor, text)
+    added.add_argument("--licences", action="store_true", help="list the packages that laddercast "
+                       "needs, with their licences, and nothing else")  # fmt: skip
     text = "print a shell's completion script"
     added = command("completion", _completion, text)
     added.epilog = (
@@ -316,7 +318,16 @@ def _report(args: argparse.Namespace) -> int:
             f"--backtest {args.backtest}: no forecast.csv and scores.csv of a backtest there; "
             "`laddercast backtest LADDER --out DIR` writes them"
         )
-    print(report(forecasted, fitted, out, backtest=table))
+    try:
+        print(report(forecasted, fitted, out, backtest=table))
+    except Exception as error:
+        changed = foreign(args.folder, ["fit.nc", "predictions.nc"])
+        if isinstance(error, OSError) or not (changed and written_in(args.folder)):
+            raise
+        raise ValueError(
+            f"{args.folder}: {' and '.join(changed)} has changed since it was written, and is "
+            "damaged; run `laddercast forecast` again"
+        ) from error
     if written_in(out.parent):
         record(out)
     if (known := converged(forecasted)) is None:
@@ -330,6 +341,11 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    if args.licences:
+        from laddercast.cli.licences import licences
+
+        print_rows(["package", "version", "licence"], licences(), left=3)
+        return 0
     from laddercast.cli.doctor import examine
 
     findings, faults = examine()

@@ -165,7 +165,7 @@ def how_much_ladder(
             f"the targets have no measured {quantity} of the ladder's tasks; give `task` "
             f"and `{quantity}` with them"
         )
-    own = sorted(set(table[c.MODEL]) & set(ladder.models))
+    own = sorted(set(table[c.MODEL].unique()) & set(ladder.models))
     if own:
         raise ValueError(
             f"targets that the fit would read: {', '.join(own)}; leave them out of the ladder, "

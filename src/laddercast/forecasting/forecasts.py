@@ -165,7 +165,7 @@ def _forecast(
 
 def _kinds(route: Route, design: Design, flat: Mapping[str, np.ndarray]) -> Kinds | None:
     """The sites that a forecast draws itself, as `kinds_of` gives them; looked up once a shape."""
-    draw = {name: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for name, x in flat.items()}
+    draw = {name: x[0] for name, x in flat.items()}
     shapes = tuple(sorted((name, x.shape) for name, x in draw.items()))
     known = route.model, shapes, tuple(np.shape(leaf) for leaf in jax.tree.leaves(design))
     if known not in _KINDS:

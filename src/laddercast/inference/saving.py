@@ -1,6 +1,7 @@
 """Trees in files: whole or not at all, and the same bytes for the same tree."""
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 import xarray as xr
@@ -11,7 +12,9 @@ def save(tree: xr.DataTree, path: Path) -> None:
 
     HDF5 ends the process where it cannot write to a file, so it writes to memory.
     """
-    content = tree.to_netcdf(engine="h5netcdf")
+    memory = BytesIO()
+    tree.to_netcdf(memory, engine="h5netcdf")
+    content = memory.getvalue()
     passing = path.with_name(f".{path.name}.part")
     try:
         passing.write_bytes(content)

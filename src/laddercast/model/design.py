@@ -167,7 +167,8 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
         # Every checkpoint is a row of the likelihood, which already tells their noise.
         spreads = {quantity: spread.iloc[:0] for quantity, spread in spreads.items()}
     rows = rows[rows[quantities].notna().any(axis=1)]
-    models = [model for model in ladder.models if model in set(rows[c.MODEL])]
+    present = set(rows[c.MODEL].unique())
+    models = [model for model in ladder.models if model in present]
     labels = Labels(models, list(ladder.tasks.index))
     points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates()
     # By run, in the order of the runs, as the model expects where each has one point.

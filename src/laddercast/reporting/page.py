@@ -34,7 +34,7 @@ NAME = "report.html"
 GENERATOR = b'<meta name="generator" content="laddercast">'
 """In the first lines of the template."""
 
-CONTENTS = {"predictions.nc": ("predictions",), "fit.nc": ("posterior", "constant_data")}
+CONTENTS = {"predictions.nc": ("predictions",), "fit.nc": ("constant_data",)}
 """Groups without which a file is damaged."""
 
 SHARED = ("fingerprint", "draws", "routes", "seed")
