@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -150,3 +152,21 @@ def test_pooled_routes_are_judged_each_by_itself():
     forecast["predictions"] = xr.DataTree(data)
     quality = convergence(forecast)
     assert quality["rhat"].iloc[0] < 1.01 < quality["rhat"].iloc[1]
+
+
+def test_suspicions_of_a_fit_are_doubts_of_their_task() -> None:
+    forecast = forecast_of()
+    forecast.attrs["suspicions"] = json.dumps(
+        [{"task": "easy", "rule": "wrong order", "why": "loss rises with compute (as said)"}]
+    )
+    own = find_doubts(forecast, forecast_table(forecast), Evidence(RUNGS, TASKS, EXPECTED))
+    own = own[own["rule"] == "wrong order"]
+    assert own["task"].tolist() == ["easy"]
+    assert own["why"].tolist() == ["loss rises with compute (as said)."]
+
+
+def test_a_forecast_that_does_not_say_whether_it_converged_is_doubted() -> None:
+    forecast = forecast_of()
+    del forecast.attrs["converged"]
+    own = find_doubts(forecast, forecast_table(forecast), Evidence(RUNGS, TASKS, EXPECTED))
+    assert set(own.loc[own["rule"] == "not converged", "task"]) == {"easy", "hard"}

@@ -327,6 +327,74 @@ def test_faults_are_named_with_their_cure(tmp_path, capsys):
     assert "fit.nc cannot be read" in capsys.readouterr().err
 
 
+def test_a_forecast_of_another_fit_is_refused(tmp_path, capsys):
+    written(tmp_path)
+    forecast = forecast_of()
+    fitted = fitted_of(forecast)
+    fitted.attrs["fingerprint"] = "another"
+    fitted.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "predictions.nc is not of the fit in fit.nc (fingerprint" in capsys.readouterr().err
+
+
+def test_what_does_not_say_that_it_converged_has_not(tmp_path, capsys):
+    forecast = forecast_of()
+    fitted = fitted_of(forecast)
+    for tree, name in ((forecast, "predictions.nc"), (fitted, "fit.nc")):
+        del tree.attrs["converged"]
+        tree.to_netcdf(tmp_path / name, engine="h5netcdf")
+    assert main(["report", str(tmp_path)]) == 3
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Not known to have converged: do not rely on these numbers" in page
+    assert "The fit converged." not in page
+    assert "does not say" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damaged_files_are_one_line(tmp_path, capsys, seed):
+    rng = np.random.default_rng(seed)
+    written(tmp_path)
+    path = tmp_path / ("fit.nc", "predictions.nc")[seed % 2]
+    content = bytearray(path.read_bytes())
+    if seed % 3:
+        begin = int(rng.integers(len(content)))
+        content[begin : begin + 400] = rng.bytes(400)
+    else:
+        del content[int(rng.integers(len(content))) :]
+    path.write_bytes(content)
+    assert main(["report", str(tmp_path)]) in (0, 2, 3, 4)
+    assert len(capsys.readouterr().err.splitlines()) <= 1
+
+
+def test_a_report_replaces_a_report_but_nothing_else(tmp_path, capsys):
+    written(tmp_path)
+    for _ in range(2):
+        assert main(["report", str(tmp_path)]) == 0
+    before = (tmp_path / "fit.nc").read_bytes()
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "fit.nc")]) == 2
+    assert (tmp_path / "fit.nc").read_bytes() == before
+    (tmp_path / "mine.html").write_text("<html>mine")
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "mine.html")]) == 2
+    assert (tmp_path / "mine.html").read_text() == "<html>mine"
+    assert "read for this" in capsys.readouterr().err
+
+
+def test_names_from_right_to_left_do_not_reorder_what_stands_around_them():
+    hebrew = "\u05d3\u05d2\u05dd"
+    forecast = forecast_of()
+    names = np.where(forecast["predictions"]["model"] == "13B", f"{hebrew}\u202e-13B", NASTY)
+    nodes = [forecast, *(forecast[name] for name in DRAWS)]
+    for node in nodes:
+        data = node["predictions"].to_dataset().assign_coords(model=("row", names))
+        node["predictions"] = xr.DataTree(data)
+    measured = forecast["measured"].to_dataset().assign_coords(model=("row", names))
+    forecast["measured"] = xr.DataTree(measured)
+    with pytest.warns(UserWarning, match="Glyph"):  # of Matplotlib's font
+        page = render(forecast, fitted_of(forecast))
+    assert f"\u2068{hebrew}\u2069-13B" in page
+    assert "\u202e" not in re.sub("<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     taken = tmp_path / "folder"
     taken.mkdir()

@@ -14,6 +14,9 @@ from .data.cautions import (
     AssumedWarning as AssumedWarning,
 )
 from .data.cautions import (
+    DoubtWarning as DoubtWarning,
+)
+from .data.cautions import (
     FarTargetWarning as FarTargetWarning,
 )
 from .data.cautions import (

@@ -4,17 +4,21 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from laddercast.cli.failures import tell
+from laddercast.cli.folders import check_file, folder_name, results_folder
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
+from laddercast.data.bounds import MOST_SEED, MOST_STEPS
 from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
+from laddercast.data.temporary import MANIFEST, clear, foreign, record, written_in
 from laddercast.data.writing import STYLES, listed
+from laddercast.sampling.interrupts import insisting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from laddercast.data.ladder import Ladder
 
-UNFIT, BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
+UNFIT, NOT_CONVERGED, INTERRUPTED = 1, 3, 130
 MARK = "NOT_CONVERGED.txt"
 """Written beside results that must not be relied on."""
 
@@ -40,22 +44,17 @@ PATHS = ("LADDER", "TARGETS", "TASKS", "FILE")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, 1 if `doctor` finds faults, 2 for bad input, 3 if the sampler did
-    not converge, 130 for ^C.
+    not converge, 4 for failures inside, 130 for ^C.
     """
     args = _parser().parse_args(argv)
     try:
-        with _plain_warnings():
+        with insisting(), _plain_warnings():
             return int(args.command(args))
-    except (ValueError, OSError) as error:
-        return _fail(error)
+    except Exception as error:
+        return tell(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-
-
-def _fail(error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return BAD_INPUT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,15 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Forecast a large language model's task accuracy, with credible intervals, "
         "from a ladder of small ones.",
         epilog="Exit status: 0; 2 for bad input; 3 if the sampler did not converge (results are "
-        f"written, and marked by {MARK}).",
+        f"written, and marked by {MARK}); 4 for failures that are not known to be of the input.",
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     out = argparse.ArgumentParser(add_help=False)
     out.add_argument(
-        "--out", type=Path, required=True, metavar="DIR",
-        help="folder of the results, made if absent; files of their names are replaced",
+        "--out", type=folder_name, required=True, metavar="DIR",
+        help="folder of the results, made if absent; those of earlier runs are replaced",
     )  # fmt: skip
     ladder = argparse.ArgumentParser(add_help=False)
     ladder.add_argument("ladder", metavar="LADDER", help="CSV or Parquet: model, params, tokens, "
@@ -126,13 +125,18 @@ def _parser() -> argparse.ArgumentParser:
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
     text = "write one HTML file of a forecast: what to expect, what to doubt and why"
     added = command("report", _report, text)
-    added.add_argument("folder", type=Path, metavar="DIR", help="what `forecast --out` wrote")
-    added.add_argument("--backtest", type=Path, metavar="DIR", help="what `backtest --out` wrote, "
-                       "of the same ladder (default: the first DIR, if it has one)")  # fmt: skip
-    added.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first "
-                       "DIR")  # fmt: skip
+    added.add_argument(
+        "folder", type=folder_name, metavar="DIR", help="what `forecast --out` wrote"
+    )
+    added.add_argument("--backtest", type=folder_name, metavar="DIR", help="what `backtest --out` "
+                       "wrote, of the same ladder (default: the first DIR, if it has "
+                       "one)")  # fmt: skip
+    added.add_argument("--out", type=folder_name, metavar="FILE", help="default: report.html in "
+                       "the first DIR")  # fmt: skip
     text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
-    command("doctor", _doctor, text)
+    added = command("doctor", _doctor, text)
+    added.add_argument("--licences", action="store_true", help="list the packages that laddercast "
+                       "needs, with their licences, and nothing else")  # fmt: skip
     text = "print a shell's completion script"
     added = command("completion", _completion, text)
     added.epilog = (
@@ -155,23 +159,22 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 0")
-    return int(text)
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or len(text) > 30 or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r}: give a whole number from {least} to {most}"
+            )
+        return int(text)
 
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
-    return int(text)
+    return whole
 
 
 def _demo(args: argparse.Namespace) -> int:
     from laddercast.evaluation.simulation import demo_ladder
 
     ladder, targets, truth = demo_ladder(args.seed)
-    with _folder(args.out, (*INPUTS, *TABLES, *FITTED)) as folder:
+    with results_folder(args.out, (*INPUTS, *TABLES, *FITTED)) as folder:
         ladder.table.to_csv(folder / "ladder.csv", index=False)
         ladder.tasks.to_csv(folder / "tasks.csv")
         targets.to_csv(folder / "targets.csv", index=False)
@@ -181,7 +184,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _forecast(args: argparse.Namespace) -> int:
     ladder, targets = _read(args)
-    with _folder(args.out, (*TABLES, *FITTED)) as folder:
+    with results_folder(args.out, (*TABLES, *FITTED), _inputs(args)) as folder:
         return _fit_and_forecast(args, ladder, targets, folder)
 
 
@@ -197,13 +200,14 @@ def _fit_and_forecast(
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
     from laddercast.inference.results import diagnose
+    from laddercast.inference.saving import save
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
     fitted = fit(ladder, **_settings(args))
-    fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
+    save(fitted, folder / "fit.nc")
     result = forecast(fitted, targets, seed=args.seed)
-    result.to_netcdf(folder / "predictions.nc", engine="h5netcdf")
+    save(result, folder / "predictions.nc")
     table = forecast_table(result)
     table.to_csv(folder / "forecast.csv", index=False)
     points = None
@@ -215,11 +219,11 @@ def _fit_and_forecast(
     else:
         text = f"published method left out, as {ladder.name} has no losses"
         warn(text, SkippedWarning)
-    _save(_plots().plot_forecast(result, points), folder / "forecast.png")
     known = None if truth is None else targets.rename(columns={truth: "truth"})
     print_forecast(table, known)
     if table["measured"].notna().any():
         _score(result, points, folder)
+    _save(lambda: _plots().plot_forecast(result, points), folder / "forecast.png")
     return _converged(result.attrs["complaints"], folder, diagnose(result))
 
 
@@ -230,7 +234,7 @@ def _baseline(args: argparse.Namespace) -> int:
     from laddercast.evaluation.scores import UNITS
 
     ladder, targets = _read(args)
-    with _folder(args.out, TABLES) as folder:
+    with results_folder(args.out, TABLES, _inputs(args)) as folder:
         table = baseline(ladder, targets)
         table.to_csv(folder / "forecast.csv", index=False)
         known = table.dropna(subset=["q50", "measured"])
@@ -264,13 +268,15 @@ def _baseline(args: argparse.Namespace) -> int:
 def _backtest(args: argparse.Namespace) -> int:
     from laddercast.evaluation.backtests import RIVALS, backtest, how_much_ladder, score_backtest
     from laddercast.evaluation.scores import UNITS
+    from laddercast.inference.suspicions import of_data, warn_of
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
     ladder, targets = _read(args, args.how_much)
-    with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
+    with results_folder(args.out, (*TABLES, *BACKTEST), _inputs(args)) as folder:
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
         held_out = args.hold_out and _names(args.hold_out, ladder.models)
+        warn_of(ladder.name, of_data(ladder))
         table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
         written = table.copy()
         rivals = [name for name in RIVALS if name in table]
@@ -282,7 +288,7 @@ def _backtest(args: argparse.Namespace) -> int:
         )
         scores = score_backtest(table)
         scores.to_csv(folder / "scores.csv", index=False)
-        _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
+        _save(lambda: _plots().plot_calibration(table)[0], folder / "backtest.png")
         print_beside(c.overall(scores))
         folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
         failed = [f"the fold {name}" for name in _unconverged(folds, "fold")]
@@ -301,8 +307,15 @@ def _backtest(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     _plots()
-    from laddercast.reporting.page import NAME, read_backtest, read_results, report
+    from laddercast.inference.results import converged
+    from laddercast.reporting.page import NAME, is_report, read_backtest, read_results, report
 
+    out = args.out or args.folder / NAME
+    folders = {args.folder, args.backtest or args.folder}
+    inputs = (*TABLES, "fit.nc", "predictions.nc", MANIFEST)
+    check_file(out, [folder / name for folder in folders for name in inputs], is_report)
+    with suppress(OSError):  # of a folder that can only be read
+        clear(args.folder)
     forecasted, fitted = read_results(args.folder)
     table = read_backtest(args.backtest or args.folder)
     if table is None and args.backtest is not None:
@@ -310,8 +323,22 @@ def _report(args: argparse.Namespace) -> int:
             f"--backtest {args.backtest}: no forecast.csv and scores.csv of a backtest there; "
             "`laddercast backtest LADDER --out DIR` writes them"
         )
-    print(report(forecasted, fitted, args.out or args.folder / NAME, backtest=table))
-    if forecasted.attrs.get("converged", 1):
+    try:
+        print(report(forecasted, fitted, out, backtest=table))
+    except Exception as error:
+        changed = foreign(args.folder, ["fit.nc", "predictions.nc"])
+        if isinstance(error, OSError) or not (changed and written_in(args.folder)):
+            raise
+        raise ValueError(
+            f"{args.folder}: {' and '.join(changed)} has changed since it was written, and is "
+            "damaged; run `laddercast forecast` again"
+        ) from error
+    if written_in(out.parent):
+        record(out)
+    if (known := converged(forecasted)) is None:
+        print("not known to have converged: the file does not say", file=sys.stderr)
+        return NOT_CONVERGED
+    if known:
         return 0
     complaints = forecasted.attrs.get("complaints", "")
     print(f"not converged, do not rely on these results: {complaints}", file=sys.stderr)
@@ -319,6 +346,11 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    if args.licences:
+        from laddercast.cli.licences import licences
+
+        print_rows(["package", "version", "licence"], licences(), left=3)
+        return 0
     from laddercast.cli.doctor import examine
 
     findings, faults = examine()
@@ -350,8 +382,8 @@ def _sampler(draws: int) -> argparse.ArgumentParser:
                        "to accuracy (default: those that the ladder has the measurements for, "
                        "pooled)")  # fmt: skip
     for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", draws)):
-        whole = _natural if name == "seed" else _positive
-        group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
+        bounds = (0, MOST_SEED) if name == "seed" else (1, MOST_STEPS)
+        group.add_argument(f"--{name}", type=_whole(*bounds), default=value, metavar="N",
                            help="default: %(default)s")  # fmt: skip
     return sampler
 
@@ -364,6 +396,12 @@ def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> N
                 _complete_paths(inner, words)
         elif action.metavar in words:
             action.complete = words[str(action.metavar)]  # type: ignore[attr-defined]
+
+
+def _inputs(args: argparse.Namespace) -> list[str]:
+    """The files that a command reads."""
+    names = ("ladder", "targets", "tasks", "manifest", "how_much")
+    return [given for name in names if (given := getattr(args, name, None)) is not None]
 
 
 def _unconverged(table: "pd.DataFrame", column: str) -> list[str]:
@@ -478,28 +516,6 @@ def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
 
 
 @contextmanager
-def _folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder inside `out`, whose files move there once all are written.
-
-    Of `names`, what was not written is removed from `out`: it would belong to an earlier run.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        passing = TemporaryDirectory(prefix=".laddercast-", dir=out)
-    except OSError as error:
-        raise OSError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
-    with passing as folder:
-        yield Path(folder)
-        written = [name for name in names if (Path(folder) / name).exists()]
-        for name in names:
-            if name in written:
-                os.replace(Path(folder) / name, out / name)
-            else:
-                (out / name).unlink(missing_ok=True)
-    print(f"written to {out}: {', '.join(written)}", file=sys.stderr)
-
-
-@contextmanager
 def _plain_warnings() -> Iterator[None]:
     def show(message: Warning | str, *_: Any) -> None:
         print(f"warning: {message}", file=sys.stderr)
@@ -533,8 +549,14 @@ def _plots() -> Any:
     return plots
 
 
-def _save(ax: Any, path: Path) -> None:
-    ax.figure.savefig(path, dpi=150)
+def _save(draw: Callable[[], Any], path: Path) -> None:
+    """Write a figure. Where it fails, tables and fits are worth more than it: a warning says so."""
+    try:
+        draw().figure.savefig(path, dpi=150)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        why = " ".join(str(error).split())[:300]
+        warn(f"{path.name} was left out: {type(error).__name__}: {why}", SkippedWarning)
 
 
 def _score(result: "xr.DataTree", points: "pd.DataFrame | None", folder: Path) -> None:

@@ -36,6 +36,13 @@ class OffLineWarning(FarTargetWarning):
     """
 
 
+class DoubtWarning(LaddercastWarning):
+    """Measurements or parameters are such that a forecast is to be doubted, converged or not.
+
+    >>> warnings.simplefilter("error", lc.DoubtWarning)  # stop at once
+    """
+
+
 class SkippedWarning(LaddercastWarning):
     """A fold, or what a rival would forecast, was left out.
 

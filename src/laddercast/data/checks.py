@@ -311,7 +311,7 @@ def check_fittable(table: pd.DataFrame, name: str, faults: list[str]) -> None:
             f"{name}: fewer than {MIN_MODELS} models have measurements ({_listed(models)}); "
             "add models"
         )
-    without = sorted(set(table[c.TASK].dropna()) - set(known[c.TASK]))
+    without = sorted(set(table[c.TASK].dropna().unique()) - set(known[c.TASK].unique()))
     if without:
         faults.append(
             f"{name}: no row has a measurement of {_listed(without)}; add some, or leave the "

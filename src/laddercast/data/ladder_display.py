@@ -100,7 +100,7 @@ def _labels(
 
 def _task_rows(table: pd.DataFrame, tasks: pd.DataFrame, losses: Sequence[str]) -> list[list[str]]:
     """Per task: `chance, items`, how many models have it, and which of them lack what."""
-    models = set(table[c.MODEL])
+    models = set(table[c.MODEL].unique())
     # A fit reads `loss` where there is one.
     needed = dict.fromkeys(losses[:1], "loss")
     needed |= {c.ACCURACY: "accuracy"} if c.measured(table, c.ACCURACY) else {}

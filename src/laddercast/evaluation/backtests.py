@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from threadpoolctl import ThreadpoolController
 
 from laddercast.baselines.published import baseline
 from laddercast.baselines.resampling import bootstrap
@@ -36,6 +35,7 @@ from laddercast.inference.many import fit_each
 from laddercast.model.design import loss_column
 from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.progress import with_progress
+from laddercast.sampling.threads import one_blas_thread
 
 PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 """The published method for the loss that the fit is on."""
@@ -165,7 +165,7 @@ def how_much_ladder(
             f"the targets have no measured {quantity} of the ladder's tasks; give `task` "
             f"and `{quantity}` with them"
         )
-    own = sorted(set(table[c.MODEL]) & set(ladder.models))
+    own = sorted(set(table[c.MODEL].unique()) & set(ladder.models))
     if own:
         raise ValueError(
             f"targets that the fit would read: {', '.join(own)}; leave them out of the ladder, "
@@ -290,7 +290,7 @@ def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Sequence[str], seed: i
     found: dict[str, Any] = {}
     # Matrices are so small that several threads would hinder one another.
     with (
-        ThreadpoolController().limit(limits=1, user_api="blas"),
+        one_blas_thread(),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")

@@ -23,6 +23,7 @@ from laddercast.model.likelihood import RUN_DOF
 from laddercast.model.priors import Priors
 from laddercast.model.routes import Route, as_route, two_stage
 from laddercast.sampling.chains import on_device
+from laddercast.sampling.threads import TRACING
 
 TRUTH = (
     "A", "alpha", "B", "beta", "E", "a", "k", "L0", "b", c.CHANCE, c.ITEMS,
@@ -273,9 +274,9 @@ def simulate_from_prior(
     with on_device(jax.devices("cpu")[0]):
         near = jax.tree.map(jnp.asarray, design)
         far = jax.tree.map(jnp.asarray, ahead)
-        drawn = jax.tree.map(
-            np.asarray, _draw(as_route(route), jax.random.key(seed), near, far, priors)
-        )
+        with TRACING:
+            found = _draw(as_route(route), jax.random.key(seed), near, far, priors)
+        drawn = jax.tree.map(np.asarray, found)
     common, here, there = drawn
     rng = np.random.default_rng(seed)
     shape = len(labels.model), tasks, PRIOR_CHECKPOINTS

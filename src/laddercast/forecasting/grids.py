@@ -19,7 +19,7 @@ from laddercast.forecasting.forecasts import (
     forecast_table,
     unlike_length,
 )
-from laddercast.inference.results import points_of, rungs_of
+from laddercast.inference.results import converged, points_of, rungs_of
 from laddercast.model.routes import Route
 
 TOKENS_POINTS = 25
@@ -75,7 +75,7 @@ def what_if(
     table.insert(2, c.FLOPS, flops(table[c.PARAMS], table[c.TOKENS]))
     table["decades"], supported = distance(rungs, table)
     table["supported"] = supported & ~off_line(line_through(points_of(fitted)), table)
-    table["converged"] = int(fitted.attrs.get("converged", 1))
+    table["converged"] = int(bool(converged(fitted)))
     return table
 
 

@@ -30,8 +30,8 @@ def fit_each(
 
     `seeds` has one for each ladder, all 0 unless given. On a CPU chains of one fit run while others
     are prepared. On another device the chains of up to 256 fits move as one batch. Each is the same
-    as `fit` gives. Warns and raises as `fit` does. When the iterator is closed, ladders not yet
-    begun are left alone.
+    as `fit` gives. Warns and raises as `fit` does, but of suspicions tells only in the attribute.
+    When the iterator is closed, ladders not yet begun are left alone.
 
     >>> parts = [ladder.keep(ladder.models[:n]) for n in (8, 12)]
     >>> fits = list(lc.fit_each(parts, route="direct", within=ladder))

@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 
 from laddercast.data import words as c
 from laddercast.data.writing import STYLES
+from laddercast.inference.results import converged
 from laddercast.plots.style import (
     LINE_WIDTHS,
     NOT_CONVERGED,
     WIDTH,
     add_legend,
     line_handle,
+    literal,
     marker_handle,
     target_colours,
     target_table,
@@ -55,7 +57,7 @@ def plot_forecast(
                 ax.plot(factor * point, y, "x", ms=5, mew=1.4, color="black", zorder=5)
     for edge in range(1, len(tasks)):
         ax.axhline(edge - 0.5, color="0.9", lw=0.8, zorder=0)
-    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_yticks(range(len(tasks)), list(map(literal, tasks)))
     ax.set_ylim(len(tasks) - 0.5, -0.5)
     ax.set_xlabel("accuracy (%)" if quantity == c.ACCURACY else quantity)
     ax.grid(axis="x", color="0.92")
@@ -79,4 +81,4 @@ def _points(baseline: pd.DataFrame | None, quantity: str) -> dict[tuple[str, str
 
 
 def _mark(tree: xr.DataTree) -> str:
-    return "" if tree.attrs.get("converged", 1) else NOT_CONVERGED
+    return "" if converged(tree) else NOT_CONVERGED

@@ -12,6 +12,8 @@ from laddercast.data.lines import NEAR, Line, factor_off
 from laddercast.data.sizes import log10_flops
 from laddercast.data.writing import STYLES
 from laddercast.forecasting.forecasts import FAR_DECADES, decades_beyond
+from laddercast.inference.results import converged
+from laddercast.inference.suspicions import AT_EDGE, EDGE, ORDER, suspicions_of
 from laddercast.sampling.diagnostics import (
     ESS_FORECASTS,
     RHAT_POPULATION,
@@ -24,6 +26,11 @@ RULES = {
     "not converged": "The draws have not converged by the limits that fit and forecast set "
     f"themselves (of a forecast: R-hat below {RHAT_POPULATION}, effective sample sizes above "
     f"{ESS_FORECASTS}). Another seed may then give other intervals.",
+    ORDER: "In the runs' ends losses rise with compute, or accuracies fall with it or rise with "
+    "losses (rank correlation; p below 0.05, one-sided). Every law here says the contrary, so that "
+    "either the measurements are mixed up or this task follows no such law.",
+    AT_EDGE: f"A parameter's median lies more than {EDGE:g} standard deviates from its prior's. "
+    "Either prior or law is wrong for these data, or the sampler has found the wrong mode.",
     "far in compute": "The target lies further beyond the largest rung, in decades of compute "
     "(params x tokens), than the ladder itself spans, or further than "
     f"{FAR_DECADES:g} decades, beyond which a forecast warns. A law is then extended over more "
@@ -100,10 +107,12 @@ def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) 
     rows = table[table["quantity"] == quantity].reset_index(drop=True)
     shares = variance_shares(forecast)
     quality = convergence(forecast)
+    suspicions = suspicions_of(forecast.attrs)
     found: list[tuple[str, str, str, str]] = []
     for number, row in enumerate(rows.to_dict("records")):
         whys = {
             **_of_draws(forecast, quality.iloc[number]),
+            **_of_suspicions(suspicions, row[c.TASK]),
             **_of_distance(row, evidence),
             **_of_variance(shares.iloc[number] if len(shares) else pd.Series(dtype=float)),
             **_of_level(row, evidence, quantity),
@@ -150,9 +159,19 @@ def _of_draws(forecast: xr.DataTree, found: pd.Series) -> dict[str, str]:
             "not converged": f"R-hat is {found['rhat']:.3f}, the least effective sample size "
             f"{least:.0f}."
         }
-    if not forecast.attrs.get("converged", 1):
+    if (known := converged(forecast)) is None:
+        return {"not converged": "The file does not say whether the fit has converged."}
+    if not known:
         return {"not converged": "The fit, or another row of the forecast, has not converged."}
     return {}
+
+
+def _of_suspicions(found: list[dict[str, str]], task: str) -> dict[str, str]:
+    whys: dict[str, list[str]] = {}
+    for one in found:
+        if one[c.TASK] in ("", task):
+            whys.setdefault(one["rule"], []).append(one["why"])
+    return {rule: f"{'; '.join(own)}." for rule, own in whys.items()}
 
 
 def _of_distance(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:

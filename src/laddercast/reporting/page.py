@@ -5,7 +5,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -14,21 +13,32 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laddercast.data import words as c
 from laddercast.data.lines import line_through
+from laddercast.data.temporary import passing_folder
 from laddercast.data.writing import STYLES
 from laddercast.evaluation.backtests import BOOTSTRAP, OURS, RIVALS
 from laddercast.evaluation.scores import UNITS, score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
 from laddercast.forecasting.grids import distance, expected_table
-from laddercast.inference.results import points_of, rungs_of, tasks_of
+from laddercast.inference.results import converged, points_of, routes_of, rungs_of, tasks_of
 from laddercast.model.routes import Route
 from laddercast.reporting import figures, tables, words
+from laddercast.reporting.directions import isolated
 from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
 
 MEDIAN_DRAWS = 1000
 """Draws of the posterior for the medians of the rungs' expected accuracies."""
 
 NAME = "report.html"
+
+GENERATOR = b'<meta name="generator" content="laddercast">'
+"""In the first lines of the template."""
+
+CONTENTS = {"predictions.nc": ("predictions",), "fit.nc": ("constant_data",)}
+"""Groups without which a file is damaged."""
+
+SHARED = ("fingerprint", "draws", "routes", "seed")
+"""Attributes that a forecast has from its fit."""
 
 MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in c.INTERVALS)]
 """Scores that a saved backtest has only as means over cells."""
@@ -56,8 +66,8 @@ def report(
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".laddercast-", dir=out.parent) as folder:
-            passing = Path(folder) / NAME
+        with passing_folder(out.parent) as folder:
+            passing = folder / NAME
             passing.write_text(page, encoding="utf-8")
             os.replace(passing, out)
     except OSError as error:
@@ -102,7 +112,9 @@ def render(
         "script_hash": f"sha256-{digest}",
         "title": words.title(list(targets.index)),
         "subtitle": words.subtitle(rungs, tasks, forecast.attrs),
-        "alarm": "" if forecast.attrs.get("converged", 1) else _complaints(forecast),
+        "alarm": "" if converged(forecast) else _complaints(forecast),
+        "alarm_word": "Not converged" if converged(forecast) is not None
+        else "Not known to have converged",
         "parts": [
             ("average", "On average" if of_average is not None else "Targets"),
             ("tasks", "Task by task"), ("doubts", "Doubts"),
@@ -150,25 +162,52 @@ def render(
     return _environment().get_template("report.html").render(context)
 
 
+def is_report(path: Path) -> bool:
+    """Whether a file is a report, by its first lines."""
+    with path.open("rb") as file:
+        return GENERATOR in file.read(2000)
+
+
 def read_results(folder: str | Path) -> tuple[xr.DataTree, xr.DataTree]:
     """The forecast and the fit that `laddercast forecast --out folder` wrote.
 
     Raises ValueError, naming every file that is missing or cannot be read.
     """
     trees, faults = [], []
-    for name in ("predictions.nc", "fit.nc"):
+    for name, needed in CONTENTS.items():
         path = Path(folder) / name
         try:
             with xr.open_datatree(path, engine="h5netcdf") as tree:
                 trees.append(tree.load())
         except FileNotFoundError:
             faults.append(f"{path} is missing")
-        except (OSError, ValueError, KeyError) as error:
-            faults.append(f"{path} cannot be read ({error})")
+        except Exception as error:
+            # Of damaged files, readers raise nearly anything.
+            why = " ".join(str(error).split())[:200]
+            faults.append(f"{path} cannot be read ({why or type(error).__name__})")
+        else:
+            lacking = [group for group in needed if not _has(trees[-1], group)]
+            if lacking:
+                faults.append(f"{path} is damaged: it lacks {', '.join(lacking)}")
     if faults:
         cure = "`laddercast forecast ... --out DIR` writes both"
         raise ValueError("; ".join(faults) + f": {cure}")
-    return trees[0], trees[1]
+    forecast, fitted = trees
+    apart = [word for word in SHARED if forecast.attrs.get(word) != fitted.attrs.get(word)]
+    if apart:
+        raise ValueError(
+            f"{folder}: predictions.nc is not of the fit in fit.nc ({', '.join(apart)} differ); "
+            "run `laddercast forecast` again, or put back the file that belongs to the other"
+        )
+    return forecast, fitted
+
+
+def _has(tree: xr.DataTree, group: str) -> bool:
+    """Whether a tree, or each of its routes, has a group and something in it."""
+    places = [tree] if group in tree.children else list(routes_of(tree).values())
+    return bool(places) and all(
+        group in own.children and len(own[group].data_vars) > 0 for own in places
+    )
 
 
 def read_backtest(folder: str | Path) -> pd.DataFrame | None:
@@ -183,9 +222,16 @@ def read_backtest(folder: str | Path) -> pd.DataFrame | None:
         return None
     texts = dict.fromkeys((c.MODEL, c.TASK, "kind", "fold", "distance", "method"), str)
     # A model may be called NA.
-    table, scores = (
-        pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]) for path in paths
-    )
+    try:
+        table, scores = (
+            pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]) for path in paths
+        )
+    except ValueError as error:  # also of pandas' own, and of text that is none
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{folder}: forecast.csv or scores.csv cannot be read ({why}); run `laddercast "
+            "backtest` again"
+        ) from None
     if not {"kind", "fold", "decades", "distance"} <= set(table) or "method" not in scores:
         return None
     rivals = [name for name in RIVALS if name in table]
@@ -209,12 +255,17 @@ def read_backtest(folder: str | Path) -> pd.DataFrame | None:
 
 
 def _complaints(forecast: xr.DataTree) -> str:
+    if converged(forecast) is None:
+        return "The file does not say whether the sampler has converged"
     return str(forecast.attrs.get("complaints") or "The sampler's draws cannot be trusted")
 
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("laddercast.reporting"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("laddercast.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=isolated,
     )
 
 

@@ -182,7 +182,7 @@ def known(tasks: pd.DataFrame, expected: pd.DataFrame, style: Style) -> Table:
     return Table(f"Tasks, with the rungs' expected {style.plural} by this fit", head, rows)
 
 
-ELSEWHERE = ("priors", "versions", "complaints", "converged")
+ELSEWHERE = ("priors", "versions", "complaints", "converged", "suspicions")
 
 
 def settings(forecast: xr.DataTree) -> Table:

@@ -12,6 +12,7 @@ from laddercast.data import words as c
 from laddercast.data.sizes import flops, log10_flops
 from laddercast.data.writing import STYLES, Style, counted, short_number
 from laddercast.evaluation.backtests import ALL_FOLDS, BASELINE, OURS
+from laddercast.inference.results import converged
 from laddercast.reporting.doubts import CURES, RULES, SOURCES
 
 RIVAL_NAMES = {
@@ -127,7 +128,9 @@ def convergence_sentence(fitted: xr.DataTree, forecast: xr.DataTree) -> str:
     """The verdicts of the fit and of the forecast, and the divergences."""
     found = []
     for what, tree in (("fit", fitted), ("forecast", forecast)):
-        if tree.attrs.get("converged", 1):
+        if (known := converged(tree)) is None:
+            found.append(f"Whether the {what} converged, its file does not say.")
+        elif known:
             found.append(f"The {what} converged.")
         else:
             found.append(f"The {what} did not converge: {tree.attrs.get('complaints', '')}.")
