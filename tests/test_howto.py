@@ -161,6 +161,8 @@ def run(page: Path, run_command: Callable[[list[str]], None]) -> list[dict[str, 
                     run_command(words)
                 else:
                     assert program in OTHERS
+        elif block.language == "toml":
+            Path("preset.toml").write_text(block.code)
         else:
             assert block.language == "csv"
             assert_is_a_file(block)

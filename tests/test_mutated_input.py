@@ -74,12 +74,13 @@ def test_presets_of_anything_are_refused_or_read():
     rng = random.Random(0)
     made, refused = [], []
     for _ in range(400):
-        loss, kind, accuracy, log_soft = (rng.choice(TEXTS) for _ in range(4))
+        loss, kind, accuracy, log_soft = (rng.choice([*TEXTS, *["{task}"] * 30]) for _ in range(4))
         fields = [name for name in lc.Preset.__dataclass_fields__ if name != "keys"]
         others = {name: rng.choice(VALUES) for name in rng.sample(fields, rng.choice((0, 1, 1, 2)))}
         try:
             keys = lc.Keys(loss, kind, accuracy, log_soft) if rng.random() < 0.9 else None
-            size = lc.Size(rng.choice(EXPRESSIONS), rng.choice(NAMES), rng.choice((10**8, 0, "1")))
+            run = rng.choice([*EXPRESSIONS, *[r"(\d+)M-(\d+)"] * 30])
+            size = lc.Size(run, rng.choice([*NAMES, *["one"] * 30]), rng.choice((10**8, 1e8, 0)))
             preset = lc.Preset(keys, **({"sizes": size} | others))
         except ValueError as error:
             refused.append(error)
