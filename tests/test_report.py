@@ -363,7 +363,8 @@ def test_damaged_files_are_one_line(tmp_path, capsys, seed):
         del content[int(rng.integers(len(content))) :]
     path.write_bytes(content)
     assert main(["report", str(tmp_path)]) in (0, 2, 3, 4)
-    assert len(capsys.readouterr().err.splitlines()) <= 1
+    said = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("warning: ")]
+    assert len(said) <= 1
 
 
 def test_a_report_replaces_a_report_but_nothing_else(tmp_path, capsys):
@@ -389,8 +390,7 @@ def test_names_from_right_to_left_do_not_reorder_what_stands_around_them():
         node["predictions"] = xr.DataTree(data)
     measured = forecast["measured"].to_dataset().assign_coords(model=("row", names))
     forecast["measured"] = xr.DataTree(measured)
-    with pytest.warns(UserWarning, match="Glyph"):  # of Matplotlib's font
-        page = render(forecast, fitted_of(forecast))
+    page = render(forecast, fitted_of(forecast))
     assert f"\u2068{hebrew}\u2069-13B" in page
     assert "\u202e" not in re.sub("<svg.*?</svg>", "", page, flags=re.DOTALL)
 
