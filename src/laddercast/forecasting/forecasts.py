@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, OffLineWarning, warn
 from laddercast.data.ladder import read_targets
 from laddercast.data.lines import line_through, off_line
-from laddercast.forecasting.deviates import Given, Kinds, deviates_of, kinds_of
 from laddercast.forecasting.pools import pool
 from laddercast.inference.results import (
     complaints_of,
@@ -29,20 +27,12 @@ from laddercast.inference.results import (
     tasks_of,
     with_complaints,
 )
-from laddercast.model.design import (
-    SITES,
-    Design,
-    Observed,
-    in_few_shapes,
-    steps_beyond,
-    target_design,
-)
+from laddercast.model.design import SITES, Observed, in_few_shapes, target_design
 from laddercast.model.discrepancy import INTERVAL
 from laddercast.model.priors import Priors
 from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.chains import on_device
 from laddercast.sampling.programs import in_batches
-from laddercast.sampling.threads import TRACING
 
 FAR_DECADES = 3.0
 """A target further beyond the largest rung, in decades of compute, is forecast with a warning."""
@@ -53,8 +43,6 @@ LEVELS = ("law", "discrepancy", c.ACCURACY)
 """Sites of one forecast of accuracy, each with more sources of variance than the one before."""
 
 NOISE = ("run", "checkpoint")
-
-_KINDS: dict[tuple[Any, ...], Kinds | None] = {}
 
 
 def forecast(
@@ -73,8 +61,7 @@ def forecast(
     with coordinates `model, task, params, tokens, checkpoints` on row and `route` on draw; group
     `variance`: where that of each accuracy comes from (points squared): `law` (as the ladder bends
     it), `discrepancy` (beyond the ladder), `run`, `checkpoint`, `route` (between routes), and
-    `total`; group `measured`, where targets were. The draws of a target depend on the seed and on
-    its name, not on the other targets. Loss is that of the task where a route has it; a
+    `total`; group `measured`, where targets were. Loss is that of the task where a route has it; a
     route to losses alone gives no accuracy and no group `variance`. Warns of targets beyond what
     the ladder supports, and where draws cannot be trusted.
 
@@ -104,8 +91,7 @@ def _forecast(
     """The forecast of one route."""
     tasks, frame = tasks_of(fitted), frame_of(fitted)
     own, rows = target_design(models, tasks, frame)
-    # Each target's own sum of steps beyond the ladder stands for these.
-    design = in_few_shapes(own._replace(beyond=np.eye(len(models))))
+    design = in_few_shapes(own)
     posterior = fitted["posterior"].to_dataset()
     draws = own_draws(posterior)
     chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
@@ -118,15 +104,8 @@ def _forecast(
     cpu = jax.devices("cpu")[0]
     with on_device(cpu):
         keys = jax.random.split(jax.random.key(seed), chains * length)
-        kinds = _kinds(route, design, flat)
-        if kinds is None:
-            design, deviates = in_few_shapes(own), {}
-        else:
-            deviates = deviates_of(
-                kinds, list(models[c.MODEL]), *steps_beyond(models, frame), len(keys), seed
-            )
         placed = jax.tree.map(jnp.asarray, design)
-        found = in_batches(_predict(route.model), (keys, flat, deviates), placed, Priors())
+        found = in_batches(_predict(route.model), (keys, flat), placed, Priors())
     sites = {site: x[:, : len(models)] for site, x in found.items()}
 
     def of_rows(site: str) -> np.ndarray:
@@ -163,22 +142,11 @@ def _forecast(
     return tree
 
 
-def _kinds(route: Route, design: Design, flat: Mapping[str, np.ndarray]) -> Kinds | None:
-    """The sites that a forecast draws itself, as `kinds_of` gives them; looked up once a shape."""
-    draw = {name: x[0] for name, x in flat.items()}
-    shapes = tuple(sorted((name, x.shape) for name, x in draw.items()))
-    known = route.model, shapes, tuple(np.shape(leaf) for leaf in jax.tree.leaves(design))
-    if known not in _KINDS:
-        with TRACING:
-            _KINDS[known] = kinds_of(route.model, design, draw)
-    return _KINDS[known]
-
-
 @cache
 def _predict(model: Callable[..., None]) -> Callable[..., dict]:
-    def one(row: tuple, design: object, priors: Priors) -> dict:
-        key, draw, deviates = row
-        given = Given(handlers.substitute(handlers.seed(model, key), data=draw), deviates)
+    def one(pair: tuple, design: object, priors: Priors) -> dict:
+        key, draw = pair
+        given = handlers.substitute(handlers.seed(model, key), data=draw)
         sites = handlers.trace(given).get_trace(design, priors, Observed())
         wanted = (*SITES.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: sites[name]["value"] for name in wanted if name in sites}

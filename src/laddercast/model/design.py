@@ -13,7 +13,6 @@ from laddercast.data.ladder import (
     checkpoint_spread,
     run_ends,
 )
-from laddercast.model.beyond import weights_beyond
 from laddercast.sampling.programs import few_sizes
 
 KNOT_DECADES = 0.5
@@ -286,11 +285,12 @@ def target_design(
 
 def in_few_shapes(design: Design) -> Design:
     """The design of targets in arrays of few sizes: forecasts of equally many share a program."""
-    runs = few_sizes(len(design.end))
+    runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
     room = Shape(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)
-    steps = design.beyond.shape[1]
-    return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, few_sizes(steps) - steps)]))
+    # Each target is at most a step in params, one in tokens and a new size beyond the ladder.
+    more = few_sizes(3 * runs, LEAST_STEPS) - steps
+    return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
 
 
 def shape_of(design: Design) -> Shape:
@@ -413,7 +413,8 @@ def _steps(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Weights (points, steps) of discrepancy's steps inside the ladder, and beyond it."""
-    within = []
+    within, beyond = [], []
+    slack = 1e-9
     for word, knots, origin in (
         (c.PARAMS, frame.params_knots, frame.params),
         (c.TOKENS, frame.tokens_knots, frame.tokens),
@@ -422,19 +423,16 @@ def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
         middle = int(np.abs(edges - np.log10(origin)).argmin())
         up, down = edges[middle:], edges[: middle + 1][::-1]
         within += [_steps(at, up), _steps(at, down)]
+        # Beyond the ladder the walk is exact: one step to each further target.
+        higher = np.unique(np.append(at[at > up[-1] + slack], up[-1]))
+        lower = np.unique(np.append(at[at < down[-1] - slack], down[-1]))[::-1]
+        beyond += [_steps(at, higher), _steps(at, lower)]
     size = size_numbers(points[c.PARAMS])
-    within.append(SIZE_STEP * (size[:, None] == np.array(frame.sizes)))
-    return np.concatenate(within, axis=1), steps_beyond(points, frame)[0]
-
-
-def steps_beyond(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, list[str]]:
-    """Weights (points, steps) of discrepancy's steps beyond the ladder, and what each step is."""
-    size = size_numbers(points[c.PARAMS])
-    ends = {
-        word: (knots[0], knots[-1])
-        for word, knots in ((c.PARAMS, frame.params_knots), (c.TOKENS, frame.tokens_knots))
-    }
-    return weights_beyond(points, ends, np.setdiff1d(size, frame.sizes), size, SIZE_STEP)
+    known = np.array(frame.sizes)
+    new = np.setdiff1d(size, known)
+    within.append(SIZE_STEP * (size[:, None] == known))
+    beyond.append(SIZE_STEP * (size[:, None] == new))
+    return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1)
 
 
 def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame) -> Design:

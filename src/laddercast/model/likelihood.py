@@ -101,16 +101,13 @@ class Runs(dist.Distribution):  # type: ignore[misc]
         of_run, of_points = jax.random.split(key)
         shape, dtype = self.event_shape, jnp.result_type(float)
         if self.run is None:
-            return self.of_deviates(jax.random.t(of_run, RUN_DOF, shape, dtype))
+            draws = jax.random.t(of_run, RUN_DOF, shape, dtype)
+            return self.loc + jnp.sqrt(self.run_variance + self.noise_variance) * draws
         noise = jnp.sqrt(self.noise_variance) * jax.random.normal(of_points, shape, dtype)
         mean, own, known = self._mean(self.loc + noise)
         total = self.run_variance + jnp.where(known, own, 0.0)
         run = jnp.sqrt(total) * jax.random.t(of_run, RUN_DOF, total.shape, dtype)
         return self.loc + noise + (run - mean)[self.run]
-
-    def of_deviates(self, deviates: Array) -> Array:
-        """What is measured of runs with one point each, by Student-t deviates of `RUN_DOF`."""
-        return self.loc + jnp.sqrt(self.run_variance + self.noise_variance) * deviates
 
     def expected_data(self, sds: float) -> Array:
         """Measurements of which each run's mean lies so many scales off, checkpoints as expected.
