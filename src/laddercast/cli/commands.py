@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from laddercast.cli.plan import add_plan
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
 from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
@@ -34,7 +35,7 @@ BACKTEST = ("backtest.png", "how_much.csv", MARK)
 ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
 """As the functions of `routes` are called, which is slow to import."""
 
-PATHS = ("LADDER", "TARGETS", "TASKS")
+PATHS = ("LADDER", "TARGETS", "TASKS", "CANDIDATES")
 """Metavars of arguments that are files."""
 
 
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
                        "without --folds, nothing else")  # fmt: skip
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
+    add_plan(command, ladder, targets, out, sampler)
     text = "write one HTML file of a forecast: what to expect, what to doubt and why"
     added = command("report", _report, text)
     added.add_argument("folder", type=Path, metavar="DIR", help="what `forecast --out` wrote")
