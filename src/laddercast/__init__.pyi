@@ -41,6 +41,9 @@ from .data.loaders.presets import Keys as Keys
 from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
+from .decisions.items import more_items as more_items
+from .decisions.rungs import design_ladder as design_ladder
+from .decisions.rungs import plan_rungs as plan_rungs
 from .evaluation.backtests import (
     backtest as backtest,
 )
@@ -98,6 +101,7 @@ from .plots.grids import plot_iso_accuracy as plot_iso_accuracy
 from .plots.grids import plot_what_if as plot_what_if
 from .plots.intervals import plot_forecast as plot_forecast
 from .plots.noise import plot_noise as plot_noise
+from .plots.rungs import plot_plan as plot_plan
 from .plots.stages import plot_stage1 as plot_stage1
 from .plots.stages import plot_stage2 as plot_stage2
 from .reporting.page import report as report

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from laddercast.cli.failures import tell
 from laddercast.cli.folders import check_file, folder_name, results_folder
+from laddercast.cli.plan import add_plan
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
 from laddercast.data.bounds import MOST_SEED, MOST_STEPS
@@ -38,7 +39,7 @@ BACKTEST = ("backtest.png", "how_much.csv", MARK)
 ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
 """As the functions of `routes` are called, which is slow to import."""
 
-PATHS = ("LADDER", "TARGETS", "TASKS", "FILE")
+PATHS = ("LADDER", "TARGETS", "TASKS", "FILE", "CANDIDATES")
 """Metavars of arguments that are files."""
 
 
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
                        "without --folds, nothing else")  # fmt: skip
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
+    add_plan(command, ladder, targets, out, sampler)
     text = "write one HTML file of a forecast: what to expect, what to doubt and why"
     added = command("report", _report, text)
     added.add_argument(
@@ -400,7 +402,7 @@ def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> N
 
 def _inputs(args: argparse.Namespace) -> list[str]:
     """The files that a command reads."""
-    names = ("ladder", "targets", "tasks", "manifest", "how_much")
+    names = ("ladder", "targets", "tasks", "manifest", "how_much", "candidates")
     return [given for name in names if (given := getattr(args, name, None)) is not None]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,12 +70,10 @@ def forecast(
     >>> forecast["predictions"]["accuracy"].mean(("chain", "draw"))
     """
     table = read_targets(targets)
-    models = _models(table)
+    models = models_of(table)
     warn_of_far_targets(fitted, models)
     routes = routes_of(fitted)
-    known = ROUTES | {one.name: one for one in ([route] if isinstance(route, Route) else route)}
-    if lacking := [name for name in routes if name not in known]:
-        raise ValueError(f"give the routes {', '.join(lacking)} as `route`: a fit has names alone")
+    known = known_routes(routes, route)
     each = [_forecast(known[name], own, table, models, seed) for name, own in routes.items()]
     tree = pool(each, weights)
     for name, own in routes_of(tree).items():
@@ -89,28 +88,15 @@ def _forecast(
     route: Route, fitted: xr.DataTree, table: pd.DataFrame, models: pd.DataFrame, seed: int
 ) -> xr.DataTree:
     """The forecast of one route."""
-    tasks, frame = tasks_of(fitted), frame_of(fitted)
-    own, rows = target_design(models, tasks, frame)
-    design = in_few_shapes(own)
-    posterior = fitted["posterior"].to_dataset()
-    draws = own_draws(posterior)
-    chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
-    flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
-    for site, value in flat.items():
-        if INTERVAL in posterior[site].dims:
-            more = design.walk.shape[1] - value.shape[1]
-            flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
-
-    cpu = jax.devices("cpu")[0]
-    with on_device(cpu):
-        keys = jax.random.split(jax.random.key(seed), chains * length)
-        placed = jax.tree.map(jnp.asarray, design)
-        found = in_batches(_predict(route.model), (keys, flat), placed, Priors())
-    sites = {site: x[:, : len(models)] for site, x in found.items()}
+    tasks = tasks_of(fitted)
+    _, rows = target_design(models, tasks, frame_of(fitted))
+    sizes = fitted["posterior"].sizes
+    chains, length = sizes["chain"], sizes["draw"]
+    sites = sites_of(_predict(route.model), fitted, models, seed)
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
-        value = np.broadcast_to(sites[site], (len(keys), len(models), len(tasks)))
+        value = np.broadcast_to(sites[site], (chains * length, len(models), len(tasks)))
         return value.reshape(chains, length, -1)
 
     coords = {
@@ -142,6 +128,40 @@ def _forecast(
     return tree
 
 
+def known_routes(
+    fitted: Mapping[str, xr.DataTree], given: Route | Sequence[Route]
+) -> dict[str, Route]:
+    """Routes by name: ours, and those given. Raises ValueError where a fit's is not among them."""
+    known = ROUTES | {one.name: one for one in ([given] if isinstance(given, Route) else given)}
+    if lacking := [name for name in fitted if name not in known]:
+        raise ValueError(f"give the routes {', '.join(lacking)} as `route`: a fit has names alone")
+    return known
+
+
+def sites_of(
+    one: Callable[..., dict[str, Any]], fitted: xr.DataTree, models: pd.DataFrame, seed: int
+) -> dict[str, np.ndarray]:
+    """Sites (all draws, models, tasks or 1) that `one` makes of each draw of one route's fit.
+
+    `one` takes a pair of a key and a draw, the design of `models` (`model, params, tokens,
+    checkpoints`), and priors that it does not need.
+    """
+    design = in_few_shapes(target_design(models, tasks_of(fitted), frame_of(fitted))[0])
+    posterior = fitted["posterior"].to_dataset()
+    draws = own_draws(posterior)
+    flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
+    for site, value in flat.items():
+        if INTERVAL in posterior[site].dims:
+            more = design.walk.shape[1] - value.shape[1]
+            flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
+    count = posterior.sizes["chain"] * posterior.sizes["draw"]
+    with on_device(jax.devices("cpu")[0]):
+        keys = jax.random.split(jax.random.key(seed), count)
+        placed = jax.tree.map(jnp.asarray, design)
+        found = in_batches(one, (keys, flat), placed, Priors())
+    return {site: x[:, : len(models)] for site, x in found.items()}
+
+
 @cache
 def _predict(model: Callable[..., None]) -> Callable[..., dict]:
     def one(pair: tuple, design: object, priors: Priors) -> dict:
@@ -154,7 +174,7 @@ def _predict(model: Callable[..., None]) -> Callable[..., dict]:
     return one
 
 
-def _models(table: pd.DataFrame) -> pd.DataFrame:
+def models_of(table: pd.DataFrame) -> pd.DataFrame:
     """One row per target: `model, params, tokens, checkpoints`."""
     ends = table.sort_values(c.TOKENS).groupby(c.MODEL, sort=False).tail(1)
     ends = ends.sort_values([c.PARAMS, c.TOKENS], kind="stable")

@@ -49,6 +49,9 @@ WIDTHS = 0.005, 0.05
 LEAST_STEPS = 16
 """Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
 
+FEW_TARGETS = 32
+"""Up to so many targets, the steps beyond the ladder are filled up to as many as there can be."""
+
 
 class Frame(NamedTuple):
     """What a ladder fixes for its forecasts: reference sizes, and where discrepancy is told.
@@ -288,8 +291,10 @@ def in_few_shapes(design: Design) -> Design:
     runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
     room = Shape(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)
-    # Each target is at most a step in params, one in tokens and a new size beyond the ladder.
-    more = few_sizes(3 * runs, LEAST_STEPS) - steps
+    # Each target is at most a step in params, one in tokens and a new size beyond the ladder. Those
+    # of a grid share most steps.
+    most = few_sizes(3 * runs if runs <= FEW_TARGETS else steps, LEAST_STEPS)
+    more = most - steps
     return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
 
 
