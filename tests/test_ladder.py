@@ -110,7 +110,10 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     "blank task": (put(7, "task", "  "), ["row 7: task is missing; name it"]),
     "no params": (put(7, "params", None), ["row 7: params is missing; give a whole number"]),
     "text for accuracy": (put(7, "accuracy", "n/a"), ["row 7: accuracy n/a is not a number; give"]),
-    "text for tokens": (put(7, "tokens", "20 boxes"), ["row 7: tokens 20 boxes is not a number; give"]),
+    "text for tokens": (
+        put(7, "tokens", "20 boxes"),
+        ["row 7: tokens 20 boxes is not a number; give"],
+    ),
     "boolean accuracy": (
         fill("accuracy", True),
         ["row 0: accuracy True is not a number (also rows 1, 2, 3, 4 and 139 more); give"],
@@ -421,7 +424,7 @@ TASK_FAULTS: dict[str, tuple[pd.DataFrame, str]] = {
     "twice": (pd.concat([TASKS, TASKS[:1]]), "tasks row 0: task easy is given twice; keep one"),
     "unknown": (
         TASKS.assign(task=["easy", "heard"]),
-        "tasks row 1: task heard is in no row of ladder; did you mean hard? its tasks are easy, hard",
+        "tasks row 1: task heard is in no row of ladder; did you mean hard? its tasks are easy,",
     ),
     "missing chance": (TASKS.assign(chance=[0.25, None]), "tasks row 1: task hard has no chance;"),
     "infinite items": (TASKS.assign(items=[np.inf, 1]), "tasks row 0: items inf is infinite;"),
@@ -862,7 +865,10 @@ def test_targets_carry_their_own_number_of_checkpoints() -> None:
         ),
         ({"checkpoints": [0, 1]}, "targets row 0: checkpoints 0 is not a count; give how many"),
         ({"recipe": ["a", "b"]}, "targets row 1: more than one recipe (a, b)"),
-        ({"model": "7B"}, "targets row 0: 7B x easy x 1000000000 is given twice (also row 1); keep one"),
+        (
+            {"model": "7B"},
+            "targets row 0: 7B x easy x 1000000000 is given twice (also row 1); keep one",
+        ),
     ],
 )
 def test_fault_of_targets(change: dict[str, object], part: str) -> None:

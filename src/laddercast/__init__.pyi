@@ -41,6 +41,7 @@ from .data.loaders.presets import Keys as Keys
 from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
+from .evaluation.backtest_files import read_backtest as read_backtest
 from .evaluation.backtests import (
     backtest as backtest,
 )

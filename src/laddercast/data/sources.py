@@ -12,12 +12,7 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.faults import list_rows
-from laddercast.data.writing import nearest
-
-PARQUET = (".parquet", ".pq")
-JSON = (".jsonl", ".ndjson", ".json")
-PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
-SUFFIXES = (".csv", *PARQUET, *JSON)
+from laddercast.data.paths import JSON, PARQUET, is_file, no_file
 
 
 class ArrowTable(Protocol):
@@ -91,7 +86,7 @@ def read_tasks(tasks: Tasks | None, faults: list[str]) -> tuple[list[str] | None
 def names_of(given: Any) -> list[str] | None:
     """The names, each once, if these and no table or path are given, maybe with commas between."""
     if isinstance(given, str):
-        if os.path.exists(os.path.expanduser(given)) or _is_file_name(given):
+        if is_file(given):
             return None
         given = given.split(",")
     else:
@@ -102,13 +97,6 @@ def names_of(given: Any) -> list[str] | None:
     if any(isinstance(name, Mapping) for name in given):
         return None
     return list(dict.fromkeys(filter(None, (str(name).strip() for name in given))))
-
-
-def _is_file_name(text: str) -> bool:
-    path = Path(text)
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    packed = bool(suffixes) and suffixes[-1] in PACKED
-    return packed or any(suffix in SUFFIXES for suffix in suffixes[-1:]) or text.startswith("~")
 
 
 def _is_table(given: Any) -> bool:
@@ -200,15 +188,6 @@ def _is_legible(value: object) -> bool:
         return False
 
 
-def no_file(path: Path) -> str:
-    """The fault that a file does not exist, with the nearest name of those beside it."""
-    try:
-        near = nearest(path.name, os.listdir(path.parent))
-    except OSError:
-        near = None
-    return f"{path}: no such file; " + (f"did you mean {near}?" if near else "check the path")
-
-
 def _of_json(path: Path) -> bool:
     last = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     return last.suffix.lower() in JSON
@@ -234,7 +213,7 @@ def _read_json(path: Path) -> pd.DataFrame:
     if isinstance(whole, list):
         rows = dict(enumerate(whole, 1))
     elif isinstance(whole, dict) and any(isinstance(value, list) for value in whole.values()):
-        return _in_memory(whole).rename(lambda row: row + 1)
+        return pd.DataFrame(whole).rename(lambda row: row + 1)
     else:
         lines = enumerate(text.split("\n"), 1)
         rows = {number: _parsed(line, number) for number, line in lines if line.strip()}
