@@ -1,8 +1,7 @@
 """The tables that commands print."""
 
 from collections.abc import Sequence
-from itertools import groupby
-from operator import itemgetter
+from itertools import groupby, islice
 from shutil import get_terminal_size
 from textwrap import wrap
 from typing import TYPE_CHECKING
@@ -14,6 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GAP, LEAST_WIDTH = 2, 40
+
+UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
 
 
 def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
@@ -76,7 +78,7 @@ def print_scores(
     style = STYLES[quantity]
     form = f".{style.error_digits}f"
     columns = {"error": ("error", form), "CRPS": ("crps", form)}
-    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in c.INTERVALS} | more
+    columns |= {f"in {level}{UNBROKEN}%": (f"cover{level}", ".0%") for level in c.INTERVALS} | more
     rows = [
         [row[first], str(row["cells"]), *(f"{row[name]:{form}}" for name, form in columns.values())]
         for row in scores.to_dict("records")
@@ -94,7 +96,7 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2
     """
     width = max(get_terminal_size().columns, LEAST_WIDTH)
     for line in table_lines(head, rows, left, width):
-        print(line)
+        print(line.replace(UNBROKEN, " "))
 
 
 def table_lines(
@@ -109,10 +111,16 @@ def table_lines(
     if _widest(lines) <= width:
         return lines
     if left > 1:
-        lines = []
-        for name, own in groupby(rows, key=itemgetter(0)):
-            of_name = [["  " + row[1], *row[2:]] for row in own]
-            lines += [name, *table_lines(["  " + head[1], *head[2:]], of_name, left - 1, width)]
+        inner, bare = ["  " + head[1], *head[2:]], [["  " + row[1], *row[2:]] for row in rows]
+        heads = _broken(inner, bare)
+        lines = _aligned(heads, bare, left - 1)
+        whole = _widest(lines) <= width
+        lines, below = (lines[: len(heads)], iter(lines[len(heads) :])) if whole else ([], iter(()))
+        for name, own in groupby(zip(rows, bare, strict=True), key=lambda pair: pair[0][0]):
+            of_name = [row for _, row in own]
+            # Columns that come below others have their headings with each name.
+            under = islice(below, len(of_name)) if whole else table_lines(inner, of_name, 1, width)
+            lines += [name, *under]
         return lines
     blocks, first = [], left
     while first < len(head):
@@ -152,7 +160,7 @@ def _broken(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str
     """Headings on several lines, no wider than their columns where they have spaces."""
     columns = []
     for name, cells in zip(head, zip(*rows, strict=True), strict=True):
-        own = max(map(len, [*cells, *name.split()]))
+        own = max(map(len, [*cells, *name.split(" ")]))
         indent = name[: len(name) - len(name.lstrip())]
         columns.append([indent + line for line in wrap(name.strip(), own)])
     most = max(map(len, columns))

@@ -227,7 +227,8 @@ def read_targets(
     if names is not None and c.TASK in table:
         own = table[c.TASK].astype("str").str.strip()
         if not own.isin(names).any():
-            faults.append(f"{name}: {no_such('task', names, sorted(own.dropna().unique()))}")
+            known = ", ".join(sorted(own.dropna().unique()))
+            faults.append(f"{name}: no row is of {', '.join(names)}; its tasks are {known}")
         table = table[own.isin(names) | own.isna()]
     table = check_target_rows(table, name, faults)
     stop_on(faults)

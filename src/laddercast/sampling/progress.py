@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 SECONDS = 30.0
 """Between two plain lines."""
+TELLING = 0.05
+"""The share that must be done for a line to tell the time left."""
 
 
 def progress_bar(total: int, shown: bool, what: str = "sampling", unit: str = "step") -> Any:
@@ -95,7 +97,8 @@ class Lines:
             return
         self.told = monotonic()
         gone, left = self.told - self.began, ""
-        if 0 < self.n < self.total:
+        # Before, most of the time went into compiling.
+        if TELLING * self.total <= self.n < self.total:
             time = tqdm.format_interval(gone * (self.total - self.n) / self.n)
             left = f", about {time} left"
         done = f"{self.desc}: {self.n:,} of {self.total:,} {self.unit}s"
