@@ -510,7 +510,10 @@ def test_what_the_known_tasks_gave_is_said(files, small_table, capsys):
     TARGETS.replace({"task": names}).to_csv(files["targets"], index=False)
     words = ["baseline", files["ladder"], "--targets", files["targets"], "--out", files["out"]]
     assert main(words) == 0
-    assert "from the table of known tasks: chance of hellaswag, piqa" in capsys.readouterr().err
+    assert (
+        "from the table of known tasks: chance and items of hellaswag, piqa"
+        in capsys.readouterr().err
+    )
 
 
 def lines_of(head, rows, left, width=80):

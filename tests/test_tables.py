@@ -246,7 +246,7 @@ def test_known_tasks_give_what_is_lacking_and_it_is_said(small_table: pd.DataFra
     for task in KNOWN.values():
         assert ladder.tasks.loc[task, "chance"] == known.loc[task, "chance"]
         assert ladder.tasks.loc[task, "items"] == known.loc[task, "items"]
-    said = "from the table of known tasks: chance of hellaswag, piqa; items of hellaswag, piqa"
+    said = "from the table of known tasks: chance and items of hellaswag, piqa"
     assert said in repr(ladder)
     assert said in repr(ladder.keep(ladder.models[:3]))
     assert lc.read_ladder(bare, ["piqa"]).tasks.index.tolist() == ["piqa"]

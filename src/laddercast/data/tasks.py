@@ -83,7 +83,13 @@ def check_tasks(
 def known_sentence(tasks: pd.DataFrame) -> str:
     """What the known tasks gave of a ladder's tasks, nothing if that is nothing."""
     given = tasks.attrs.get(FROM_KNOWN, {})
-    said = [f"{word} of {listed(given[word], 10)}" for word in ABOUT if given.get(word)]
+    chance, items = (list(given.get(word, ())) for word in ABOUT)
+    parts = (
+        {f"{c.CHANCE} and {c.ITEMS}": chance}
+        if chance == items
+        else dict(zip(ABOUT, (chance, items)))
+    )
+    said = [f"{what} of {listed(tasks, 10)}" for what, tasks in parts.items() if tasks]
     return f"from the table of known tasks: {'; '.join(said)}" if said else ""
 
 

@@ -27,9 +27,9 @@ def write_backtest(table: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
     unit = table["quantity"].map(UNITS).astype(float)
     for name in (*IN_FRACTIONS, *(name for name in RIVALS if name in table)):
         written[name] = table[name] / unit
-    known = [*c.FORECAST_COLUMNS, *FIRST, "median"]
-    others = [name for name in table if name not in known]
-    written.reindex(columns=[*known[:-1], *others]).to_csv(Path(folder) / CELLS, index=False)
+    first = [name for name in (*c.FORECAST_COLUMNS, *FIRST) if name in table]
+    others = [name for name in table if name not in (*first, "median")]  # which is q50
+    written[[*first, *others]].to_csv(Path(folder) / CELLS, index=False)
     scores = score_backtest(table)
     scores.to_csv(Path(folder) / SCORES, index=False)
     return scores
