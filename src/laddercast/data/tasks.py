@@ -84,11 +84,9 @@ def known_sentence(tasks: pd.DataFrame) -> str:
     """What the known tasks gave of a ladder's tasks, nothing if that is nothing."""
     given = tasks.attrs.get(FROM_KNOWN, {})
     chance, items = (list(given.get(word, ())) for word in ABOUT)
-    parts = (
-        {f"{c.CHANCE} and {c.ITEMS}": chance}
-        if chance == items
-        else dict(zip(ABOUT, (chance, items)))
-    )
+    parts = {c.CHANCE: chance, c.ITEMS: items}
+    if chance == items:
+        parts = {f"{c.CHANCE} and {c.ITEMS}": chance}
     said = [f"{what} of {listed(tasks, 10)}" for what, tasks in parts.items() if tasks]
     return f"from the table of known tasks: {'; '.join(said)}" if said else ""
 
