@@ -484,7 +484,10 @@ def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder"
 
 def _check_files(args: argparse.Namespace, targets: str | None) -> None:
     """Tell of files that do not exist before pandas is imported, which takes a second or more."""
-    given = [args.ladder, args.manifest, targets]
+    for word in ("manifest", "preset", "metric"):
+        if args.format is None and getattr(args, word):
+            raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
+    given = [args.ladder, args.manifest, args.preset, targets]
     given += [args.tasks] if args.tasks and is_file(args.tasks) else []
     paths = [Path(path).expanduser() for path in given if path]
     if absent := [no_file(path) for path in paths if not path.exists()]:
@@ -495,9 +498,6 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
     from laddercast.data.ladder import read_ladder
 
     if args.format is None:
-        for word in ("manifest", "preset", "metric"):
-            if getattr(args, word):
-                raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
         return read_ladder(args.ladder, args.tasks, args.rungs, args.recipe)
     from laddercast.data.loaders.lm_eval import read_lm_eval
     from laddercast.data.loaders.olmes import read_olmes
