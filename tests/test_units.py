@@ -175,9 +175,7 @@ def test_what_is_no_whole_number_is_told_in_one_line(
     value: object, small_table: pd.DataFrame
 ) -> None:
     ladder = lc.read_ladder(small_table)
-    assert f"draws={value!r}: give whole numbers of at least 1" in message(
-        lc.fit, ladder, draws=value
-    )
+    assert f"draws={value!r}: give a whole number from 1 to" in message(lc.fit, ladder, draws=value)
     error = message(lc.bootstrap, ladder, TARGETS, replicates=value)
     assert error == f"replicates={value!r}: give a whole number of at least 1"
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from laddercast.cli.failures import tell
+from laddercast.cli.failures import BAD_INPUT, tell
 from laddercast.cli.folders import check_file, folder_name, results_folder
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
