@@ -287,9 +287,9 @@ def test_faults_of_exports(fault: str, tmp_path: Path):
 def test_several_faults_are_told_at_once(levanter: Path):
     path = levanter / "100M-20.csv"
     path.write_text(path.read_text().replace("0.95", "2"))
-    wrong = manifest().assign(params=["100M", *manifest().params[1:]])
+    wrong = manifest().assign(params=["100 MB", *manifest().params[1:]])
     told = message(lc.read_wandb, levanter, "levanter", wrong, tasks=["piqa", "boolq"])
-    assert "row 0: params 100M is not a number" in told
+    assert "row 0: params 100 MB is not a number" in told
     assert "no measurements of piqa; its tasks are arc_easy, boolq" in told
     assert "preset 'olmo2': use olmo, olmo-core" in message(lc.read_wandb, levanter, "olmo2")
 

@@ -44,6 +44,7 @@ from .data.loaders.wandb import read_wandb as read_wandb
 from .decisions.items import more_items as more_items
 from .decisions.rungs import design_ladder as design_ladder
 from .decisions.rungs import plan_rungs as plan_rungs
+from .evaluation.backtest_files import read_backtest as read_backtest
 from .evaluation.backtests import (
     backtest as backtest,
 )

@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from laddercast.cli.failures import tell
+from laddercast.cli.failures import BAD_INPUT, tell
 from laddercast.cli.folders import check_file, folder_name, results_folder
 from laddercast.cli.plan import add_plan
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
@@ -17,8 +17,9 @@ from laddercast.data import words as c
 from laddercast.data.bounds import MOST_SEED, MOST_STEPS
 from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
+from laddercast.data.paths import is_file, no_file
 from laddercast.data.temporary import MANIFEST, clear, foreign, record, written_in
-from laddercast.data.writing import STYLES, listed
+from laddercast.data.writing import STYLES, nearest
 from laddercast.sampling.interrupts import insisting
 
 if TYPE_CHECKING:
@@ -59,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="laddercast",
         description="Forecast a large language model's task accuracy, with credible intervals, "
         "from a ladder of small ones.",
-        epilog="Exit status: 0; 2 for bad input; 3 if the sampler did not converge (results are "
-        f"written, and marked by {MARK}); 4 for failures that are not known to be of the input.",
+        epilog="Exit status: 0 if all went well; 1 if `doctor` finds what would stop a fit; 2 for "
+        "bad input; 3 if the sampler did not converge (results are written, and marked by "
+        f"{MARK}); 4 for failures that are not known to be of the input; 130 if interrupted.",
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -75,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the results, made if absent; those of earlier runs are replaced",
     )  # fmt: skip
     ladder = argparse.ArgumentParser(add_help=False)
-    ladder.add_argument("ladder", metavar="LADDER", help="CSV or Parquet: model, params, tokens, "
-                        "task, and accuracy, loss or both; or logs")  # fmt: skip
+    ladder.add_argument("ladder", metavar="LADDER", help="CSV, Parquet or JSON lines: model, "
+                        "params, tokens, task, and accuracy, loss or both; or logs")  # fmt: skip
     ladder.add_argument("--from", dest="format", choices=FORMATS, metavar="FORMAT", help="what "
                         "LADDER, a folder or file of logs, was written by: "
                         f"{', '.join(FORMATS)}")  # fmt: skip
@@ -90,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     ladder.add_argument("--recipe", help="the recipe to keep of a table (also of TARGETS) "
                         "or, with --from olmes, of logs")  # fmt: skip
     ladder.add_argument("--tasks", metavar="TASKS", help="table of the tasks used: task, chance, "
-                        "items; may be left out if the ladder has them; with --from also names, "
-                        "with commas between")  # fmt: skip
+                        "items; or names, with commas between; may be left out if the ladder has "
+                        "them")  # fmt: skip
     ladder.add_argument("--rungs", choices=("last", "every"), default="last", help="whether only "
                         "the end of each run speaks for the laws, or every checkpoint "
                         "(default: %(default)s)")  # fmt: skip
@@ -104,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
                          "the targets where there are no TARGETS")  # fmt: skip
     sampler, of_folds = _sampler(draws=1000), _sampler(draws=500)
 
-    def command(name: str, run: Any, text: str, *parents: argparse.ArgumentParser) -> Any:
+    def command(name: str, run: Any, text: str, *parents: Any) -> Any:
         added = commands.add_parser(name, help=text, description=f"{text}.", parents=parents)
         added.set_defaults(command=run)
         return added
@@ -148,6 +150,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest name that would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        if unknown:
+            given = unknown[0].partition("=")[0]
+            near = nearest(given, _options(self)) if given.startswith("-") else None
+            message = f"no such argument: {' '.join(unknown)}" + _meant(near)
+        self.exit(BAD_INPUT, f"error: {message}; see `{self.prog} --help`\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = ", ".join(map(str, action.choices))
+        meant = _meant(nearest(str(value), map(str, action.choices)))
+        raise argparse.ArgumentError(action, f"no such choice: {value}{meant} choose from {known}")
+
+
+def _meant(near: str | None) -> str:
+    return f"; did you mean {near}?" if near else ";"
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser and of its commands."""
+    found: list[str] = []
+    for action in parser._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                found += _options(inner)
+    return found
 
 
 class _Version(argparse.Action):
@@ -268,8 +304,8 @@ def _baseline(args: argparse.Namespace) -> int:
 
 
 def _backtest(args: argparse.Namespace) -> int:
-    from laddercast.evaluation.backtests import RIVALS, backtest, how_much_ladder, score_backtest
-    from laddercast.evaluation.scores import UNITS
+    from laddercast.evaluation.backtest_files import write_backtest
+    from laddercast.evaluation.backtests import backtest, how_much_ladder
     from laddercast.inference.suspicions import of_data, warn_of
     from laddercast.sampling.programs import keep as keep_compiled
 
@@ -280,16 +316,7 @@ def _backtest(args: argparse.Namespace) -> int:
         held_out = args.hold_out and _names(args.hold_out, ladder.models)
         warn_of(ladder.name, of_data(ladder))
         table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
-        written = table.copy()
-        rivals = [name for name in RIVALS if name in table]
-        for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
-            written[name] /= written["quantity"].map(UNITS)
-        last = ["kind", "fold", "decades", "distance", *rivals, "pit", "converged"]
-        written.reindex(columns=[*c.FORECAST_COLUMNS, *last]).to_csv(
-            folder / "forecast.csv", index=False
-        )
-        scores = score_backtest(table)
-        scores.to_csv(folder / "scores.csv", index=False)
+        scores = write_backtest(table, folder)
         _save(lambda: _plots().plot_calibration(table)[0], folder / "backtest.png")
         print_beside(c.overall(scores))
         folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
@@ -308,9 +335,13 @@ def _backtest(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    given = [path for path in (args.folder, args.backtest) if path is not None]
+    if absent := [no_file(path, "folder") for path in given if not path.is_dir()]:
+        raise ValueError("\n".join(absent))
     _plots()
+    from laddercast.evaluation.backtest_files import holds_backtest, read_backtest
     from laddercast.inference.results import converged
-    from laddercast.reporting.page import NAME, is_report, read_backtest, read_results, report
+    from laddercast.reporting.page import NAME, is_report, read_results, report
 
     out = args.out or args.folder / NAME
     folders = {args.folder, args.backtest or args.folder}
@@ -319,12 +350,8 @@ def _report(args: argparse.Namespace) -> int:
     with suppress(OSError):  # of a folder that can only be read
         clear(args.folder)
     forecasted, fitted = read_results(args.folder)
-    table = read_backtest(args.backtest or args.folder)
-    if table is None and args.backtest is not None:
-        raise ValueError(
-            f"--backtest {args.backtest}: no forecast.csv and scores.csv of a backtest there; "
-            "`laddercast backtest LADDER --out DIR` writes them"
-        )
+    folder = args.backtest or args.folder
+    table = read_backtest(folder) if args.backtest or holds_backtest(folder) else None
     try:
         print(report(forecasted, fitted, out, backtest=table))
     except Exception as error:
@@ -420,45 +447,59 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder", Any]:
     """The ladder and the targets (None without), the faults of both in one ValueError."""
+    source = source if source is not None else getattr(args, "targets", None)
+    _check_files(args, source)
     from laddercast.data.ladder import read_targets
+    from laddercast.data.sizes import whole_runs
+    from laddercast.data.targets import check_targets
+    from laddercast.data.tasks import known_sentence
 
     faults, ladder, targets = [], None, None
     try:
         ladder = _read_ladder(args)
     except ValueError as error:
         faults.append(str(error))
-    source = source if source is not None else getattr(args, "targets", None)
+    # Of the tasks that were chosen: the targets may have others.
+    chosen = list(ladder.tasks.index) if ladder is not None and args.tasks else None
     try:
         recipe = args.recipe if args.format is None else None
-        targets = None if source is None else read_targets(source, recipe)
+        targets = None if source is None else read_targets(source, recipe, chosen)
     except ValueError as error:
         faults.append(str(error))
     held_out = getattr(args, "held_out", None)
     if source is None and not held_out and args.command is not _backtest:
         faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
-    if ladder is not None and targets is not None and c.TASK in targets and not args.tasks:
-        absent = sorted(set(targets[c.TASK]) - set(ladder.tasks.index))
-        if absent:
-            faults.append(
-                f"{source}: the ladder has not measured {listed(absent, 10)}; its tasks are "
-                f"{listed(ladder.tasks.index, 10)}: rename them, leave their rows out, or choose "
-                "tasks with --tasks"
-            )
+    if ladder is not None and targets is not None:
+        try:
+            check_targets(targets, whole_runs(ladder.table), ladder.tasks.index, str(source))
+        except ValueError as error:
+            faults.append(str(error))
     if ladder is None or faults:
         raise ValueError("\n".join(faults))
+    if said := known_sentence(ladder.tasks):
+        print(said, file=sys.stderr)
     if held_out:
         ladder, measured = ladder.split(hold_out=_names(held_out, ladder.models))
         targets = measured if targets is None else targets
     return ladder if targets is None else _without_targets(ladder, targets), targets
 
 
+def _check_files(args: argparse.Namespace, targets: str | None) -> None:
+    """Tell of files that do not exist before pandas is imported, which takes a second or more."""
+    for word in ("manifest", "preset", "metric"):
+        if args.format is None and getattr(args, word):
+            raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
+    given = [args.ladder, args.manifest, args.preset, targets]
+    given += [args.tasks] if args.tasks and is_file(args.tasks) else []
+    paths = [Path(path).expanduser() for path in given if path]
+    if absent := [no_file(path) for path in paths if not path.exists()]:
+        raise ValueError("\n".join(absent))
+
+
 def _read_ladder(args: argparse.Namespace) -> "Ladder":
     from laddercast.data.ladder import read_ladder
 
     if args.format is None:
-        for word in ("manifest", "preset", "metric"):
-            if getattr(args, word):
-                raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
         return read_ladder(args.ladder, args.tasks, args.rungs, args.recipe)
     from laddercast.data.loaders.lm_eval import read_lm_eval
     from laddercast.data.loaders.olmes import read_olmes
@@ -466,8 +507,6 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
 
     tool, _, preset = args.format.partition(":")
     tasks = args.tasks
-    if tasks and Path(tasks).suffix.lower() not in (".csv", ".parquet", ".pq"):
-        tasks = [name.strip() for name in tasks.split(",")]
     if args.recipe and tool != "olmes":
         raise ValueError("--recipe: only of tables, and with --from olmes")
     if args.metric and tool == "wandb":

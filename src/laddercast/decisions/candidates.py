@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
-from laddercast.data.checks import check_columns, check_target_rows, read_table, stop_on
+from laddercast.data.checks import check_columns, check_target_rows
+from laddercast.data.faults import stop_on
 from laddercast.data.sizes import flops, with_flops
+from laddercast.data.sources import read_table
 from laddercast.data.writing import listed, short_number
 
 OWN_SIZES = 6

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.data.sizes import flops, with_flops
+from laddercast.data.sources import Table
 from laddercast.evaluation.folds import (
     DEFAULT,
     LENGTH,
@@ -128,6 +128,7 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
 
     >>> scores = lc.score_backtest(table)
     """
+    check_backtest(table)
     cells = pd.concat([_cells_of(table, method) for method in (OURS, *RIVALS)])
     cells = pd.concat([cells, cells.assign(kind=ALL_FOLDS)], ignore_index=True)
     # Scores come in the order of the cells.
@@ -138,8 +139,17 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
     return scores.astype({"converged": int})
 
 
+def check_backtest(table: pd.DataFrame) -> None:
+    """Raise ValueError for what is no table of cells, as the file that a command wrote."""
+    if not {"median", "measured", "error"} <= set(table):
+        raise ValueError(
+            "this is no table as `backtest` gives it: read what `laddercast backtest --out DIR` "
+            "wrote by read_backtest(DIR)"
+        )
+
+
 def how_much_ladder(
-    ladder: Ladder, targets: str | Path | pd.DataFrame, *, seed: int = 0, **settings: Any
+    ladder: Ladder, targets: Table, *, seed: int = 0, **settings: Any
 ) -> pd.DataFrame:
     """Error and width of accuracy forecasts against the compute of the ladder.
 

@@ -10,6 +10,7 @@ from numpyro import handlers
 
 from laddercast.data import words as c
 from laddercast.data.ladder import END_CHECKPOINTS, Ladder
+from laddercast.data.settings import as_list, check_whole
 from laddercast.data.writing import short_number
 from laddercast.model import laws
 from laddercast.model.design import (
@@ -121,8 +122,8 @@ def demo_ladder(seed: int = 0) -> tuple[Ladder, pd.DataFrame, pd.DataFrame]:
 def simulate(
     truth: pd.DataFrame,
     *,
-    sizes: Sequence[int],
-    tokens_per_param: Sequence[float],
+    sizes: Sequence[float] | float,
+    tokens_per_param: Sequence[float] | float,
     targets: pd.DataFrame | None = None,
     checkpoints: int = 20,
     seed: int = 0,
@@ -148,7 +149,8 @@ def simulate(
     missing = [name for name in TRUTH if name not in truth]
     if missing:
         raise ValueError(f"truth lacks {', '.join(missing)}; its columns are {', '.join(TRUTH)}")
-    rungs = _rungs(sizes, tokens_per_param)
+    rungs = _rungs(as_list(sizes), as_list(tokens_per_param))
+    checkpoints = check_whole("checkpoints", checkpoints)
     if targets is None:
         targets = pd.DataFrame(columns=[c.MODEL, c.PARAMS, c.TOKENS, c.CHECKPOINTS])
     if c.CHECKPOINTS not in targets:
@@ -216,7 +218,7 @@ def simulate(
     return ladder, measured.reset_index(drop=True)
 
 
-def _rungs(sizes: Sequence[int], tokens_per_param: Sequence[float]) -> pd.DataFrame:
+def _rungs(sizes: Sequence[float], tokens_per_param: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             (f"{short_number(size, 2)}-{ratio:g}", round(size), round(size * ratio))

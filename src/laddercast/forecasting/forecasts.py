@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,8 @@ from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, OffLineWarning, warn
 from laddercast.data.ladder import read_targets
 from laddercast.data.lines import line_through, off_line
+from laddercast.data.sources import Table
+from laddercast.data.targets import check_targets
 from laddercast.forecasting.pools import pool
 from laddercast.inference.results import (
     complaints_of,
@@ -48,7 +49,7 @@ NOISE = ("run", "checkpoint")
 
 def forecast(
     fitted: xr.DataTree,
-    targets: str | Path | pd.DataFrame,
+    targets: Table,
     *,
     weights: Mapping[str, float] | None = None,
     route: Route | Sequence[Route] = (),
@@ -65,11 +66,14 @@ def forecast(
     `total`; group `measured`, where targets were. Loss is that of the task where a route has it; a
     route to losses alone gives no accuracy and no group `variance`. Warns of targets beyond what
     the ladder supports, and where draws cannot be trusted.
+    Raises ValueError as `read_targets` does, and for targets that cannot be meant: of other tasks,
+    100 times below every rung, or of a rung's name and another size.
 
     >>> forecast = lc.forecast(fitted, targets)
     >>> forecast["predictions"]["accuracy"].mean(("chain", "draw"))
     """
     table = read_targets(targets)
+    check_targets(table, rungs_of(fitted), tasks_of(fitted).index)
     models = models_of(table)
     warn_of_far_targets(fitted, models)
     routes = routes_of(fitted)

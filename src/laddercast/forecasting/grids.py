@@ -10,6 +10,7 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
 from laddercast.data.lines import line_through, off_line
+from laddercast.data.settings import as_sizes, is_whole, whole
 from laddercast.data.sizes import flops
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import (
@@ -31,8 +32,8 @@ MANY_CHECKPOINTS = 1e6
 
 def what_if(
     fitted: xr.DataTree,
-    params: Sequence[float],
-    tokens: Sequence[float] | None = None,
+    params: Sequence[float | str] | float | str,
+    tokens: Sequence[float | str] | float | str | None = None,
     *,
     route: Route | Sequence[Route] = (),
     draws: int = 1000,
@@ -40,6 +41,7 @@ def what_if(
 ) -> pd.DataFrame:
     """Forecast every pair of `params` and `tokens`: what one run of that size and length would get.
 
+    Each is one number or several, also as text with a unit ("7B").
     Noise between checkpoints is averaged away, that between runs is not. `tokens` left out are 25
     lengths from the ladder's fewest to its most tokens per parameter at the largest of `params`.
     Each forecast is made from `draws` evenly thinned draws of the posterior; `route` as `forecast`
@@ -49,27 +51,31 @@ def what_if(
     each draw: `params, tokens, flops` (6ND), `task, quantity, mean, sd`, the quantiles of
     `forecast_table`, `decades` (of compute beyond the largest rung; negative inside the ladder),
     `supported` (whether `forecast` would not warn of the distance, or of rungs on one line) and
-    `converged` (1 or 0, of the fit). Raises ValueError for sizes and lengths that are not positive.
+    `converged` (1 or 0, of the fit). Raises ValueError for sizes and lengths that are not positive,
+    or 100 times below every rung.
 
     >>> table = lc.what_if(fitted, params=[1e9, 7e9])
     """
+    sizes, draws = as_sizes(params), whole(draws)
+    lengths = None if tokens is None else as_sizes(tokens)
     wrong = [
-        f"{name} {list(values)}"
-        for name, values in ((c.PARAMS, params), (c.TOKENS, tokens))
+        f"{name} {values}"
+        for name, values in ((c.PARAMS, sizes), (c.TOKENS, lengths))
         if values is not None
-        and not (len(values) and min(values) >= 1 and np.isfinite(values).all())
+        and not (values and all(isinstance(x, float) and 1 <= x < np.inf for x in values))
     ]
-    if draws < 1:
+    if not is_whole(draws):
         wrong.append(f"draws {draws}")
     if wrong:
         raise ValueError(f"{'; '.join(wrong)}: give one or more finite numbers of at least 1")
     rungs = rungs_of(fitted)
-    if tokens is None:
-        longest = (rungs[c.TOKENS] / rungs[c.PARAMS]).max() * max(params)
+    if lengths is None:
+        longest = (rungs[c.TOKENS] / rungs[c.PARAMS]).max() * max(sizes)
         most = max(longest, rungs[c.TOKENS].max())
-        tokens = np.geomspace(rungs[c.TOKENS].min(), most, TOKENS_POINTS).tolist()
-    pairs = [(round(n), round(d)) for n in params for d in tokens]
+        lengths = np.geomspace(rungs[c.TOKENS].min(), most, TOKENS_POINTS).tolist()
+    pairs = [(round(n), round(d)) for n in sizes for d in lengths]
     grid = pd.DataFrame(list(dict.fromkeys(pairs)), columns=[c.PARAMS, c.TOKENS])
+    grid.index = pd.Index([f"what-if-{n}" for n in range(len(grid))])  # as no rung is called
     table = expected_table(fitted, grid, route=route, draws=draws, seed=seed)
     table = table.drop(columns=c.MODEL)
     table.insert(2, c.FLOPS, flops(table[c.PARAMS], table[c.TOKENS]))

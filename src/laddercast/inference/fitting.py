@@ -17,6 +17,7 @@ from laddercast.data import words as c
 from laddercast.data.bounds import MOST_SEED, MOST_STEPS
 from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder
+from laddercast.data.settings import is_whole, whole
 from laddercast.inference.results import as_tree, complaints_of, mark
 from laddercast.inference.suspicions import of_data, of_posterior, suspicions_of, warn_of
 from laddercast.model.design import Design, Observed, Shape, ladder_design, pad, shape_of
@@ -25,7 +26,7 @@ from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES, Route, as_route, 
 from laddercast.model.start import start
 from laddercast.sampling.chains import on_device, settling, steps_taken
 from laddercast.sampling.diagnostics import summary
-from laddercast.sampling.nuts import WARMUPS, sample
+from laddercast.sampling.nuts import sample
 from laddercast.sampling.programs import make_room
 from laddercast.sampling.progress import progress_bar
 from laddercast.sampling.threads import one_blas_thread
@@ -101,11 +102,12 @@ def prepare(
     if not isinstance(ladder, Ladder):
         raise TypeError(f"a {type(ladder).__name__} is no ladder: read it with `read_ladder` first")
     given = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
+    given = {name: whole(value) for name, value in given.items()}
     wrong = []
     for name, value in given.items():
         least, most = (0, MOST_SEED) if name == "seed" else (1, MOST_STEPS)
-        if not least <= value <= most:
-            wrong.append(f"{name}={value}: give a whole number from {least} to {most}")
+        if not is_whole(value, least) or value > most:
+            wrong.append(f"{name}={value!r}: give a whole number from {least} to {most}")
     if wrong:
         raise ValueError("; ".join(wrong))
     routes, place = routes_for(ladder, route), device_named(device)
@@ -122,7 +124,8 @@ def _fit(
     args = padded[0], priors, padded[1]
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     warmup, draws = given["warmup"], given["draws"]
-    steps = WARMUPS * steps_taken(warmup) + steps_taken(settling(warmup) + draws)
+    # The least: each further warm-up makes it more.
+    steps = steps_taken(warmup) + steps_taken(settling(warmup) + draws)
     trees = {}
     with progress_bar(len(routes) * given["chains"] * steps, progress) as bar:
         for route in routes:

@@ -15,8 +15,8 @@ from laddercast.data import words as c
 from laddercast.data.lines import line_through
 from laddercast.data.temporary import passing_folder
 from laddercast.data.writing import STYLES
-from laddercast.evaluation.backtests import BOOTSTRAP, OURS, RIVALS
-from laddercast.evaluation.scores import UNITS, score
+from laddercast.evaluation.backtests import check_backtest
+from laddercast.evaluation.scores import score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
 from laddercast.forecasting.grids import distance, expected_table
@@ -40,9 +40,6 @@ CONTENTS = {"predictions.nc": ("predictions",), "fit.nc": ("constant_data",)}
 SHARED = ("fingerprint", "draws", "routes", "seed")
 """Attributes that a forecast has from its fit."""
 
-MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in c.INTERVALS)]
-"""Scores that a saved backtest has only as means over cells."""
-
 
 def report(
     forecast: xr.DataTree,
@@ -63,7 +60,7 @@ def report(
     >>> path = lc.report(forecast, fitted, "report.html")
     """
     page = render(forecast, fitted, backtest, route)
-    out = Path(out)
+    out = Path(out).expanduser()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with passing_folder(out.parent) as folder:
@@ -84,6 +81,8 @@ def render(
     route: Route | Sequence[Route] = (),
 ) -> str:
     """The page of `report` as text."""
+    if backtest is not None:
+        check_backtest(backtest)
     # Text may have another type after it was saved and read.
     table = forecast_table(forecast).astype({c.MODEL: str, c.TASK: str})
     quantity = c.main_quantity(table)
@@ -208,50 +207,6 @@ def _has(tree: xr.DataTree, group: str) -> bool:
     return bool(places) and all(
         group in own.children and len(own[group].data_vars) > 0 for own in places
     )
-
-
-def read_backtest(folder: str | Path) -> pd.DataFrame | None:
-    """The backtest that `laddercast backtest --out folder` wrote, as a table like `backtest`'s.
-
-    None where the folder has no backtest. The files have CRPS and the bootstrap's coverage only as
-    means over kind x distance x task, which each cell is given: `score_backtest` is as it was but
-    for `laddercast_crps` where a rival lacks cells.
-    """
-    paths = [Path(folder) / name for name in ("forecast.csv", "scores.csv")]
-    if not all(path.exists() for path in paths):
-        return None
-    texts = dict.fromkeys((c.MODEL, c.TASK, "kind", "fold", "distance", "method"), str)
-    # A model may be called NA.
-    try:
-        table, scores = (
-            pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]) for path in paths
-        )
-    except ValueError as error:  # also of pandas' own, and of text that is none
-        why = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{folder}: forecast.csv or scores.csv cannot be read ({why}); run `laddercast "
-            "backtest` again"
-        ) from None
-    if not {"kind", "fold", "decades", "distance"} <= set(table) or "method" not in scores:
-        return None
-    rivals = [name for name in RIVALS if name in table]
-    unit = table["quantity"].map(UNITS).astype(float)
-    for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
-        table[name] *= unit
-    table["median"] = table["q50"]
-    table["error"] = (table["median"] - table["measured"]).abs()
-    for name in rivals:
-        table[f"{name}_error"] = (table[name] - table["measured"]).abs()
-    for level, (low, high) in c.INTERVALS.items():
-        table[f"inside{level}"] = table["measured"].between(table[low], table[high])
-        table[f"width{level}"] = table[high] - table[low]
-    keys = ["kind", "distance", "quantity", c.TASK]
-    of = {method: rows[keys + MEANS] for method, rows in scores.groupby("method")}
-    table = table.merge(of[OURS][[*keys, "crps"]], on=keys, how="left")
-    if BOOTSTRAP in rivals and BOOTSTRAP in of:
-        names = {name: f"{BOOTSTRAP}_{name.replace('cover', 'inside')}" for name in MEANS}
-        table = table.merge(of[BOOTSTRAP].rename(columns=names), on=keys, how="left")
-    return table
 
 
 def _complaints(forecast: xr.DataTree) -> str:

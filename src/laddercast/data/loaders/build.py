@@ -2,34 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.cautions import AssumedWarning, warn
-from laddercast.data.checks import check_ladder_rows, read_table, stop_on
+from laddercast.data.checks import check_ladder_rows
+from laddercast.data.faults import stop_on
 from laddercast.data.known_tasks import chance_of, items_of
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.manifest import RUN
-from laddercast.data.writing import listed, listed_by
-
-type Tasks = str | Path | pd.DataFrame | Sequence[str]
-
-
-def read_tasks(tasks: Tasks | None, faults: list[str]) -> tuple[list[str] | None, pd.DataFrame]:
-    """Names of the tasks asked for (None: all), and their table if that was given."""
-    if tasks is None:
-        return None, pd.DataFrame()
-    if not isinstance(tasks, str | Path | pd.DataFrame):
-        return [str(name) for name in tasks], pd.DataFrame()
-    table, name = read_table(tasks, "tasks", faults)
-    table.attrs["name"] = name
-    if table.index.name == c.TASK and c.TASK not in table:
-        table = table.reset_index()
-    names = table[c.TASK].dropna().astype(str).str.strip().tolist() if c.TASK in table else None
-    return names, table
+from laddercast.data.writing import listed, listed_by, nearest
 
 
 def check_named(
@@ -40,8 +24,11 @@ def check_named(
         return list(found)
     absent = [task for task in named if task not in found]
     if absent:
+        near = dict.fromkeys(filter(None, (nearest(task, found) for task in absent)))
+        meant = f" did you mean {listed(near)}?" if near else ""
         faults.append(
-            f"{name}: no measurements of {listed(absent)}; its tasks are {listed(sorted(found))}"
+            f"{name}: no measurements of {listed(absent)};{meant} its tasks are "
+            f"{listed(sorted(found))}"
         )
     return [task for task in named if task in found]
 

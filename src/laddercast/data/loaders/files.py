@@ -19,7 +19,7 @@ def find_files(source: Source, patterns: Sequence[str], what: str, faults: list[
     """Files of `source`: a folder (searched for `patterns`, at any depth), a file, or several."""
     found: list[Path] = []
     for item in [source] if isinstance(source, str | os.PathLike) else source:
-        path = Path(item)
+        path = Path(item).expanduser()
         if path.is_dir():
             inside = sorted({file for pattern in patterns for file in path.rglob(pattern)})
             if not inside:
@@ -39,8 +39,10 @@ def find_files(source: Source, patterns: Sequence[str], what: str, faults: list[
 
 def run_name(folder: Path, source: object) -> str:
     """The name of a run: its folder's path below the source, if the source is a folder."""
-    if isinstance(source, str | Path) and Path(source).is_dir() and folder != Path(source):
-        return folder.relative_to(source).as_posix()
+    if isinstance(source, str | os.PathLike):
+        whole = Path(source).expanduser()
+        if whole.is_dir() and folder != whole:
+            return folder.relative_to(whole).as_posix()
     return folder.name
 
 

@@ -11,11 +11,9 @@ from laddercast.data.cautions import AssumedWarning, SkippedWarning, warn
 from laddercast.data.known_tasks import chance_of, is_task
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import (
-    Tasks,
     build_ladder,
     check_named,
     check_same_items,
-    read_tasks,
 )
 from laddercast.data.loaders.files import Placed, Source, find_files, place, source_name, tell
 from laddercast.data.loaders.harness_files import (
@@ -35,6 +33,7 @@ from laddercast.data.loaders.harness_files import (
 from laddercast.data.loaders.harness_samples import Measured, measure_samples
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, WITH_SPACE
+from laddercast.data.sources import Tasks, read_tasks
 from laddercast.data.writing import listed, listed_by
 
 LOSS_SE = "loss_se"

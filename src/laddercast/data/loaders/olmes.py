@@ -11,16 +11,14 @@ from typing import Any
 import pandas as pd
 
 from laddercast.data import words as c
-from laddercast.data.checks import read_table, stop_on
+from laddercast.data.faults import stop_on
 from laddercast.data.known_tasks import is_task
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import (
-    Tasks,
     build_ladder,
     check_named,
     check_same_items,
     mean_and_error,
-    read_tasks,
 )
 from laddercast.data.loaders.files import (
     Placed,
@@ -36,6 +34,7 @@ from laddercast.data.loaders.files import (
 from laddercast.data.loaders.manifest import RUN, Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, DATADECIDE_PARAMS, WITH_SPACE
 from laddercast.data.loaders.shapes import ANY, COUNT, NUMBER, TEXT, Shape, number
+from laddercast.data.sources import Tasks, read_table, read_tasks
 from laddercast.data.writing import listed, listed_by
 
 LOSSES = ("bits_per_byte_corr", "logits_per_byte_corr")

@@ -11,15 +11,16 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.cautions import AssumedWarning, warn
-from laddercast.data.checks import read_table, stop_on
+from laddercast.data.faults import stop_on
 from laddercast.data.known_tasks import is_task
 from laddercast.data.ladder import Ladder, Rungs
-from laddercast.data.loaders.build import Tasks, build_ladder, check_named, read_tasks
+from laddercast.data.loaders.build import build_ladder, check_named
 from laddercast.data.loaders.files import Placed, find_files, source_name, tell
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size, as_preset
 from laddercast.data.loaders.tracker_rows import Counts, as_numbers, read_checkpoints
 from laddercast.data.sizes import flops
+from laddercast.data.sources import Tasks, read_table, read_tasks
 from laddercast.data.writing import listed, listed_by
 
 NEAR_NAME = 0.6
