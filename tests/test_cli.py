@@ -256,7 +256,7 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     assert status == 3
     assert sorted(path.name for path in out.iterdir()) == [
         "NOT_CONVERGED.txt", "fit.nc", "forecast.csv", "forecast.png", "predictions.nc",
-        "scores.csv",
+        "published.csv", "scores.csv",
     ]  # fmt: skip
     assert said.err.count("do not rely on") == 1
     (told,) = [line for line in said.err.splitlines() if "do not rely on" in line]

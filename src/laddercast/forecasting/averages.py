@@ -9,8 +9,8 @@ from laddercast.data import words as c
 def mean_over_tasks(forecast: xr.DataTree) -> xr.DataTree:
     """A forecast with one row per target, of task `all`: the mean of each draw over its tasks.
 
-    Groups `predictions` and, where the forecast has it, `measured` (NaN where a task is lacking);
-    `forecast_table`, `score` and `plot_forecast` read it as any other.
+    Groups `predictions` and, where the forecast has them, `measured` and `truth` (NaN where a task
+    is lacking); `forecast_table`, `score` and `plot_forecast` read it as any other.
 
     >>> lc.plot_forecast(lc.mean_over_tasks(forecast))
     """
@@ -37,8 +37,9 @@ def mean_over_tasks(forecast: xr.DataTree) -> xr.DataTree:
         return xr.Dataset(values, coords=coords)
 
     groups = {"predictions": averaged(predictions).assign_coords(kept)}
-    if "measured" in forecast.children:
-        groups["measured"] = averaged(forecast["measured"].to_dataset())
+    for name in ("measured", "truth"):
+        if name in forecast.children:
+            groups[name] = averaged(forecast[name].to_dataset())
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(forecast.attrs)
     return tree

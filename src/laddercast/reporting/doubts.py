@@ -47,8 +47,11 @@ RULES = {
     "may be no gain": "The 80 % interval reaches the best rung's expected accuracy, or loss: there "
     "is at least one chance in ten that the target is no better than a model that you have.",
     "near chance": "The best rung's expected accuracy is within two standard errors of guessing, "
-    "sqrt(chance (1 - chance) / items): with so many questions it cannot be told from guessing, "
-    "so the curve's rise was not seen.",
+    "sqrt(chance (1 - chance) / items), or within 2 points where the number of questions is not "
+    "known: it cannot be told from guessing, so the curve's rise was not seen, and the rungs tell "
+    "nearly nothing of this task. Where and whether it rises rests on the priors and on the other "
+    "tasks. The target is said to leave chance where it is above it by 2 points, or by two "
+    "standard errors where these are more.",
     "missed in the backtest": "In the backtest, more measurements of this task lay outside their "
     "95 % intervals than honest intervals would let happen one time in twenty (binomial). Cells "
     "of one model err together, and folds forecast the same cell again, so this is a hint, not a "
@@ -73,6 +76,9 @@ CURES = {
     "route": "rungs nearer to the target, where the routes part",
 }
 """What would narrow an interval that comes from each source."""
+
+CLEAR_OF_CHANCE = 0.02
+"""The accuracy above chance that counts as having left it, or two standard errors if more."""
 
 
 class Evidence(NamedTuple):
@@ -100,6 +106,7 @@ def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) 
     rows = table[table["quantity"] == quantity].reset_index(drop=True)
     shares = variance_shares(forecast)
     quality = convergence(forecast)
+    leaving = leaves_chance(forecast, evidence)
     found: list[tuple[str, str, str, str]] = []
     for number, row in enumerate(rows.to_dict("records")):
         whys = {
@@ -107,6 +114,7 @@ def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) 
             **_of_distance(row, evidence),
             **_of_variance(shares.iloc[number] if len(shares) else pd.Series(dtype=float)),
             **_of_level(row, evidence, quantity),
+            **_of_chance(leaving.iloc[number]),
             **_of_backtest(row[c.TASK], evidence.cells, quantity),
         }
         found += [(str(row[c.MODEL]), str(row[c.TASK]), rule, why) for rule, why in whys.items()]
@@ -197,7 +205,6 @@ def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[st
     found, style = {}, STYLES[quantity]
     lower_is_better = quantity == c.LOSS
     expected = evidence.expected.loc[evidence.expected[c.TASK] == row[c.TASK], "q50"]
-    known = evidence.tasks.loc[row[c.TASK]]
     best = expected.min() if lower_is_better else expected.max()
     span = expected.max() - expected.min()
     width = row["q90"] - row["q10"]
@@ -212,16 +219,77 @@ def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[st
             f"The 80 % interval {word} at {style.value(end)}{style.unit}, the best rung is "
             f"expected at {style.value(best)}{style.unit}."
         )
-    if quantity != c.ACCURACY:
-        return found
-    chance, items = float(known[c.CHANCE]), float(known[c.ITEMS])
-    error = np.sqrt(chance * (1 - chance) / items)
-    if best < chance + 2 * error:
-        found["near chance"] = (
-            f"The best rung is expected at {100 * best:.1f} %, guessing gives {100 * chance:.1f} % "
-            f"with a standard error of {100 * error:.1f} points over {items:,.0f} questions."
-        )
     return found
+
+
+def leaves_chance(forecast: xr.DataTree, evidence: Evidence) -> pd.DataFrame:
+    """What the rungs tell of each row's task beside guessing: `best, chance, items, error, by`.
+
+    `best` is the best rung's expected accuracy, `error` the standard error of guessing, and `by` how
+    far above chance counts as having left it. `probability` that the target does; NaN where the
+    rungs have left chance, or where no accuracy is forecast.
+    """
+    predictions = forecast["predictions"].to_dataset()
+    names = predictions[c.TASK].to_numpy().astype(str)
+    best = evidence.expected.groupby(c.TASK)["q50"].max().reindex(names).to_numpy()
+    known = evidence.tasks.reindex(names)
+    chance, items = (known[word].to_numpy(float) for word in (c.CHANCE, c.ITEMS))
+    error = np.sqrt(chance * (1 - chance) / items)
+    noise = np.where(np.isfinite(error), 2 * error, CLEAR_OF_CHANCE)
+    by = np.maximum(noise, CLEAR_OF_CHANCE)
+    table = pd.DataFrame({"best": best, "chance": chance, "items": items, "error": error, "by": by})
+    table["probability"] = np.nan
+    if c.ACCURACY in predictions:
+        above = predictions[c.ACCURACY].transpose(..., "row").to_numpy() > chance + by
+        share = above.reshape(-1, len(names)).mean(axis=0)
+        table["probability"] = np.where(best < chance + noise, share, np.nan)
+    return table
+
+
+def _of_chance(row: pd.Series) -> dict[str, str]:
+    if np.isnan(row["probability"]):
+        return {}
+    about = (
+        f" with a standard error of {100 * row['error']:.1f} points over {row['items']:,.0f} "
+        "questions"
+        if np.isfinite(row["error"])
+        else ""
+    )
+    return {
+        "near chance": f"The best rung is expected at {100 * row['best']:.1f} %, guessing gives "
+        f"{100 * row['chance']:.1f} %{about}. The target leaves chance, by more than "
+        f"{100 * row['by']:.1f} points, with a probability of {likely(row['probability'])}."
+    }
+
+
+def likely(share: float) -> str:
+    """A probability in percent, never 0 or 100 %, which draws cannot tell."""
+    if share > 0.995:
+        return "over 99 %"
+    return "under 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+
+
+def split_doubts(table: pd.DataFrame, found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What is true of all, or of all tasks of a target, and what tells forecasts apart.
+
+    `table` has a row per forecast. The first is `model, rule`, a row each, with no model where the
+    rule speaks against every forecast; the second the rows of `found` that it does not cover.
+    """
+    models = table[c.MODEL].astype(str)
+    tasks = models.value_counts()
+    common: list[tuple[str, str]] = []
+    apart = np.ones(len(found), dtype=bool)
+    for rule in dict.fromkeys(found["rule"]):
+        here = (found["rule"] == rule).to_numpy()
+        count = found.loc[here, c.MODEL].value_counts()
+        whole = [m for m in dict.fromkeys(models) if tasks[m] > 1 and count.get(m, 0) == tasks[m]]
+        if len(table) > 1 and here.sum() == len(table):
+            common.append(("", rule))
+            apart &= ~here
+            continue
+        common += [(model, rule) for model in whole]
+        apart &= ~(here & found[c.MODEL].isin(whole).to_numpy())
+    return pd.DataFrame(common, columns=[c.MODEL, "rule"]), found[apart]
 
 
 def _of_backtest(task: str, cells: pd.DataFrame | None, quantity: str) -> dict[str, str]:
