@@ -38,6 +38,8 @@ from .data.loaders.presets import Keys as Keys
 from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
+from .decisions.questions import gain as gain
+from .decisions.questions import probability as probability
 from .evaluation.backtests import (
     backtest as backtest,
 )
