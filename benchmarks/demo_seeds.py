@@ -1,10 +1,10 @@
 """How often the demo's intervals hold, over many seeds.
 
 `python benchmarks/demo_seeds.py --count N [--out FILE.csv]` fits the demo of seeds 0 to N - 1, as
-`laddercast demo --seed` does, and prints of each seed how many of its 16 accuracies, as they would be
-measured, lie inside the 50, 80 and 95 % intervals, then the shares over all seeds with their standard
-errors. Cells of a seed err together, so standard errors are of the seeds' shares. Seeds that FILE has
-already are not fitted again.
+`laddercast demo --seed` does. It prints of each seed how many of its 16 accuracies, as they would
+be measured, lie inside the 50, 80 and 95 % intervals, then the shares over all seeds with their
+standard errors. Cells of a seed err together, so standard errors are of the seeds' shares. Seeds
+that FILE has already are not fitted again.
 """
 
 import argparse

@@ -318,7 +318,13 @@ def _backtest(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     _plots()
-    from laddercast.reporting.page import NAME, read_backtest, read_results, report
+    from laddercast.reporting.page import (
+        NAME,
+        read_backtest,
+        read_published,
+        read_results,
+        report,
+    )
 
     forecasted, fitted = read_results(args.folder)
     table = read_backtest(args.backtest or args.folder)
@@ -327,7 +333,8 @@ def _report(args: argparse.Namespace) -> int:
             f"--backtest {args.backtest}: no forecast.csv and scores.csv of a backtest there; "
             "`laddercast backtest LADDER --out DIR` writes them"
         )
-    print(report(forecasted, fitted, args.out or args.folder / NAME, backtest=table))
+    points, out = read_published(args.folder), args.out or args.folder / NAME
+    print(report(forecasted, fitted, out, backtest=table, baseline=points))
     if forecasted.attrs.get("converged", 1):
         return 0
     complaints = forecasted.attrs.get("complaints", "")

@@ -27,8 +27,8 @@ def plot_forecast(
 
     Of a forecast of losses alone, these. Of simulated targets the truth is drawn too, and the title
     says that they are simulated: it is what their laws alone give, from which a measurement is off
-    by the noise of its run and questions, and by how the laws bend. `baseline` adds point forecasts,
-    from a table as `baseline` gives it (its first method).
+    by the noise of its run and questions, and by how the laws bend. `baseline` adds point
+    forecasts, from a table as `baseline` gives it (its first method).
 
     >>> ax = lc.plot_forecast(forecast)
     """
@@ -67,8 +67,10 @@ def plot_forecast(
     ax.set_xlabel("accuracy (%)" if quantity == c.ACCURACY else quantity)
     ax.grid(axis="x", color="0.92")
     ax.set_axisbelow(True)
-    title = _mark(forecast) or "Forecast: median, 50, 80 and 95 % intervals"
-    ax.set_title(f"{SIMULATED if truth else ''}{title}", fontsize=10)
+    title = _mark(forecast) or "median, 50, 80 and 95 % intervals"
+    if truth or not _mark(forecast):
+        title = f"{SIMULATED if truth else 'Forecast'}: {title}"
+    ax.set_title(title, fontsize=10)
     handles = [line_handle(colour, "-", name, lw=4) for name, colour in colours.items()]
     if targets[f"{quantity}_measured"].notna().any():
         handles.append(marker_handle("D", "measured", mec="black", mfc="white"))

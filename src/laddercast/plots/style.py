@@ -30,7 +30,7 @@ ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
 TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 LINE_WIDTHS = {95: 2.5, 80: 5.0, 50: 7.0}
 """Of intervals in percent, the widest first."""
-SIMULATED = "SIMULATED. "
+SIMULATED = "SIMULATED"
 NOT_CONVERGED = "NOT CONVERGED: do not rely on these intervals"
 Panels = np.ndarray[Any, np.dtype[np.object_]]
 

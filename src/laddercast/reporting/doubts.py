@@ -1,5 +1,6 @@
 """Which forecasts to doubt, and why: plain rules, each with the reason for its limit."""
 
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +11,9 @@ from scipy.stats import binom
 from laddercast.data import words as c
 from laddercast.data.lines import NEAR, Line, factor_off
 from laddercast.data.sizes import log10_flops
-from laddercast.data.writing import STYLES
+from laddercast.data.writing import STYLES, Style
 from laddercast.forecasting.forecasts import FAR_DECADES, decades_beyond
+from laddercast.inference.results import routes_of
 from laddercast.sampling.diagnostics import (
     ESS_FORECASTS,
     RHAT_POPULATION,
@@ -37,8 +39,9 @@ RULES = {
     "rests on the discrepancy": "More than half of the variance (so more than from all else) comes "
     "from the discrepancy beyond the ladder: how far the law is allowed to bend there, which the "
     "ladder can hardly tell.",
-    "routes disagree": "More than half of the variance comes from the difference between the "
-    "routes that the fit pools: accounts of the same rungs that part further out.",
+    "routes disagree": "The median of one route lies outside the 80 % interval of another that the "
+    "fit pools, or more than half of the variance comes from the difference between them: accounts "
+    "of the same rungs that contradict each other further out.",
     "mostly noise": "More than half of the variance comes from noise between runs and between "
     "checkpoints. No better ladder narrows this interval; more checkpoints, or another "
     "benchmark, might.",
@@ -107,12 +110,14 @@ def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) 
     shares = variance_shares(forecast)
     quality = convergence(forecast)
     leaving = leaves_chance(forecast, evidence)
+    by_route = _route_quantiles(forecast, quantity)
     found: list[tuple[str, str, str, str]] = []
     for number, row in enumerate(rows.to_dict("records")):
         whys = {
             **_of_draws(forecast, quality.iloc[number]),
             **_of_distance(row, evidence),
             **_of_variance(shares.iloc[number] if len(shares) else pd.Series(dtype=float)),
+            **_of_routes(by_route, number, STYLES[quantity]),
             **_of_level(row, evidence, quantity),
             **_of_chance(leaving.iloc[number]),
             **_of_backtest(row[c.TASK], evidence.cells, quantity),
@@ -197,8 +202,38 @@ def _of_variance(shares: pd.Series) -> dict[str, str]:
     ):
         share = shares.reindex(sources).sum()
         if share > 0.5:
-            found[rule] = f"{share:.0%} of the variance of this forecast."
+            found[rule] = f"{100 * share:.0f} % of the variance of this forecast."
     return found
+
+
+def _route_quantiles(forecast: xr.DataTree, quantity: str) -> dict[str, np.ndarray]:
+    """Of each route that is pooled, 10, 50 and 90 % quantiles of each row: (3, rows)."""
+    routes = {
+        name: own["predictions"]
+        for name, own in routes_of(forecast).items()
+        if "predictions" in own.children and quantity in own["predictions"]
+    }
+    if len(routes) < 2:
+        return {}
+    return {
+        name: own[quantity].quantile([0.1, 0.5, 0.9], ("chain", "draw")).to_numpy()
+        for name, own in routes.items()
+    }
+
+
+def _of_routes(quantiles: dict[str, np.ndarray], row: int, style: Style) -> dict[str, str]:
+    """The pair of routes of which one's median lies furthest outside the other's interval."""
+    found = []
+    for (one, x), (other, y) in permutations(quantiles.items(), 2):
+        (low, _, high), middle = y[:, row], x[1, row]
+        outside = max(low - middle, middle - high)
+        if outside > 0:
+            said = (
+                f"The median of {one} is {style.value(middle)}{style.unit}, outside the 80 % "
+                f"interval of {other}, {style.value(low)} to {style.value(high)}{style.unit}."
+            )
+            found.append((outside, said))
+    return {"routes disagree": max(found)[1]} if found else {}
 
 
 def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[str, str]:
@@ -225,9 +260,9 @@ def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[st
 def leaves_chance(forecast: xr.DataTree, evidence: Evidence) -> pd.DataFrame:
     """What the rungs tell of each row's task beside guessing: `best, chance, items, error, by`.
 
-    `best` is the best rung's expected accuracy, `error` the standard error of guessing, and `by` how
-    far above chance counts as having left it. `probability` that the target does; NaN where the
-    rungs have left chance, or where no accuracy is forecast.
+    `best` is the best rung's expected accuracy, `error` the standard error of guessing, and `by`
+    how far above chance counts as having left it. `probability` that the target does; NaN where
+    the rungs have left chance, or where no accuracy is forecast.
     """
     predictions = forecast["predictions"].to_dataset()
     names = predictions[c.TASK].to_numpy().astype(str)
