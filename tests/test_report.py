@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ import xarray as xr
 from laddercast.cli.commands import main
 from laddercast.evaluation.backtests import score_backtest
 from laddercast.evaluation.scores import UNITS
+from laddercast.plots.intervals import plot_forecast
 from laddercast.reporting.doubts import RULES
 from laddercast.reporting.page import read_backtest, read_results, render, report
 from laddercast.reporting.words import variance_sentence
@@ -223,6 +225,13 @@ def test_simulated_targets_are_marked_and_drawn_with_their_truth():
     page = page_of(simulated=True)
     assert page.index("SIMULATED: no real model") < page.index('id="answer"')
     assert "the truth of the simulation (star)" in page
+    assert plot_forecast(forecast_of()).get_title().startswith("Forecast: ")
+    ax = plot_forecast(forecast_of(simulated=True))
+    assert ax.get_title().startswith("SIMULATED: ")
+    assert "truth" in [text.get_text() for text in ax.figure.legends[0].texts]
+    drawn = {line.get_xdata()[0] for line in ax.lines if line.get_marker() == "*"}
+    assert drawn == {90.0, 70.0}
+    plt.close("all")
 
 
 def test_the_published_method_is_in_the_figure():
@@ -237,12 +246,15 @@ def test_the_published_method_is_in_the_figure():
 
 def test_what_is_true_of_all_is_said_once_and_rules_that_are_silent_are_folded():
     page = page_of()
+    assert "No other rule tells one forecast from another." in page
+    missed = backtest_of()
+    missed.loc[missed["task"] == "easy", "pit"] = 0.999
+    page = page_of(missed)
     # Rungs all have 20 tokens per parameter, targets more, and lie further out than they span.
     told = "off the line of the rungs, far in compute, another length"
     assert f"True of every forecast: {told}." in page
     rows = rows_of(page, "Forecasts with doubts of their own")
-    assert rows
-    assert not any("another length" in text for row in rows for text in row)
+    assert [row[1:3] for row in rows] == [["easy", "missed in the backtest"]] * 2
     folded = page.split('<details id="quiet">')[1].split("</details>")[0]
     assert "<dt>mostly noise</dt>" in folded
     assert "<dt>another length</dt>" not in folded

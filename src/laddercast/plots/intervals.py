@@ -56,7 +56,7 @@ def plot_forecast(
             ax.plot(known, y, "D", ms=4.5, mec="black", mfc="white", zorder=6)
             if truth:
                 true = factor * truth[name, row[c.TASK]]
-                ax.plot(true, y, "*", ms=8, mew=0.6, mec="black", mfc="gold", zorder=7)
+                ax.plot(true, y, "*", ms=9, mew=0.6, mec="black", mfc="gold", zorder=5.5)
             point = points.get((name, row[c.TASK]))
             if point is not None:
                 ax.plot(factor * point, y, "x", ms=5, mew=1.4, color="black", zorder=5)
