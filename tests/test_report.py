@@ -292,13 +292,16 @@ def test_a_backtest_fills_its_section():
     inside = ["2 of 2"] * 3
     errors = ["1.00", "4.00", "3.00", "7.00"]
     assert rows == [
-        ["sizes, near", "1", "2", "0.6", *errors, *inside, "20.0"],
-        ["sizes, far", "1", "2", "1.2", *errors, *inside, "20.0"],
+        ["sizes, near", *errors, *inside, "20.0", "1", "0.6"],
+        ["sizes, far", *errors, *inside, "20.0", "1", "1.2"],
     ]
-    assert "sizes: all rungs above a size, from those up to it" in page
-    assert "near: beyond them" in page
-    assert "far: beyond them, by 1 decade of compute or more" in page
-    assert "inside: no more" not in page
+    for told in (
+        "sizes</strong>: all rungs above a size, from those up to it",
+        "near</strong>: beyond them in one of these, and by less than 1 decade",
+        "far</strong>: beyond them, by 1 decade of compute or more",
+    ):
+        assert told in page
+    assert "inside</strong>: no more" not in page
     assert "not among the rungs" not in page
     assert "not among the rungs" in page_of(backtest_of().replace({RUNGS[3]: "stranger"}))
 
@@ -324,12 +327,11 @@ def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
     page = page_of(two_kinds())
     rows = rows_of(page, "Backtest, accuracy, all tasks")
     assert [row[0] for row in rows] == [
-        "sizes, near", "sizes, far", "lengths, near (not converged)",
-        "lengths, far (not converged)", "pooled, near (not converged)",
-        "pooled, far (not converged)",
+        "sizes, near", "sizes, far", "lengths, near †", "lengths, far †", "pooled, near †",
+        "pooled, far †",
     ]  # fmt: skip
-    assert [row[4:6] for row in rows[1:4:2]] == [["1.00", "4.00"], ["2.00", "4.00*"]]
-    assert rows[-1][:3] == ["pooled, far (not converged)", "1", "4"]
+    assert [row[1:3] for row in rows[1:4:2]] == [["1.00", "4.00"], ["2.00", "4.00*"]]
+    assert rows[-1][5] == "4 of 4"
     rows = rows_of(page, "All scores of each method, accuracy")
     kinds = [f"{kind}, {far}" for kind in ("sizes", "lengths", "pooled") for far in ("near", "far")]
     methods = ["laddercast", "published", "published, bootstrap", "same as best rung"]
@@ -346,10 +348,10 @@ def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
 
 def test_forecasts_inside_the_ladder_reach_nowhere():
     page = page_of(backtest_of().assign(decades=-0.3, distance="inside"))
-    ((name, _, _, decades, *_),) = rows_of(page, "Backtest, accuracy, all tasks")
+    ((name, *_, decades),) = rows_of(page, "Backtest, accuracy, all tasks")
     assert (name, decades) == ("sizes, inside", "0.0")
-    assert "inside: no more parameters, tokens per parameter or compute" in page
-    assert "far: beyond" not in page
+    assert "inside</strong>: no more parameters, tokens per parameter or compute" in page
+    assert "far</strong>: beyond" not in page
 
 
 def written(folder: Path, **words: Any) -> None:

@@ -50,7 +50,7 @@ class Picture(SphinxDirective):
         key = sha256(json.dumps(blocks).encode())
         for file in sorted(PACKAGE.rglob("*.py")):
             key.update(file.read_bytes())
-        kept = Path(self.env.doctreedir).parent / "pictures" / f"{key.hexdigest()[:24]}.png"
+        kept = Path(self.env.srcdir) / "_build" / "pictures" / f"{key.hexdigest()[:24]}.png"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(self._draw(blocks))

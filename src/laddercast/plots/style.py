@@ -148,5 +148,7 @@ def add_legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bo
         axes[-1].legend(**style)
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(WIDTH * 14 / (longest + 6))))
-    axes[0].figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    columns = max(1, min(len(handles), int(figure.get_figwidth() * 14 / (longest + 6))))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)

@@ -186,9 +186,9 @@ def _of_distance(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:
     own = row[c.TOKENS] / row[c.PARAMS]
     slack = 1.005  # as written: three digits
     if own > slack * ratio.max() or own * slack < ratio.min():
+        ends = list(dict.fromkeys(f"{end:,.0f}" for end in (ratio.min(), ratio.max())))
         found["another length"] = (
-            f"It has {own:,.0f} tokens per parameter, the rungs {ratio.min():,.0f} to "
-            f"{ratio.max():,.0f}."
+            f"It has {own:,.0f} tokens per parameter, the rungs {' to '.join(ends)}."
         )
     return found
 

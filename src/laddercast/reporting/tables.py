@@ -13,12 +13,18 @@ from laddercast.data.sizes import flops
 from laddercast.data.writing import STYLES, Style, short_number
 from laddercast.evaluation.backtests import ALL_FOLDS, OURS, RIVALS, score_backtest
 from laddercast.inference.results import routes_of
-from laddercast.reporting.words import RIVAL_NAMES, backtest_sentences, parsed
+from laddercast.reporting.words import (
+    RIVAL_NAMES,
+    backtest_legend,
+    backtest_sentences,
+    parsed,
+)
 
 SHOWN_LEVELS = (80, 50, 95)
 """The interval that decides comes first: a phone shows no more of them at once."""
 
-DASH = "-"
+DASH, DAGGER = "-", "\N{DAGGER}"
+"""What is not known; a fit that did not converge."""
 
 
 class Head(NamedTuple):
@@ -222,6 +228,7 @@ def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) 
             by_task.drop(columns="laddercast_error"),
             ["held out", c.TASK],
         ),
+        "legend": backtest_legend(cells),
         "backtest_sentences": backtest_sentences(cells, rungs, decades),
     }
 
@@ -232,20 +239,16 @@ def beside(cells: pd.DataFrame, table: pd.DataFrame, quantity: str) -> Table:
     own = table[(table[c.TASK] == c.ALL) & (table["quantity"] == quantity)]
     rivals = [name for name in RIVALS if (own["method"] == name).any()]
     unit = f",{style.of_errors}" if style.of_errors else ""
-    head = [Head("held out", False), Head("models", True), Head("forecasts", True)]
-    head += [Head("decades beyond", True), Head(f"mean error{unit}", True)]
-    head += [Head(f"that of {RIVAL_NAMES.get(name, name)}", True) for name in rivals]
+    head = [Head("held out", False), Head(OURS, True)]
+    head += [Head(RIVAL_NAMES.get(name, name), True) for name in rivals]
     head += [Head(f"in {level} %", True) for level in SHOWN_LEVELS]
-    head += [Head(f"80 % width{unit}", True)]
+    head += [Head(f"80 % width{unit}", True), Head("models", True), Head("decades beyond", True)]
     rows = []
     for row in own[own["method"] == OURS].to_dict("records"):
         kind, distance = row["kind"], row["distance"]
         here = cells[cells["distance"] == distance]
         here = here if kind == ALL_FOLDS else here[here["kind"] == kind]
-        name = row["held out"] + ("" if row["converged"] else " (not converged)")
-        line = [Cell(name), _number(here[c.MODEL].nunique(), ".0f"), _number(row["cells"], ".0f")]
-        # Inside the ladder is beyond it by nothing.
-        line += [_number(max(here["decades"].max(), 0.0), ".1f")]
+        line = [Cell(row["held out"] + ("" if row["converged"] else f" {DAGGER}"))]
         line += [_number(row["error"], f".{style.error_digits}f")]
         of = own[(own["kind"] == kind) & (own["distance"] == distance)].set_index("method")
         for rival in rivals:
@@ -259,8 +262,15 @@ def beside(cells: pd.DataFrame, table: pd.DataFrame, quantity: str) -> Table:
             inside = round(share * row["cells"])
             line.append(Cell(f"{inside} of {row['cells']:.0f}", _value(share)))
         line.append(_number(row["width80"], f".{style.digits}f"))
+        # Inside the ladder is beyond it by nothing.
+        line.append(_number(here[c.MODEL].nunique(), ".0f"))
+        line.append(_number(max(here["decades"].max(), 0.0), ".1f"))
         rows.append(line)
-    return Table(f"Backtest, {quantity}, all tasks", head, rows)
+    caption = (
+        f"Backtest, {quantity}, all tasks: mean errors{unit and f' in{style.of_errors}'}, ours "
+    )
+    caption += "and of others; measurements inside our intervals"
+    return Table(caption, head, rows)
 
 
 def _own(found: pd.DataFrame, row: Mapping[Any, Any]) -> list[str]:

@@ -278,14 +278,17 @@ def data_sentence(rungs: pd.DataFrame, tasks: pd.DataFrame) -> str:
     )
 
 
+def backtest_legend(cells: pd.DataFrame) -> dict[str, str]:
+    """What the kinds of folds and the distances of a backtest's table mean."""
+    known = KIND_WORDS | DISTANCE_WORDS
+    used = [*dict.fromkeys(cells["kind"]), *dict.fromkeys(cells["distance"])]
+    found = {word: known[word] for word in used if word in known}
+    return found | ({ALL_FOLDS: KIND_WORDS[ALL_FOLDS]} if len(set(cells["kind"])) > 1 else {})
+
+
 def backtest_sentences(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) -> list[str]:
-    """What the table is of, how far the targets lie beyond, at `decades`, and whose rungs."""
-    kinds = list(dict.fromkeys(cells["kind"]))
-    held_out = [f"{kind}: {KIND_WORDS[kind]}" for kind in kinds if kind in KIND_WORDS]
-    reach = [f"{name}: {text}" for name, text in DISTANCE_WORDS.items() if
-             (cells["distance"] == name).any()]  # fmt: skip
-    sentences = [f"Held out and forecast: {'; '.join(held_out)}."] if held_out else []
-    sentences += [f"Distances are from the rungs that were kept: {'; '.join(reach)}."]
+    """How far the targets lie beyond, at `decades`, and whose rungs the backtest is of."""
+    sentences = []
     sentences.append(
         f"The targets of this report lie up to {max(decades.max(), 0):.1f} decades beyond the "
         "ladder: what held nearer by may not hold there. Forecasts of one model err together, and "
