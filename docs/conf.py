@@ -21,6 +21,7 @@ extensions = [
     "sphinx_argparse_cli",
     "architecture",
     "mathml",
+    "picture",
     "prior_table",
     "type_alias",
 ]
@@ -63,7 +64,8 @@ html_theme_options = {
     "footer_end": [],
 }
 html_sidebars = {
-    page: [] for page in ("index", "model", "reference", "cli", "libraries", "architecture")
+    page: []
+    for page in ("index", "tutorial", "gallery", "model", "cli", "libraries", "architecture")
 }
 html_math_renderer = "mathml"
 html_copy_source = False

@@ -261,7 +261,7 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     assert status == 3
     assert results(out) == [
         "NOT_CONVERGED.txt", "fit.nc", "forecast.csv", "forecast.png", "predictions.nc",
-        "scores.csv",
+        "published.csv", "scores.csv",
     ]  # fmt: skip
     assert said.err.count("do not rely on") == 1
     (told,) = [line for line in said.err.splitlines() if "do not rely on" in line]
@@ -313,10 +313,16 @@ def test_demo_shows_the_truth(tmp_path, capsys):
     status = main(["demo", "--out", str(tmp_path), *QUICK, *ONE_ROUTE])
     said = capsys.readouterr()
     assert status in (0, 3)
-    assert {"ladder.csv", "tasks.csv", "targets.csv", "truth.csv", "fit.nc"} <= {
+    assert {"ladder.csv", "tasks.csv", "targets.csv", "truth.csv", "fit.nc", "published.csv"} <= {
         path.name for path in tmp_path.iterdir()
     }
     assert "truth" in said.out
+    first, *_, last = said.out.splitlines()
+    assert first.startswith("SIMULATED: no real model was trained or measured.")
+    assert last.startswith("SIMULATED: no real model was trained or measured.")
+    result = xr.open_datatree(tmp_path / "predictions.nc")
+    truth = pd.read_csv(tmp_path / "targets.csv")["law_accuracy"]
+    assert sorted(result["truth"]["accuracy"].to_numpy()) == pytest.approx(sorted(truth))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -138,6 +139,9 @@ PAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
+OF_FITS = ("save", "tasks", "arviz")
+"""Pages about what a fit is good for, from a table."""
+
 # Running them
 
 
@@ -189,7 +193,45 @@ def assert_forecasts(after: list[dict[str, object]]) -> None:
 
 
 def test_every_page_is_run():
-    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {*PAGES, "route"}
+    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {*PAGES, *OF_FITS, "route"}
+
+
+@pytest.fixture
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits too brief to converge, of the shape of the ladder that is asked for first."""
+    short = {"chains": 2, "warmup": 100, "draws": 100, "progress": False}
+    for name in ("fit", "fit_each", "backtest"):
+        monkeypatch.setattr(lc, name, partial(getattr(lc, name), **short))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_fits")
+@pytest.mark.filterwarnings("ignore:the (fit|forecast) has not converged")
+@pytest.mark.filterwarnings("ignore:target .* lies")
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:arviz")
+@pytest.mark.parametrize("name", OF_FITS)
+def test_the_pages_of_fits_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    table_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    after = run(HOWTO / f"{name}.md", lambda words: None)
+    assert "two_stage" in after[-1]["fitted"].children
+    plt.close("all")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_fits")
+@pytest.mark.filterwarnings("ignore:the (fit|forecast) has not converged")
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    after = run(HOWTO.parent / "tutorial.md", lambda words: None)
+    names = after[-1]
+    assert len(names["ladder"].models) == 16
+    assert list(names["ladder"].tasks.index) == ["hellaswag", "arc_easy", "piqa"]
+    assert names["choice"] in ("small-plan", "large-plan")
+    page = names["path"].read_text(encoding="utf-8")
+    assert "large-plan against small-plan" in page
+    assert "best_rung" in capsys.readouterr().out
+    plt.close("all")
 
 
 @pytest.mark.slow

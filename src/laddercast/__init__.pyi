@@ -42,6 +42,8 @@ from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
 from .decisions.items import more_items as more_items
+from .decisions.questions import gain as gain
+from .decisions.questions import probability as probability
 from .decisions.rungs import design_ladder as design_ladder
 from .decisions.rungs import plan_rungs as plan_rungs
 from .evaluation.backtest_files import read_backtest as read_backtest

@@ -33,7 +33,8 @@ TRUTH = (
 """Columns of a table of true parameters, one row per task (its index)."""
 
 # Rounded from the published method's point fits to the OLMo ladder (arXiv 2412.04403; E >= .1 and
-# b <= .99, away from their bounds), and from the noise measured on that ladder.
+# b <= .99, away from their bounds), and from the noise measured on that ladder. Models have names
+# that no real one has: what is drawn from these laws was never measured.
 DEMO = {
     "mmlu": (
         38.1, 0.226, 100, 0.236, 0.454, -0.742, 4.83, 0.616, 0.99, 0.25, 14042,
@@ -72,7 +73,7 @@ DEMO_SIZES = (190354176, 371262464, 758220288, 1279395840)
 DEMO_TOKENS_PER_PARAM = (20, 40, 100, 200)
 DEMO_TARGETS = pd.DataFrame(
     {
-        c.MODEL: ["7B-4T", "13B-5T"],
+        c.MODEL: ["made-up-7B", "made-up-13B"],
         c.PARAMS: [6887575552, 13202396160],
         c.TOKENS: [3945065873408, 5000080130048],
         c.CHECKPOINTS: [1, 5],
@@ -104,7 +105,9 @@ def demo_truth() -> pd.DataFrame:
 def demo_ladder(seed: int = 0) -> tuple[Ladder, pd.DataFrame, pd.DataFrame]:
     """A made-up ladder of 4 sizes x 4 lengths, targets of 7B on 4T and 13B on 5T tokens, the truth.
 
-    The first two as `simulate` gives them, the last is `demo_truth()`.
+    The first two as `simulate` gives them, the last is `demo_truth()`. Tasks are called after the
+    benchmarks whose published laws theirs are rounded from; no real model was measured. Seed 0 was
+    not chosen: `python benchmarks/demo_seeds.py` tells how often an interval holds over many.
 
     >>> ladder, targets, truth = lc.demo_ladder()
     """

@@ -127,6 +127,9 @@ def _forecast(
     measured = _measured(table, rows, loss or c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
+    truth = _truth(table, rows)
+    if truth is not None:
+        groups["truth"] = truth.assign_coords(coords)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs |= {"route": route.name, "loss": loss, "forecast_seed": seed}
     return tree
@@ -201,13 +204,22 @@ def _variance(
 
 
 def _measured(table: pd.DataFrame, rows: pd.DataFrame, loss: str) -> xr.Dataset | None:
-    found = [word for word in (loss, c.ACCURACY) if word in table]
+    return _of_rows(table, rows, {loss: c.LOSS, c.ACCURACY: c.ACCURACY})
+
+
+def _truth(table: pd.DataFrame, rows: pd.DataFrame) -> xr.Dataset | None:
+    """What the laws of simulated targets give, as `simulate` tells it."""
+    return _of_rows(table, rows, {f"law_{word}": word for word in (c.LOSS, c.ACCURACY)})
+
+
+def _of_rows(table: pd.DataFrame, rows: pd.DataFrame, names: dict[str, str]) -> xr.Dataset | None:
+    """Columns of the targets' table for each row of the forecast, under other names."""
+    found = [word for word in names if word in table]
     if c.TASK not in table or not found:
         return None
     joined = rows[[c.MODEL, c.TASK]].merge(
         table[[c.MODEL, c.TASK, *found]], on=[c.MODEL, c.TASK], how="left"
     )
-    names = {loss: c.LOSS, c.ACCURACY: c.ACCURACY}
     return xr.Dataset({names[word]: ("row", joined[word].to_numpy(float)) for word in found})
 
 
@@ -259,7 +271,7 @@ def predictions(forecast: xr.DataTree) -> xr.Dataset:
     Dimension `row` has both as levels of one index. NetCDF cannot hold such an index, so that the
     forecast itself has plain coordinates.
 
-    >>> lc.predictions(forecast).sel(model="7B-4T", task="piqa")["accuracy"]
+    >>> lc.predictions(forecast).sel(model="made-up-7B", task="piqa")["accuracy"]
     """
     data = forecast["predictions"].to_dataset()
     names = {word: ("row", data[word].to_numpy().astype(str)) for word in (c.MODEL, c.TASK)}

@@ -81,8 +81,9 @@ def pool(
     }
     if not alone:
         groups["variance"] = _variance(forecasts, share, variables[c.ACCURACY][1])
-    if "measured" in forecasts[having].children:
-        groups["measured"] = forecasts[having]["measured"].to_dataset()
+    for name in ("measured", "truth"):
+        if name in forecasts[having].children:
+            groups[name] = forecasts[having][name].to_dataset()
     tree = xr.DataTree.from_dict(groups)
     for name, own in zip(routes, forecasts, strict=True):
         # Of a pool of one, the route's own.

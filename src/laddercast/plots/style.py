@@ -30,6 +30,7 @@ ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
 TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 LINE_WIDTHS = {95: 2.5, 80: 5.0, 50: 7.0}
 """Of intervals in percent, the widest first."""
+SIMULATED = "SIMULATED"
 NOT_CONVERGED = "NOT CONVERGED: do not rely on these intervals"
 LONGEST = 60
 """Characters of a name that a figure shows."""
@@ -158,5 +159,7 @@ def add_legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bo
         axes[-1].legend(**style)
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(WIDTH * 14 / (longest + 6))))
-    axes[0].figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    columns = max(1, min(len(handles), int(figure.get_figwidth() * 14 / (longest + 6))))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)

@@ -44,14 +44,14 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def forecast_svg(forecast: xr.DataTree) -> str:
+def forecast_svg(forecast: xr.DataTree, baseline: pd.DataFrame | None) -> str:
     """`plot_forecast` with its legend below."""
     predictions = forecast["predictions"]
     targets, tasks = (len(set(predictions[w].to_numpy().astype(str))) for w in (c.MODEL, c.TASK))
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
-        plot_forecast(forecast, ax=ax)
+        plot_forecast(forecast, baseline, ax=ax)
         _move_legend(figure, ax)
 
     return _svg("forecast", 1.2 + tasks * (0.16 + 0.2 * targets) + 0.2 * targets, draw)
@@ -110,9 +110,11 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
                 )
         ax.plot(rungs[c.PARAMS], rungs[c.TOKENS], "o", ms=5, color=BLUE, label="rungs")
         ax.plot(targets[c.PARAMS], targets[c.TOKENS], "*", ms=11, color=VERMILION, label="targets")
-        for name, row in targets.iterrows():
+        for number, (name, row) in enumerate(targets.iterrows()):
+            # Above and below in turn: targets lie close together.
             ax.annotate(
-                literal(name, 24), (row[c.PARAMS], row[c.TOKENS]), xytext=(-7, 4),
+                literal(name, 24), (row[c.PARAMS], row[c.TOKENS]),
+                xytext=(-7, -11 if number % 2 == 0 else 4),
                 textcoords="offset points", fontsize=SMALL, ha="right",
             )  # fmt: skip
         ax.set(xscale="log", yscale="log", xlim=wide, ylim=(y.min() / 2, y.max() * 2.5))

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laddercast.data import words as c
 from laddercast.data.lines import line_through
+from laddercast.data.sizes import log10_flops
 from laddercast.data.temporary import passing_folder
 from laddercast.data.writing import STYLES
+from laddercast.decisions.questions import headline
 from laddercast.evaluation.backtests import check_backtest
 from laddercast.evaluation.scores import score
 from laddercast.forecasting.averages import mean_over_tasks
@@ -24,7 +27,15 @@ from laddercast.inference.results import converged, points_of, routes_of, rungs_
 from laddercast.model.routes import Route
 from laddercast.reporting import figures, tables, words
 from laddercast.reporting.directions import isolated
-from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
+from laddercast.reporting.doubts import (
+    RULES,
+    Evidence,
+    convergence,
+    find_doubts,
+    leaves_chance,
+    split_doubts,
+    variance_shares,
+)
 
 MEDIAN_DRAWS = 1000
 """Draws of the posterior for the medians of the rungs' expected accuracies."""
@@ -47,19 +58,22 @@ def report(
     out: str | Path = NAME,
     *,
     backtest: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | None = None,
     route: Route | Sequence[Route] = (),
 ) -> Path:
     """Write one HTML file that stands by itself, and return its path.
 
-    What the targets will score, on average and per task; which forecasts to doubt and why; how the
-    method did in a `backtest` of the same ladder, a table as `backtest` gives it; convergence; the
-    data; how to reproduce it. `forecast` is of `fitted`; `route` as `lc.forecast` takes it. Of a
-    forecast of losses alone, all this is of losses, without a mean over tasks. A file of that name
-    is replaced once the new one is whole. Raises OSError where it cannot be written.
+    What the targets will score, how much better that is than the best rung and than another target,
+    and how far to trust it; each task; which forecasts to doubt and why; how the method did in a
+    `backtest` of the same ladder, a table as `backtest` gives it; convergence; the data; how to
+    reproduce it. `forecast` is of `fitted`; `baseline`, as `baseline` gives it, adds the published
+    method to the figure; `route` as `lc.forecast` takes it. Of a forecast of losses alone, all this
+    is of losses, without a mean over tasks. A file of that name is replaced once the new one is
+    whole. Raises OSError where it cannot be written.
 
     >>> path = lc.report(forecast, fitted, "report.html")
     """
-    page = render(forecast, fitted, backtest, route)
+    page = render(forecast, fitted, backtest, baseline, route)
     out = Path(out).expanduser()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +92,7 @@ def render(
     forecast: xr.DataTree,
     fitted: xr.DataTree,
     backtest: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | None = None,
     route: Route | Sequence[Route] = (),
 ) -> str:
     """The page of `report` as text."""
@@ -95,12 +110,17 @@ def render(
     rungs, tasks = rungs_of(fitted), tasks_of(fitted)
     targets = of_tasks.drop_duplicates(c.MODEL).set_index(c.MODEL)
     targets = targets[[c.PARAMS, c.TOKENS]].astype(float)
-    headed = of_tasks if of_average is None and len(tasks) == 1 else of_average
+    # Losses of several tasks have no mean.
+    headed = of_average is not None or len(set(of_tasks[c.TASK])) == 1
+    headlines = headline(forecast, fitted, backtest) if headed else []
     decades, _ = distance(rungs, targets)
     expected = expected_table(fitted, rungs, route=route, draws=MEDIAN_DRAWS)
     expected = expected[expected["quantity"] == quantity].astype({c.TASK: str})
     line = line_through(points_of(fitted))
-    doubts = find_doubts(forecast, table, Evidence(rungs, tasks, expected, backtest, line))
+    evidence = Evidence(rungs, tasks, expected, backtest, line)
+    doubts = find_doubts(forecast, table, evidence)
+    common, apart = split_doubts(of_tasks, doubts)
+    leaving = leaves_chance(forecast, evidence)["probability"]
     shares, quality = variance_shares(forecast), convergence(forecast)
     measured = bool(of_tasks["measured"].notna().any())
     scores = score(forecast) if measured else None
@@ -114,30 +134,37 @@ def render(
         "alarm": "" if converged(forecast) else _complaints(forecast),
         "alarm_word": "Not converged" if converged(forecast) is not None
         else "Not known to have converged",
+        "simulated": "truth" in forecast.children,
         "parts": [
-            ("average", "On average" if of_average is not None else "Targets"),
-            ("tasks", "Task by task"), ("doubts", "Doubts"),
+            ("answer", "In short"), ("tasks", "Task by task"), ("doubts", "Doubts"),
             ("backtest", "On your rungs"), ("convergence", "Convergence"), ("data", "Data"),
             ("settings", "To reproduce"),
         ],
         "quantity": quantity,
-        "headlines": words.headlines(
-            of_tasks.iloc[:0] if headed is None else headed, targets, len(tasks), decades, style
+        "answers": words.answers(headlines, targets),
+        "comparisons": words.comparisons(forecast, headlines),
+        "trust": words.trust(
+            headlines, decades, np.ptp(log10_flops(rungs)), bool(converged(forecast))
         ),
+        "chance": words.chance_sentence(of_tasks, leaving),
         "averages": None if of_average is None
         else tables.intervals("Mean accuracy over tasks, %", of_average, style),
         "tasks": tables.intervals(
-            "Accuracy per task, %" if quantity == c.ACCURACY else "Loss per task", of_tasks, style
+            "Accuracy per task, %" if quantity == c.ACCURACY else "Loss per task",
+            of_tasks,
+            style,
+            words.chance_notes(leaving),
         ),
         "measured": measured,
         "scores": None if scores is None
         else tables.scores(f"Scores of {quantity}", scores, [c.TASK]),
         "score_sentence": "" if scores is None else words.score_sentence(scores),
         "cells": len(of_tasks),
-        "doubts": tables.doubts(of_tasks, doubts, style) if len(doubts) else None,
-        "doubt_sentence": words.doubt_sentence(of_tasks, doubts),
+        "doubts": tables.doubts(of_tasks, apart, style) if len(apart) else None,
+        "common_doubts": words.common_doubts(common),
+        "doubt_sentence": words.doubt_sentence(of_tasks, apart),
         "reasons": words.reasons(of_tasks, doubts),
-        "rules": RULES,
+        "quiet": {rule: text for rule, text in RULES.items() if rule not in set(doubts["rule"])},
         "variance": tables.variance(forecast, shares) if len(shares) else None,
         "variance_sentence": words.variance_sentence(forecast, shares),
         "convergence": tables.convergence(of_tasks, quality),
@@ -149,8 +176,9 @@ def render(
         "priors": tables.listed("Priors", "prior", forecast.attrs, "priors"),
         "versions": tables.listed("Versions", "package", forecast.attrs, "versions"),
         "backtest": None,
+        "published": baseline is not None,
         "figures": {
-            "forecast": figures.forecast_svg(forecast),
+            "forecast": figures.forecast_svg(forecast, baseline),
             "variance": figures.variance_svg(forecast) if len(shares) else "",
             "ladder": figures.ladder_svg(rungs, targets),
         },
@@ -207,6 +235,15 @@ def _has(tree: xr.DataTree, group: str) -> bool:
     return bool(places) and all(
         group in own.children and len(own[group].data_vars) > 0 for own in places
     )
+
+
+def read_published(folder: str | Path) -> pd.DataFrame | None:
+    """The published method's forecasts that `laddercast forecast --out folder` wrote, if it did."""
+    path = Path(folder) / "published.csv"
+    if not path.exists():
+        return None
+    names = dict.fromkeys((c.MODEL, c.TASK), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 def _complaints(forecast: xr.DataTree) -> str:
