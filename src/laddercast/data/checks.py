@@ -41,7 +41,7 @@ def read_table(
     if isinstance(source, pd.DataFrame):
         if not len(source.columns):
             faults.append(f"{what}: the table is empty; give a table with columns and rows")
-        return _legible(source.copy(deep=False), what, faults), what
+        return legible(source.copy(deep=False), what, faults), what
     if not isinstance(source, str | os.PathLike):
         faults.append(f"{what}: {type(source).__name__} is no table; give a path or a DataFrame")
         return pd.DataFrame(), what
@@ -51,7 +51,8 @@ def read_table(
         if path.suffix.lower() in (".parquet", ".pq"):
             table = pd.read_parquet(path)
             # Text that is no UTF-8 fails only when it is used.
-            table.select_dtypes("str").apply(lambda text: text.str.strip())
+            for _, texts in table.select_dtypes(["str", "category"]).items():
+                texts.tolist()
         else:
             table = _read_csv(path)
     except FileNotFoundError:
@@ -71,16 +72,16 @@ def read_table(
         return pd.DataFrame(), name
     if table.index.names == [None]:
         table.index = pd.RangeIndex(2, len(table) + 2)
-    return _legible(table.dropna(how="all"), name, faults), name
+    return legible(table.dropna(how="all"), name, faults), name
 
 
-def _legible(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+def legible(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
     """The table, without columns if a cell or name cannot be written: those are faults."""
     before = len(faults)
     for i, column in enumerate(table.columns):
         if not _is_legible(column):
             faults.append(f"{name}: column {i + 1} has a name that is no text in UTF-8; rename it")
-        elif table.dtypes.iloc[i].kind == "O":
+        elif table.dtypes.iloc[i] == np.dtype("O"):
             rows = [row for row, x in zip(table.index, table.iloc[:, i], strict=True)
                     if not _is_legible(x)]  # fmt: skip
             shown, cure = [f"`{str(column)[:60]}`"], "give text or numbers"

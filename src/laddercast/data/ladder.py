@@ -17,6 +17,7 @@ from laddercast.data.checks import (
     check_target_rows,
     check_tasks,
     keep_recipe,
+    legible,
     read_table,
     stop_on,
 )
@@ -60,6 +61,9 @@ class Ladder:
         if self.rungs not in ("last", "every"):
             raise ValueError(f'rungs={self.rungs!r}: use "last" or "every"')
         faults: list[str] = []
+        for given, name in ((self.table, self.name), (self.tasks, "tasks")):
+            legible(given, name, faults)
+        stop_on(faults)
         table = check_columns(self.table, c.LADDER_REQUIRED, self.name, faults)
         tasks, table = check_tasks(table, self.tasks, self.name, faults)
         table = check_ladder_rows(table, self.name, faults)
