@@ -1040,6 +1040,17 @@ def test_metrics_of_datadecide_that_are_none(metrics: str):
     assert "table 3 (" in message(lc.read_olmes, table)
 
 
+@pytest.mark.parametrize("cell", [b"x", "lone \ud800", 10**5000], ids=["bytes", "half", "huge"])
+def test_cells_that_no_text_can_be(cell: object):
+    table = datadecide()
+    table["seed"] = table["seed"].astype(object)
+    table.at[3, "seed"] = cell  # noqa: PD008
+    assert "table row 3: `seed` holds bytes, or what is no text" in message(lc.read_olmes, table)
+    ladder = table.rename(columns={"seed": "model"})
+    for read in (lc.read_ladder, lc.read_targets, lambda x: lc.Ladder(x, pd.DataFrame())):
+        assert "row 3: `model` holds bytes" in message(read, ladder)
+
+
 # Experiment trackers: logs as they are
 
 TRAINING = lc.Preset(

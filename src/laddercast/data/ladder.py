@@ -21,7 +21,7 @@ from laddercast.data.faults import stop_on
 from laddercast.data.ladder_display import as_html, as_text
 from laddercast.data.lines import Line, line_through, rung_points
 from laddercast.data.sizes import whole_runs
-from laddercast.data.sources import Table, Tasks, read_table, read_tasks
+from laddercast.data.sources import Table, Tasks, legible, read_table, read_tasks
 from laddercast.data.tasks import check_tasks, named_tasks
 from laddercast.data.writing import no_such
 
@@ -64,8 +64,12 @@ class Ladder:
         table, tasks = self.table, self.tasks
         if not isinstance(table, pd.DataFrame):
             table, _ = read_table(table, self.name, faults)
+        else:
+            legible(table, self.name, faults)
         if not isinstance(tasks, pd.DataFrame):
             tasks = _chosen(tasks, faults)
+        else:
+            legible(tasks, "tasks", faults)
         stop_on(faults)
         table = check_columns(table, c.LADDER_REQUIRED, self.name, faults)
         tasks, table = check_tasks(table, tasks, self.name, faults)

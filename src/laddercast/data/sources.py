@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
@@ -60,7 +61,7 @@ def read_table(source: Table, what: str, faults: list[str]) -> tuple[pd.DataFram
         return pd.DataFrame(), what
     if not len(table.columns):
         faults.append(f"{what}: the table is empty; give a table with columns and rows")
-    return _legible(table, what, faults), what
+    return legible(table, what, faults), what
 
 
 def read_tasks(tasks: Tasks | None, faults: list[str]) -> tuple[list[str] | None, pd.DataFrame]:
@@ -140,7 +141,8 @@ def _read_file(path: Path, faults: list[str]) -> tuple[pd.DataFrame, str]:
         if path.suffix.lower() in PARQUET:
             table = pd.read_parquet(path)
             # Text that is no UTF-8 fails only when it is used.
-            table.select_dtypes("str").apply(lambda text: text.str.strip())
+            for _, texts in table.select_dtypes(["str", "category"]).items():
+                texts.tolist()
         elif _of_json(path):
             table = _read_json(path)
         else:
@@ -163,25 +165,25 @@ def _read_file(path: Path, faults: list[str]) -> tuple[pd.DataFrame, str]:
         return pd.DataFrame(), name
     if table.index.names == [None] and not _of_json(path):
         table.index = pd.RangeIndex(2, len(table) + 2)
-    return _legible(table.dropna(how="all"), name, faults), name
+    return legible(table.dropna(how="all"), name, faults), name
 
 
-def _legible(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+def legible(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
     """The table, without columns if a cell or name cannot be written: those are faults."""
     before = len(faults)
     for i, column in enumerate(table.columns):
-        if not _is_legible(column):
+        if not is_legible(column):
             faults.append(f"{name}: column {i + 1} has a name that is no text in UTF-8; rename it")
-        elif table.dtypes.iloc[i].kind == "O":
+        elif table.dtypes.iloc[i] == np.dtype("O"):
             rows = [row for row, x in zip(table.index, table.iloc[:, i], strict=True)
-                    if not _is_legible(x)]  # fmt: skip
+                    if not is_legible(x)]  # fmt: skip
             shown, cure = [f"`{str(column)[:60]}`"], "give text or numbers"
             list_rows(pd.Index(rows), shown * len(rows), "holds bytes, or what is no text in UTF-8",
                       cure, name, faults)  # fmt: skip
     return table if len(faults) == before else pd.DataFrame()
 
 
-def _is_legible(value: object) -> bool:
+def is_legible(value: object) -> bool:
     try:
         return not isinstance(value, bytes | bytearray) and bool(str(value).encode() or True)
     except (ValueError, RecursionError):  # half a character, an integer of thousands of digits
