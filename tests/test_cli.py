@@ -54,6 +54,7 @@ def python(code: str) -> str:
         ["forecast"],
         ["baseline"],
         ["backtest"],
+        ["allocate"],
         ["report"],
         ["doctor"],
         ["completion"],

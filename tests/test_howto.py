@@ -142,6 +142,9 @@ PAGES: dict[str, Callable[[Path], None]] = {
 OF_FITS = ("save", "tasks", "arviz")
 """Pages about what a fit is good for, from a table."""
 
+DECISIONS = ("questions", "allocate")
+
+
 # Running them
 
 
@@ -193,7 +196,9 @@ def assert_forecasts(after: list[dict[str, object]]) -> None:
 
 
 def test_every_page_is_run():
-    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {*PAGES, *OF_FITS, "route"}
+    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {
+        *PAGES, *OF_FITS, *DECISIONS, "route",
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -309,3 +314,24 @@ def test_the_trackers_command_on_measured_logs(
     # Three tasks that a ladder of up to 3.2B forecasts well, even from a brief fit.
     assert (accuracy["q50"] - accuracy["measured"]).abs().mean() < 0.1
     assert pd.read_csv("out/scores.csv").set_index(["quantity", "task"])["crps"].notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
+@pytest.mark.parametrize("name", DECISIONS)
+def test_the_pages_of_decisions_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With NUTS of one route, too briefly to converge."""
+    table_files(tmp_path)
+    targets(
+        tmp_path,
+        {"big": (6887575552, 3945065873408), "huge": (13202396160, 5000080130048)},
+    )
+    monkeypatch.chdir(tmp_path)
+    quick = {"route": "two_stage", "chains": 2, "warmup": 30, "draws": 20, "progress": False}
+    monkeypatch.setattr(lc, "fit", partial(lc.fit, **quick))
+
+    def command(words: list[str]) -> None:
+        assert cli.main([*words, *QUICK, "--route", "two_stage"]) in (0, 3)
+        assert {"allocation.csv", "allocate.png"} <= {x.name for x in Path("out").iterdir()}
+
+    assert run(HOWTO / f"{name}.md", command)

@@ -41,6 +41,8 @@ from .data.loaders.presets import Keys as Keys
 from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
+from .decisions.allocation import allocate as allocate
+from .decisions.allocation import flops_for as flops_for
 from .decisions.items import more_items as more_items
 from .decisions.questions import gain as gain
 from .decisions.questions import probability as probability
@@ -99,6 +101,7 @@ from .model.routes import (
 from .model.routes import (
     two_stage as two_stage,
 )
+from .plots.allocation import plot_allocation as plot_allocation
 from .plots.calibration import plot_calibration as plot_calibration
 from .plots.grids import plot_iso_accuracy as plot_iso_accuracy
 from .plots.grids import plot_what_if as plot_what_if

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from laddercast.cli.allocate import add_allocate
 from laddercast.cli.failures import BAD_INPUT, tell
 from laddercast.cli.folders import check_file, folder_name, results_folder
 from laddercast.cli.plan import add_plan
@@ -134,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
     add_plan(command, ladder, targets, out, sampler)
+    add_allocate(command, ladder, out, sampler)
     text = "write one HTML file of a forecast: what to expect, what to doubt and why"
     added = command("report", _report, text)
     added.add_argument(
@@ -250,7 +252,9 @@ def _fit_and_forecast(
     truth: str | None = None,
 ) -> int:
     """`truth` names a column of the targets that is shown beside the forecast."""
+    from laddercast.decisions.questions import headline
     from laddercast.evaluation.backtests import published
+    from laddercast.forecasting.averages import with_average
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
     from laddercast.inference.results import diagnose
@@ -275,7 +279,9 @@ def _fit_and_forecast(
         text = f"published method left out, as {ladder.name} has no losses"
         warn(text, SkippedWarning)
     known = None if truth is None else targets.rename(columns={truth: "truth"})
-    print_forecast(table, known)
+    print_forecast(with_average(result, table), known)
+    for first in headline(result, fitted):
+        print(first.answer, first.trust)
     if table["measured"].notna().any():
         _score(result, points, folder)
     _save(lambda: _plots().plot_forecast(result, points), folder / "forecast.png")

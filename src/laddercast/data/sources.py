@@ -172,18 +172,18 @@ def legible(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
     """The table, without columns if a cell or name cannot be written: those are faults."""
     before = len(faults)
     for i, column in enumerate(table.columns):
-        if not is_legible(column):
+        if not _is_legible(column):
             faults.append(f"{name}: column {i + 1} has a name that is no text in UTF-8; rename it")
         elif table.dtypes.iloc[i] == np.dtype("O"):
             rows = [row for row, x in zip(table.index, table.iloc[:, i], strict=True)
-                    if not is_legible(x)]  # fmt: skip
+                    if not _is_legible(x)]  # fmt: skip
             shown, cure = [f"`{str(column)[:60]}`"], "give text or numbers"
             list_rows(pd.Index(rows), shown * len(rows), "holds bytes, or what is no text in UTF-8",
                       cure, name, faults)  # fmt: skip
     return table if len(faults) == before else pd.DataFrame()
 
 
-def is_legible(value: object) -> bool:
+def _is_legible(value: object) -> bool:
     try:
         return not isinstance(value, bytes | bytearray) and bool(str(value).encode() or True)
     except (ValueError, RecursionError):  # half a character, an integer of thousands of digits

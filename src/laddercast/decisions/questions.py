@@ -24,7 +24,7 @@ type Rungs = Ladder | xr.DataTree
 GAIN_COLUMNS = (c.MODEL, c.TASK, "quantity", "over", "mean", "sd", *c.QUANTILES, "probability")
 
 
-class _Draws(NamedTuple):
+class Draws(NamedTuple):
     """What a forecast says of one task, or a mean: its targets, draws (all, targets), quantity."""
 
     models: list[str]
@@ -61,7 +61,7 @@ def probability(
     """
     if sum(x is not None for x in (above, below, beats)) != 1:
         raise ValueError("give one of above=, below= and beats=")
-    found = _draws_of(forecast, task, weights)
+    found = draws_of(forecast, task, weights)
     if beats is not None:
         own = _gains(found, beats)[0] > 0
     elif above is not None:
@@ -95,7 +95,7 @@ def gain(
     >>> lc.gain(forecast, ladder)
     >>> lc.gain(forecast, "7B-4T", weights={"piqa": 1, "hellaswag": 2})
     """
-    found = _draws_of(forecast, task, weights)
+    found = draws_of(forecast, task, weights)
     better, name = _gains(found, over)
     table = pd.DataFrame({c.MODEL: found.models})
     table[c.TASK], table["quantity"], table["over"] = task, found.quantity, name
@@ -184,7 +184,7 @@ def headline(
     """What to read first of each target; `backtest` as `backtest` or `read_backtest` gives it."""
     names = list(dict.fromkeys(forecast["predictions"][c.TASK].to_numpy().astype(str)))
     task = names[0] if len(names) == 1 and weights is None else c.ALL
-    found = _draws_of(forecast, task, weights)
+    found = draws_of(forecast, task, weights)
     rung, value = _best_rung(rungs, found)
     better = found.better * (found.draws - value)
     quantiles, gains = (np.quantile(x, (0.1, 0.5, 0.9), axis=0).T for x in (found.draws, better))
@@ -217,7 +217,13 @@ def headline(
     return found_of
 
 
-def _draws_of(forecast: xr.DataTree, task: str, weights: Mapping[str, float] | None) -> _Draws:
+def draws_of(
+    forecast: xr.DataTree,
+    task: str = c.ALL,
+    weights: Mapping[str, float] | None = None,
+    quantity: str | None = None,
+) -> Draws:
+    """Draws of one task, or of a mean over tasks, of this quantity or what is mainly forecast."""
     data = forecast["predictions"].to_dataset()
     tasks = list(dict.fromkeys(data[c.TASK].to_numpy().astype(str)))
     if task != c.ALL and weights is not None:
@@ -228,13 +234,15 @@ def _draws_of(forecast: xr.DataTree, task: str, weights: Mapping[str, float] | N
     else:
         share = {_known(task, tasks, "task"): 1.0}
         data = data.isel(row=data[c.TASK].to_numpy().astype(str) == task)
-    quantity = c.ACCURACY if c.ACCURACY in data else c.LOSS
+    quantity = quantity or (c.ACCURACY if c.ACCURACY in data else c.LOSS)
+    if quantity not in data:
+        raise ValueError(f"no {quantity} is forecast by this fit's routes")
     draws = data[quantity].transpose("chain", "draw", "row").to_numpy()
     models = data[c.MODEL].to_numpy().astype(str).tolist()
-    return _Draws(models, draws.reshape(-1, len(models)), quantity, share)
+    return Draws(models, draws.reshape(-1, len(models)), quantity, share)
 
 
-def _gains(found: _Draws, over: str | Rungs) -> tuple[np.ndarray, str]:
+def _gains(found: Draws, over: str | Rungs) -> tuple[np.ndarray, str]:
     """By how much each draw of each target is better, and the name of what it is better than."""
     if isinstance(over, str):
         other = found.draws[:, [found.models.index(_known(over, found.models))]]
@@ -248,7 +256,7 @@ def _gains(found: _Draws, over: str | Rungs) -> tuple[np.ndarray, str]:
     return found.better * (found.draws - value), rung
 
 
-def _best_rung(rungs: Rungs, found: _Draws) -> tuple[str, float]:
+def _best_rung(rungs: Rungs, found: Draws) -> tuple[str, float]:
     """The rung that measured best, and what it measured; no name and NaN if none has all tasks."""
     table = _measured(rungs, found.quantity).reindex(columns=list(found.share))
     # A forecast of means has lost its tasks.

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from laddercast.data import words as c
+from laddercast.forecasting.forecasts import forecast_table
 
 
 def mean_over_tasks(
@@ -53,6 +55,19 @@ def mean_over_tasks(
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(forecast.attrs)
     return tree
+
+
+def with_average(forecast: xr.DataTree, table: pd.DataFrame) -> pd.DataFrame:
+    """The `forecast_table` of a forecast with rows of task `all`, the mean accuracy over tasks.
+
+    Each follows its target's tasks. As it is where there is one task, or no accuracy.
+    """
+    if c.ACCURACY not in forecast["predictions"] or table[c.TASK].nunique() < 2:
+        return table
+    average = forecast_table(mean_over_tasks(forecast))
+    whole = pd.concat([table, average[average["quantity"] == c.ACCURACY]], ignore_index=True)
+    order = pd.Categorical(whole[c.MODEL], whole[c.MODEL].unique()).codes
+    return whole.iloc[order.argsort(kind="stable")].reset_index(drop=True)
 
 
 def shares(tasks: list[str], weights: Mapping[str, float] | None) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -12,7 +13,12 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast.data import words as c
-from laddercast.data.cautions import FarTargetWarning, OffLineWarning, warn
+from laddercast.data.cautions import (
+    FarTargetWarning,
+    NotConvergedWarning,
+    OffLineWarning,
+    warn,
+)
 from laddercast.data.ladder import read_targets
 from laddercast.data.lines import line_through, off_line
 from laddercast.data.sources import Table
@@ -88,15 +94,46 @@ def forecast(
     return mark(tree, "the forecast")
 
 
-def _forecast(
-    route: Route, fitted: xr.DataTree, table: pd.DataFrame, models: pd.DataFrame, seed: int
+def forecast_of_laws(
+    fitted: xr.DataTree,
+    targets: pd.DataFrame,
+    *,
+    route: Route | Sequence[Route] = (),
+    seed: int = 0,
 ) -> xr.DataTree:
-    """The forecast of one route."""
+    """What `forecast` gives, but for all that is of one size, run or checkpoint: laws and walks.
+
+    A choice among sizes is made by these, as nobody can choose a size for its luck. `targets` have
+    `model, params, tokens`. Draws belong together with those of `forecast` of the same targets from
+    the same seed. Group `predictions` alone; does not warn.
+    """
+    routes, models = routes_of(fitted), models_of(targets)
+    known = known_routes(routes, route)
+    each = [
+        _forecast(known[name], own, targets, models, seed, noise=False)
+        for name, own in routes.items()
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)
+        tree = pool(each)
+    return xr.DataTree.from_dict({"predictions": tree["predictions"].to_dataset()})
+
+
+def _forecast(
+    route: Route,
+    fitted: xr.DataTree,
+    table: pd.DataFrame,
+    models: pd.DataFrame,
+    seed: int,
+    *,
+    noise: bool = True,
+) -> xr.DataTree:
+    """The forecast of one route; without `noise`, sizes have no deviations of their own either."""
     tasks = tasks_of(fitted)
     _, rows = target_design(models, tasks, frame_of(fitted))
     sizes = fitted["posterior"].sizes
     chains, length = sizes["chain"], sizes["draw"]
-    sites = sites_of(_predict(route.model), fitted, models, seed)
+    sites = sites_of(_predict(route.model, noise), fitted, models, seed, of_sizes=noise)
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
@@ -108,10 +145,10 @@ def _forecast(
     }
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
     dims = ("chain", "draw", "row")
-    levels, noise = {}, {}
+    levels, variances = {}, {}
     if c.ACCURACY in sites:
         levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
-        noise = {source: of_rows(f"{source}_variance") for source in NOISE}
+        variances = {source: of_rows(f"{source}_variance") for source in NOISE}
     variables = {c.ACCURACY: (dims, levels[c.ACCURACY])} if levels else {}
     losses = c.LOSS, c.REFERENCE_LOSS
     loss = next((quantity for quantity in losses if SITES[quantity] in sites), "")
@@ -123,7 +160,7 @@ def _forecast(
     ).assign_coords(route=("draw", np.repeat(route.name, length)))
     groups = {"predictions": predictions}
     if levels:
-        groups["variance"] = _variance(levels, noise, coords)
+        groups["variance"] = _variance(levels, variances, coords)
     measured = _measured(table, rows, loss or c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
@@ -146,14 +183,20 @@ def known_routes(
 
 
 def sites_of(
-    one: Callable[..., dict[str, Any]], fitted: xr.DataTree, models: pd.DataFrame, seed: int
+    one: Callable[..., dict[str, Any]],
+    fitted: xr.DataTree,
+    models: pd.DataFrame,
+    seed: int,
+    *,
+    of_sizes: bool = True,
 ) -> dict[str, np.ndarray]:
     """Sites (all draws, models, tasks or 1) that `one` makes of each draw of one route's fit.
 
     `one` takes a pair of a key and a draw, the design of `models` (`model, params, tokens,
-    checkpoints`), and priors that it does not need.
+    checkpoints`), and priors that it does not need. `of_sizes` as `target_design` takes it.
     """
-    design = in_few_shapes(target_design(models, tasks_of(fitted), frame_of(fitted))[0])
+    own, _ = target_design(models, tasks_of(fitted), frame_of(fitted), of_sizes=of_sizes)
+    design = in_few_shapes(own)
     posterior = fitted["posterior"].to_dataset()
     draws = own_draws(posterior)
     flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
@@ -170,15 +213,29 @@ def sites_of(
 
 
 @cache
-def _predict(model: Callable[..., None]) -> Callable[..., dict]:
+def _predict(model: Callable[..., None], noise: bool) -> Callable[..., dict]:
     def one(pair: tuple, design: object, priors: Priors) -> dict:
         key, draw = pair
-        given = handlers.substitute(handlers.seed(model, key), data=draw)
+        # Seeded first: with noise or without, a site has the same key, and so the same draw.
+        given = handlers.seed(model, key)
+        if not noise:
+            given = handlers.substitute(given, substitute_fn=_without_noise)
+        given = handlers.substitute(given, data=draw)
         sites = handlers.trace(given).get_trace(design, priors, Observed())
         wanted = (*SITES.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: sites[name]["value"] for name in wanted if name in sites}
 
     return one
+
+
+def _without_noise(site: dict) -> Any:
+    """The value of a site of runs or measurements that adds nothing to what was expected of it."""
+    if site["type"] != "sample":
+        return None
+    if site["name"] in SITES.values():
+        return site["fn"].loc
+    of_runs = c.MODEL in {frame.name for frame in site["cond_indep_stack"]}
+    return jnp.zeros(site["fn"].shape()) if of_runs else None
 
 
 def models_of(table: pd.DataFrame) -> pd.DataFrame:

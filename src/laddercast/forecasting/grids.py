@@ -98,6 +98,23 @@ def expected_table(
     `runs` has `params, tokens` and is named by its index; losses have no mean over tasks. Does not
     warn of distance or convergence.
     """
+    found = forecast_of_runs(fitted, runs, route=route, draws=draws, seed=seed)
+    average = forecast_table(mean_over_tasks(found))
+    tables = [forecast_table(found), average[average["quantity"] == c.ACCURACY]]
+    return pd.concat(tables, ignore_index=True).drop(columns="measured")
+
+
+def forecast_of_runs(
+    fitted: xr.DataTree,
+    runs: pd.DataFrame,
+    *,
+    route: Route | Sequence[Route] = (),
+    draws: int,
+    seed: int = 0,
+) -> xr.DataTree:
+    """The forecast of what each run would get without checkpoint noise; arguments and warnings as
+    `expected_table`.
+    """
     targets = runs[[c.PARAMS, c.TOKENS]].assign(
         **{c.MODEL: runs.index.astype(str), c.CHECKPOINTS: MANY_CHECKPOINTS}
     )
@@ -105,10 +122,7 @@ def expected_table(
         warnings.simplefilter("ignore", FarTargetWarning)
         # Few draws may warn; whether the fit has converged is known.
         warnings.simplefilter("ignore", NotConvergedWarning)
-        found = forecast(thinned(fitted, draws), targets, route=route, seed=seed)
-    average = forecast_table(mean_over_tasks(found))
-    tables = [forecast_table(found), average[average["quantity"] == c.ACCURACY]]
-    return pd.concat(tables, ignore_index=True).drop(columns="measured")
+        return forecast(thinned(fitted, draws), targets, route=route, seed=seed)
 
 
 def distance(rungs: pd.DataFrame, targets: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -267,16 +267,17 @@ def _known(seen: Seen, runs: int) -> np.ndarray:
 
 
 def target_design(
-    targets: pd.DataFrame, tasks: pd.DataFrame, frame: Frame
+    targets: pd.DataFrame, tasks: pd.DataFrame, frame: Frame, *, of_sizes: bool = True
 ) -> tuple[Design, pd.DataFrame]:
     """The design of targets, all tasks of each jointly; and its rows (`model ... task`).
 
-    `targets` has one row per model with `params, tokens, checkpoints`, uniquely named.
+    `targets` has one row per model with `params, tokens, checkpoints`, uniquely named. Without
+    `of_sizes`, discrepancy is the walks alone: no size deviates.
     """
     rows = targets.merge(pd.DataFrame({c.TASK: list(tasks.index)}), how="cross")
     labels = Labels(list(targets[c.MODEL]), list(tasks.index))
     points = targets[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
-    design = _design(points, tasks, labels, frame)
+    design = _design(points, tasks, labels, frame, of_sizes=of_sizes)
     checkpoints = targets[c.CHECKPOINTS].to_numpy(float)[:, None]
     everywhere: dict[str, Any] = {}
     for quantity in QUANTITIES:
@@ -416,7 +417,7 @@ def _steps(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.sqrt(np.abs(stop - start)) * share
 
 
-def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+def _walks(points: pd.DataFrame, frame: Frame, of_sizes: bool) -> tuple[np.ndarray, np.ndarray]:
     """Weights (points, steps) of discrepancy's steps inside the ladder, and beyond it."""
     within, beyond = [], []
     slack = 1e-9
@@ -435,16 +436,19 @@ def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     size = size_numbers(points[c.PARAMS])
     known = np.array(frame.sizes)
     new = np.setdiff1d(size, known)
-    within.append(SIZE_STEP * (size[:, None] == known))
-    beyond.append(SIZE_STEP * (size[:, None] == new))
+    within.append(SIZE_STEP * of_sizes * (size[:, None] == known))
+    beyond.append(SIZE_STEP * of_sizes * (size[:, None] == new))
     return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1)
 
 
-def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame) -> Design:
+def _design(
+    points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame, *,
+    of_sizes: bool = True,
+) -> Design:  # fmt: skip
     """Everything but what was measured."""
     log_params = np.log(points[c.PARAMS].to_numpy(float))
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))
-    walk, beyond = _walks(points, frame)
+    walk, beyond = _walks(points, frame, of_sizes)
     run = pd.Index(labels.model).get_indexer(points[c.MODEL])
     longest = pd.Series(log_tokens).groupby(run).idxmax()
     items = tasks[c.ITEMS].to_numpy(float)

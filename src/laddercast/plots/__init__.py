@@ -5,6 +5,7 @@ import lazy_loader as lazy
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     submod_attrs={
+        "allocation": ["plot_allocation"],
         "calibration": ["plot_calibration"],
         "grids": ["plot_iso_accuracy", "plot_what_if"],
         "intervals": ["plot_forecast"],
