@@ -40,8 +40,8 @@ def more_items(
 
     `targets` as `read_targets` takes them. The target is thought of as measured with `times` as
     many questions, and each rung of the ladder as asked `times - 1` as many new ones. One row a
-    target, task and number of times: `model, params, tokens, task, times, items` (questions then, of 1000
-    now where that is not known), `width80_now, width80_target` (the target alone has more),
+    target, task and number of times: `model, params, tokens, task, times, items` (questions then,
+    of 1000 now where that is not known), `width80_now, width80_target` (the target alone has more),
     `width80` (the ladder, too), in points and as of normal distributions, and `equivalent_items`,
     p (1 - p) over the variance of the forecast now: so many questions would be as uncertain by
     themselves. `draws` and `route` as `plan_rungs` takes them. Raises ValueError for a fit without

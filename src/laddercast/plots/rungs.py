@@ -79,7 +79,7 @@ def _draw_candidates(
     if targets is not None:
         ax.plot(targets[c.PARAMS], targets[c.TOKENS], "*", ms=9, color=BLUE, zorder=4)
     for row in chosen.itertuples():
-        at = float(row.params), float(row.tokens)  # type: ignore[arg-type]
+        at = float(row.params), float(row.tokens)
         ax.plot(*at, "o", ms=11, mfc="white", mec=VERMILION, mew=1.2, zorder=5)
         ax.text(*at, str(row.order), ha="center", va="center", fontsize=SMALL - 1, zorder=6)
     mark_powers(ax)
