@@ -49,6 +49,7 @@ def python(code: str) -> str:
         ["forecast"],
         ["baseline"],
         ["backtest"],
+        ["plan"],
         ["report"],
         ["doctor"],
         ["completion"],

@@ -136,6 +136,9 @@ PAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
+DECISIONS = ("plan",)
+
+
 # Running them
 
 
@@ -185,7 +188,7 @@ def assert_forecasts(after: list[dict[str, object]]) -> None:
 
 
 def test_every_page_is_run():
-    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {*PAGES, "route"}
+    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {*PAGES, *DECISIONS, "route"}
 
 
 @pytest.mark.slow
@@ -263,3 +266,20 @@ def test_the_trackers_command_on_measured_logs(
     # Three tasks that a ladder of up to 3.2B forecasts well, even from a brief fit.
     assert (accuracy["q50"] - accuracy["measured"]).abs().mean() < 0.1
     assert pd.read_csv("out/scores.csv").set_index(["quantity", "task"])["crps"].notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
+@pytest.mark.parametrize("name", DECISIONS)
+def test_the_pages_of_decisions_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With NUTS of one route, too briefly to converge."""
+    table_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    quick = {"route": "two_stage", "chains": 2, "warmup": 30, "draws": 20, "progress": False}
+    monkeypatch.setattr(lc, "fit", partial(lc.fit, **quick))
+
+    def command(words: list[str]) -> None:
+        assert cli.main([*words, *QUICK, "--route", "two_stage"]) in (0, 3)
+        assert {"plan.csv", "plan.png"} <= {x.name for x in Path("out").iterdir()}
+
+    assert run(HOWTO / f"{name}.md", command)
