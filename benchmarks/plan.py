@@ -73,6 +73,7 @@ def simulated(out: Path, given: argparse.Namespace) -> None:
             BUDGET_SHARE * 6.0 * float((TARGET["params"].astype(float) * TARGET["tokens"]).sum())
         )
         grid = candidate_grid(rungs, TARGET, budget)
+        grid = grid[grid["flops"] <= budget]
         rng = np.random.default_rng(seed)
         grid = grid.iloc[np.sort(rng.permutation(len(grid))[: given.candidates])]
         grid = grid.assign(checkpoints=3).reset_index(drop=True)

@@ -25,7 +25,7 @@ extensions = [
     "prior_table",
     "type_alias",
 ]
-exclude_patterns = ["_build", "accuracy_tables.md", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "accuracy_tables.md", "decisions_plan.md", "**.ipynb_checkpoints"]
 default_role = "code"  # docstrings are written as Markdown: `name` is code
 
 # Outputs are those committed; CI executes the notebooks in a step of its own.

@@ -55,6 +55,7 @@ def python(code: str) -> str:
         ["baseline"],
         ["backtest"],
         ["allocate"],
+        ["plan"],
         ["report"],
         ["doctor"],
         ["completion"],

@@ -142,7 +142,7 @@ PAGES: dict[str, Callable[[Path], None]] = {
 OF_FITS = ("save", "tasks", "arviz")
 """Pages about what a fit is good for, from a table."""
 
-DECISIONS = ("questions", "allocate")
+DECISIONS = ("questions", "plan", "allocate")
 
 
 # Running them
@@ -332,6 +332,7 @@ def test_the_pages_of_decisions_run(name: str, tmp_path: Path, monkeypatch: pyte
 
     def command(words: list[str]) -> None:
         assert cli.main([*words, *QUICK, "--route", "two_stage"]) in (0, 3)
-        assert {"allocation.csv", "allocate.png"} <= {x.name for x in Path("out").iterdir()}
+        files = {"allocate": {"allocation.csv", "allocate.png"}, "plan": {"plan.csv", "plan.png"}}
+        assert files[words[0]] <= {x.name for x in Path("out").iterdir()}
 
     assert run(HOWTO / f"{name}.md", command)
