@@ -70,7 +70,9 @@ def test_less_of_a_loss_is_better():
 
 
 def test_the_best_rung_is_the_one_that_measured_best(ladder: lc.Ladder):
-    measured = lc.best_rung(ladder, pd.DataFrame({"model": ["a"], "params": 1, "tokens": 1}))
+    measured = lc.best_rung(
+        ladder, pd.DataFrame({"model": ["a"], "params": 10**9, "tokens": 10**11})
+    )
     best = measured.set_index("task")["q50"]
     draws = np.full((2, 50, 4), 0.9)
     of_easy = lc.gain(forecast_of(draws), ladder, task="easy")
