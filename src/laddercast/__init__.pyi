@@ -11,6 +11,9 @@ from .baselines.rungs import lowest_loss_rung as lowest_loss_rung
 from .data import datasets as datasets
 from .data import loaders as loaders
 from .data.cautions import (
+    AtChanceWarning as AtChanceWarning,
+)
+from .data.cautions import (
     FarTargetWarning as FarTargetWarning,
 )
 from .data.cautions import (
@@ -34,6 +37,8 @@ from .data.loaders.presets import Keys as Keys
 from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
+from .decisions.recipes import RecipeComparison as RecipeComparison
+from .decisions.recipes import compare_recipes as compare_recipes
 from .evaluation.backtests import (
     backtest as backtest,
 )

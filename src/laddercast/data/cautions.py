@@ -36,6 +36,13 @@ class OffLineWarning(FarTargetWarning):
     """
 
 
+class AtChanceWarning(LaddercastWarning):
+    """Every rung is at chance in a task, of which nothing is then said.
+
+    >>> warnings.simplefilter("ignore", lc.AtChanceWarning)
+    """
+
+
 class SkippedWarning(LaddercastWarning):
     """A fold, or what a rival would forecast, was left out.
 

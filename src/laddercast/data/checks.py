@@ -289,6 +289,13 @@ def check_fittable(table: pd.DataFrame, name: str, faults: list[str]) -> None:
             f"{name}: fewer than {MIN_MODELS} models have measurements ({_listed(models)}); "
             "add models"
         )
+    if c.RECIPE in table and table[c.RECIPE].nunique() > 1:
+        bare = sorted(set(table[c.RECIPE].dropna()) - set(known[c.RECIPE]))
+        if bare:
+            faults.append(
+                f"{name}: no row of recipe {_listed(bare)} has a measurement; add some, or leave "
+                f"the recipe{'s' * (len(bare) > 1)} out"
+            )
     without = sorted(set(table[c.TASK].dropna()) - set(known[c.TASK]))
     if without:
         faults.append(
@@ -322,6 +329,7 @@ def _check_rows(
     table: pd.DataFrame, keys: Sequence[str], name: str, faults: list[str]
 ) -> pd.DataFrame:
     table = _text(table, [word for word in (c.MODEL, c.TASK) if word in table], name, faults)
+    table = _models_of_recipes(table, name, faults)
     table = _counts(table, name, faults)
     table = _measurements(table, name, faults)
     _one_params_per_model(table, name, faults)
@@ -330,8 +338,22 @@ def _check_rows(
         twice = known[known.duplicated(list(keys), keep=False)]
         shown = [" x ".join(map(_figure, key)) for key in twice[list(keys)].itertuples(index=False)]
         _list(twice.index, shown, "is given twice", "keep one row for each", name, faults)
-    _one_of_each(table, name, faults)
+    _one_loss_kind(table, name, faults)
     return table
+
+
+def _models_of_recipes(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+    """With the recipe in the name of a model that several recipes have. Fault is a row of none."""
+    if not {c.MODEL, c.RECIPE} <= set(table):
+        return table
+    recipe = _as_text(table[c.RECIPE])
+    if recipe.nunique() < 2:
+        return table
+    cure = "name it, as other rows do"
+    _list(table.index[recipe.isna()], [c.RECIPE], "is missing", cure, name, faults)
+    shared = recipe.groupby(table[c.MODEL]).transform("nunique") > 1
+    named = table[c.MODEL].where(~shared, table[c.MODEL] + " " + recipe)
+    return table.assign(**{c.MODEL: named, c.RECIPE: recipe})
 
 
 def _has_values(table: pd.DataFrame, word: str) -> bool:
@@ -447,19 +469,17 @@ def _some(values: pd.Series) -> str:
     return " and ".join([*map(_figure, few), *([f"{more} more"] if more > 0 else [])])
 
 
-def _one_of_each(table: pd.DataFrame, name: str, faults: list[str]) -> None:
-    cures = {
-        c.LOSS_KIND: "losses of several definitions cannot be mixed; keep the rows of one",
-        c.RECIPE: "one law cannot hold for several recipes; choose one by recipe= (--recipe)",
-    }
-    for word, cure in cures.items():
-        if word not in table:
-            continue
-        kinds = _as_text(table[word]).dropna()
-        found = sorted(kinds.unique())
-        if len(found) > 1:
-            first = kinds.index[kinds != kinds.iloc[0]][0]
-            faults.append(f"{name} row {first}: more than one {word} ({', '.join(found)}); {cure}")
+def _one_loss_kind(table: pd.DataFrame, name: str, faults: list[str]) -> None:
+    if c.LOSS_KIND not in table:
+        return
+    kinds = _as_text(table[c.LOSS_KIND]).dropna()
+    found = sorted(kinds.unique())
+    if len(found) > 1:
+        first = kinds.index[kinds != kinds.iloc[0]][0]
+        faults.append(
+            f"{name} row {first}: more than one {c.LOSS_KIND} ({', '.join(found)}); "
+            "losses of several definitions cannot be mixed; keep the rows of one"
+        )
 
 
 def _report(

@@ -1,0 +1,269 @@
+"""Which recipe? Pairs of recipes compared at a target's scale, from joint draws of a forecast."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from laddercast.data import words as c
+from laddercast.data.cautions import AtChanceWarning, warn
+from laddercast.data.ladder import read_targets
+from laddercast.data.sizes import flops
+from laddercast.data.writing import listed, short_number
+from laddercast.forecasting.forecasts import forecast, forecast_table, of_recipes
+from laddercast.inference.results import rungs_of, runs_measured, tasks_of
+from laddercast.model.design import binomial_variance
+
+QUANTILES = ("q025", "q10", "q50", "q90", "q975")
+SETTING = [c.PARAMS, c.TOKENS]
+COMPARISONS = (
+    *SETTING, c.TASK, "a", "b", "probability", "mean", "sd", *QUANTILES, "regret_a", "regret_b",
+    "measured",
+)  # fmt: skip
+RANKING = (*SETTING, c.TASK, c.RECIPE, "best", "regret", "rank")
+
+SURE = 0.9
+"""One recipe ranks before another that it beats with this probability; others are tied with it."""
+
+ABOVE_CHANCE = 2.0
+"""Standard errors by which the rungs' mean accuracy lies above chance where a task tells anything.
+"""
+
+
+class RecipeComparison(NamedTuple):
+    """Recipes at each target's scale; frames with the columns of the command's files.
+
+    `comparisons` has a row for each params x tokens x task x pair of recipes, `ranking` one for
+    each recipe. Task `all` is the mean over tasks. `forecast` is that of each recipe.
+    """
+
+    comparisons: pd.DataFrame
+    ranking: pd.DataFrame
+    forecast: xr.DataTree
+
+
+def compare_recipes(
+    fitted: xr.DataTree,
+    params: float | Sequence[float] | None = None,
+    tokens: float | Sequence[float] | None = None,
+    *,
+    targets: str | Path | pd.DataFrame | None = None,
+    seed: int = 0,
+) -> RecipeComparison:
+    """For each pair of recipes and task, which is better at a target's scale, and by how much.
+
+    `fitted` is of a ladder with several recipes. Scales are `params` and `tokens`, numbers or
+    sequences of equal length, or those of `targets`, which with `recipe, task, accuracy` add what
+    was `measured`. All recipes are forecast at each scale, in one forecast: what they share cancels.
+
+    Differences are of accuracies as one run of each recipe would be measured: `probability` that
+    a's is higher than b's where they are not equal, mean, SD and quantiles of a's less b's;
+    `regret_a` is what choosing a loses on average to the better of both. In the ranking, `best` is
+    the probability that no recipe is better, `regret` the mean loss to the best, and `rank` one
+    more than the number of recipes that are better with probability .9: others are tied.
+
+    The answer holds for the hyperparameters of the rungs: with other learning rates small models
+    can rank otherwise (arXiv 2512.24503). Raises ValueError for a fit of one recipe, a target's
+    recipe that has no rung, a scale below the ladder, tasks that are all at chance, and fits
+    without accuracy.
+
+    >>> found = lc.compare_recipes(fitted_recipes, params=7e9, tokens=140e9)
+    >>> found.comparisons.query("task == 'all'")[["a", "b", "probability", "mean"]]
+    """
+    rungs = rungs_of(fitted)
+    if c.RECIPE not in rungs:
+        raise ValueError(
+            "the fit has one recipe, and there is nothing to compare: give a ladder with several "
+            "in its column `recipe`"
+        )
+    recipes = sorted(rungs[c.RECIPE].unique())
+    given = _scales(params, tokens) if targets is None else read_targets(targets)
+    asked = _of_all(given, recipes)
+    _check_scales(asked, rungs)
+    chance = tasks_at_chance(fitted)
+    predicted = forecast(fitted, asked, seed=seed)
+    if c.ACCURACY not in predicted["predictions"]:
+        raise ValueError("the fit has no accuracy; recipes are compared by accuracy")
+    if len(chance) == len(tasks_of(fitted)):
+        raise ValueError(
+            f"every rung is at chance in {listed(chance, 10)}: the ladder cannot tell recipes "
+            "apart; give larger rungs, or tasks that they solve"
+        )
+    if chance:
+        warn(
+            f"every rung is at chance in {listed(chance, 10)}: the ladder cannot tell recipes apart "
+            "there, and no number is given",
+            AtChanceWarning,
+        )
+    comparisons, ranking = [], []
+    for setting, draws, measured, tasks in _by_scale(predicted, recipes):
+        silent = np.isin(tasks, chance)
+        comparisons.append(_pairs(setting, draws, measured, tasks, recipes, silent))
+        ranking.append(_ranking(setting, draws, tasks, recipes, silent))
+    return RecipeComparison(
+        pd.concat(comparisons, ignore_index=True)[list(COMPARISONS)],
+        pd.concat(ranking, ignore_index=True)[list(RANKING)],
+        predicted,
+    )
+
+
+def _scales(
+    params: float | Sequence[float] | None, tokens: float | Sequence[float] | None
+) -> pd.DataFrame:
+    if params is None or tokens is None:
+        raise ValueError("give `params` and `tokens` of the scale to compare at, or `targets`")
+    first, second = np.atleast_1d(np.asarray(params, float)), np.atleast_1d(
+        np.asarray(tokens, float)
+    )
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(
+            f"params and tokens are {first.size} and {second.size} numbers; give as many of each"
+        )
+    names = [
+        f"{short_number(n, 2)}-{short_number(d, 2)}" for n, d in zip(first, second, strict=True)
+    ]
+    table = pd.DataFrame({c.MODEL: names, c.PARAMS: first, c.TOKENS: second})
+    return read_targets(table.drop_duplicates(SETTING).assign(**{c.MODEL: lambda x: _unique(x)}))
+
+
+def _unique(table: pd.DataFrame) -> list[str]:
+    names = table[c.MODEL]
+    again = names.groupby(names).cumcount()
+    return [f"{name}" + (f" ({n + 1})" if n else "") for name, n in zip(names, again, strict=True)]
+
+
+def _of_all(targets: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
+    """The targets of each recipe, with those that are lacking at a scale that others have."""
+    table = of_recipes(targets, recipes)
+    known = table[[*SETTING, c.RECIPE]].drop_duplicates()
+    whole = known[SETTING].drop_duplicates().merge(pd.DataFrame({c.RECIPE: recipes}), how="cross")
+    both = whole.merge(known, how="left", indicator=True)
+    lacking = both[both.pop("_merge") == "left_only"]
+    names = [
+        f"{short_number(row.params, 3)}-{short_number(row.tokens, 3)} {row.recipe}"
+        for row in lacking.itertuples()
+    ]
+    added = lacking.assign(**{c.MODEL: names})
+    clash = added[c.MODEL].isin(table[c.MODEL]) | added[c.MODEL].duplicated()
+    added.loc[clash, c.MODEL] += " (not measured)"
+    if c.TASK in table and len(added):
+        added = added.merge(pd.DataFrame({c.TASK: table[c.TASK].unique()[:1]}), how="cross")
+    return pd.concat([table, added], ignore_index=True)
+
+
+def _check_scales(targets: pd.DataFrame, rungs: pd.DataFrame) -> None:
+    least = flops(rungs[c.PARAMS], rungs[c.TOKENS]).min()
+    scales = targets[SETTING].drop_duplicates()
+    below = scales[flops(scales[c.PARAMS], scales[c.TOKENS].astype(float)) < least * (1 - 1e-9)]
+    if len(below):
+        shown = [
+            f"{short_number(row.params, 3)} parameters, {short_number(row.tokens, 3)} tokens"
+            for row in below.itertuples()
+        ]
+        raise ValueError(
+            f"{'; '.join(shown)}: below the ladder, whose smallest run takes {least:.2g} FLOPs; "
+            "ask for a scale at which you do not have runs yet"
+        )
+
+
+def tasks_at_chance(fitted: xr.DataTree) -> list[str]:
+    """Tasks in which the rungs of all recipes together are not above chance."""
+    tasks, runs = tasks_of(fitted), runs_measured(fitted)
+    found = []
+    for task, own in runs.groupby(c.TASK, sort=False):
+        chance, items = tasks.loc[task, c.CHANCE], tasks.loc[task, c.ITEMS]
+        unit = np.sqrt(binomial_variance(chance, items if np.isfinite(items) else 1000.0))
+        excess = (own[c.ACCURACY] - chance) / unit
+        if excess.mean() < ABOVE_CHANCE / np.sqrt(len(own)) and excess.max() < 1 + ABOVE_CHANCE:
+            found.append(str(task))
+    return found
+
+
+def _by_scale(predicted: xr.DataTree, recipes: list[str]):  # type: ignore[no-untyped-def]
+    """Each scale with its draws (draws, recipes, tasks), what was measured, names of tasks.
+
+    The last task is `all`.
+    """
+    data = predicted["predictions"].to_dataset()
+    values = data[c.ACCURACY].transpose("chain", "draw", "row").to_numpy()
+    values = values.reshape(-1, values.shape[-1])
+    known = np.full(values.shape[1], np.nan)
+    if "measured" in predicted.children and c.ACCURACY in predicted["measured"]:
+        known = predicted["measured"][c.ACCURACY].to_numpy()
+    rows = pd.DataFrame({word: data[word].to_numpy() for word in (*SETTING, c.RECIPE, c.TASK)})
+    tasks = list(dict.fromkeys(rows[c.TASK].astype(str)))
+    for setting, own in rows.groupby(SETTING, sort=False):
+        # Of several targets of one recipe and scale, the first is compared.
+        first = own.drop_duplicates([c.RECIPE, c.TASK])
+        at = first.reset_index().pivot(index=c.RECIPE, columns=c.TASK, values="index")
+        index = at.loc[recipes, tasks].to_numpy()
+        draws, measured = values[:, index], known[index]
+        yield (
+            setting,
+            np.concatenate([draws, draws.mean(axis=2, keepdims=True)], axis=2),
+            np.concatenate([measured, measured.mean(axis=1, keepdims=True)], axis=1),
+            np.array([*tasks, c.ALL]),
+        )
+
+
+def _pairs(
+    setting: tuple[float, float], draws: np.ndarray, measured: np.ndarray, tasks: np.ndarray,
+    recipes: list[str], silent: np.ndarray,
+) -> pd.DataFrame:  # fmt: skip
+    parts = []
+    for a, b in combinations(range(len(recipes)), 2):
+        off = draws[:, a] - draws[:, b]
+        wins, losses = (off > 0).mean(axis=0), (off < 0).mean(axis=0)
+        decided = np.where(wins + losses > 0, wins + losses, 1.0)
+        part = pd.DataFrame(
+            {
+                "probability": np.where(wins + losses > 0, wins / decided, 0.5),
+                "mean": off.mean(axis=0), "sd": off.std(axis=0),
+                **{name: np.quantile(off, c.QUANTILES[name], axis=0) for name in QUANTILES},
+                "regret_a": np.maximum(-off, 0).mean(axis=0),
+                "regret_b": np.maximum(off, 0).mean(axis=0),
+            }
+        )  # fmt: skip
+        part[silent] = np.nan
+        about = dict(zip(SETTING, setting, strict=True)) | {"a": recipes[a], "b": recipes[b]}
+        part = part.assign(**about, measured=measured[a] - measured[b])
+        part[c.TASK] = tasks
+        parts.append(part)
+    # By task, its pairs together.
+    found = pd.concat(parts)
+    return found.sort_index(kind="stable")
+
+
+def _ranking(
+    setting: tuple[float, float], draws: np.ndarray, tasks: np.ndarray, recipes: list[str],
+    silent: np.ndarray,
+) -> pd.DataFrame:  # fmt: skip
+    most = draws.max(axis=1, keepdims=True)
+    highest = draws == most
+    best = (highest / highest.sum(axis=1, keepdims=True)).mean(axis=0)
+    regret = (most - draws).mean(axis=0)
+    beaten = np.array([(draws > draws[:, [own]]).mean(axis=0) for own in range(len(recipes))])
+    rank = 1 + (beaten >= SURE).sum(axis=1)
+    parts = []
+    for column, task in enumerate(tasks):
+        part = pd.DataFrame(
+            {
+                c.RECIPE: recipes, "best": best[:, column], "regret": regret[:, column],
+                "rank": rank[:, column].astype(float),
+            }
+        )  # fmt: skip
+        if silent[column]:
+            part[["best", "regret", "rank"]] = np.nan
+        part = part.sort_values(["rank", "regret"], kind="stable")
+        about = dict(zip(SETTING, setting, strict=True)) | {c.TASK: task}
+        parts.append(part.assign(**about))
+    return pd.concat(parts).astype({"rank": "Int64"})
+
+
+def recipe_forecast_table(found: RecipeComparison) -> pd.DataFrame:
+    """The forecast of each recipe, as the file `forecast.csv` has it."""
+    return forecast_table(found.forecast)
