@@ -37,6 +37,7 @@ from .data.loaders.presets import Keys as Keys
 from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
+from .decisions.recipe_scores import score_recipes as score_recipes
 from .decisions.recipes import RecipeComparison as RecipeComparison
 from .decisions.recipes import compare_recipes as compare_recipes
 from .evaluation.backtests import (
@@ -96,6 +97,7 @@ from .plots.grids import plot_iso_accuracy as plot_iso_accuracy
 from .plots.grids import plot_what_if as plot_what_if
 from .plots.intervals import plot_forecast as plot_forecast
 from .plots.noise import plot_noise as plot_noise
+from .plots.recipes import plot_recipes as plot_recipes
 from .plots.stages import plot_stage1 as plot_stage1
 from .plots.stages import plot_stage2 as plot_stage2
 from .reporting.page import report as report

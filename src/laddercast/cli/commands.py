@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from laddercast.cli import compare
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
 from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
@@ -108,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     command(
         "forecast", _forecast, "fit a ladder and forecast targets", ladder, targets, out, sampler
     )
+    text = "compare a ladder's recipes at the targets' scale: which is better, and how surely"
+    command("compare", compare.run, text, ladder, targets, out, sampler)
     command("baseline", _baseline, "forecast with the published point fits", ladder, targets, out)
     text = "hold out rungs, fit the others, forecast those held out, score"
     added = command("backtest", _backtest, text, ladder, out, of_folds)

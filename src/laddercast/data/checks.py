@@ -289,9 +289,9 @@ def check_fittable(table: pd.DataFrame, name: str, faults: list[str]) -> None:
             f"{name}: fewer than {MIN_MODELS} models have measurements ({_listed(models)}); "
             "add models"
         )
-    if c.RECIPE in table and table[c.RECIPE].nunique() > 1:
+    if c.RECIPE in table:
         bare = sorted(set(table[c.RECIPE].dropna()) - set(known[c.RECIPE]))
-        if bare:
+        if bare and len(models):
             faults.append(
                 f"{name}: no row of recipe {_listed(bare)} has a measurement; add some, or leave "
                 f"the recipe{'s' * (len(bare) > 1)} out"

@@ -1,9 +1,9 @@
 """Which recipe? Pairs of recipes compared at a target's scale, from joint draws of a forecast."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,12 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.cautions import AtChanceWarning, warn
+from laddercast.data.checks import stop_on
 from laddercast.data.ladder import read_targets
 from laddercast.data.sizes import flops
 from laddercast.data.writing import listed, short_number
-from laddercast.forecasting.forecasts import forecast, forecast_table, of_recipes
-from laddercast.inference.results import rungs_of, runs_measured, tasks_of
+from laddercast.forecasting.forecasts import forecast, of_recipes
+from laddercast.inference.results import recipes_of, runs_measured, tasks_of
 from laddercast.model.design import binomial_variance
 
 QUANTILES = ("q025", "q10", "q50", "q90", "q975")
@@ -58,7 +59,7 @@ def compare_recipes(
 
     `fitted` is of a ladder with several recipes. Scales are `params` and `tokens`, numbers or
     sequences of equal length, or those of `targets`, which with `recipe, task, accuracy` add what
-    was `measured`. All recipes are forecast at each scale, in one forecast: what they share cancels.
+    was `measured`. All recipes are forecast together: what they share cancels.
 
     Differences are of accuracies as one run of each recipe would be measured: `probability` that
     a's is higher than b's where they are not equal, mean, SD and quantiles of a's less b's;
@@ -74,29 +75,14 @@ def compare_recipes(
     >>> found = lc.compare_recipes(fitted_recipes, params=7e9, tokens=140e9)
     >>> found.comparisons.query("task == 'all'")[["a", "b", "probability", "mean"]]
     """
-    rungs = rungs_of(fitted)
-    if c.RECIPE not in rungs:
-        raise ValueError(
-            "the fit has one recipe, and there is nothing to compare: give a ladder with several "
-            "in its column `recipe`"
-        )
-    recipes = sorted(rungs[c.RECIPE].unique())
     given = _scales(params, tokens) if targets is None else read_targets(targets)
-    asked = _of_all(given, recipes)
-    _check_scales(asked, rungs)
-    chance = tasks_at_chance(fitted)
+    asked, chance = question(runs_measured(fitted), tasks_of(fitted), given)
+    recipes = recipes_of(fitted)
     predicted = forecast(fitted, asked, seed=seed)
-    if c.ACCURACY not in predicted["predictions"]:
-        raise ValueError("the fit has no accuracy; recipes are compared by accuracy")
-    if len(chance) == len(tasks_of(fitted)):
-        raise ValueError(
-            f"every rung is at chance in {listed(chance, 10)}: the ladder cannot tell recipes "
-            "apart; give larger rungs, or tasks that they solve"
-        )
     if chance:
         warn(
-            f"every rung is at chance in {listed(chance, 10)}: the ladder cannot tell recipes apart "
-            "there, and no number is given",
+            f"every rung is at chance in {listed(chance, 10)}: of recipes there the ladder says "
+            "nothing, and no number is given",
             AtChanceWarning,
         )
     comparisons, ranking = [], []
@@ -111,14 +97,47 @@ def compare_recipes(
     )
 
 
+def question(
+    runs: pd.DataFrame, tasks: pd.DataFrame, targets: pd.DataFrame
+) -> tuple[pd.DataFrame, list[str]]:
+    """What to forecast, a target of each recipe at each scale, and tasks that are at chance.
+
+    `runs` are accuracies at the ends of runs, `recipe, params, tokens, task, accuracy`; `tasks` has
+    their `chance, items`. Raises ValueError for what cannot be answered, with every fault.
+    """
+    if runs.empty:
+        raise ValueError("there are no accuracies, by which recipes are compared")
+    recipes = sorted(runs[c.RECIPE].unique()) if c.RECIPE in runs else []
+    if len(recipes) < 2:
+        raise ValueError(
+            "there is one recipe, and nothing to compare it with: give a ladder with several in "
+            "its column `recipe`"
+        )
+    asked = _of_all(targets, recipes)
+    faults: list[str] = []
+    least = flops(runs[c.PARAMS], runs[c.TOKENS]).min()
+    for row in asked[SETTING].drop_duplicates().itertuples():
+        if flops(float(row.params), float(row.tokens)) < least * (1 - 1e-9):
+            faults.append(
+                f"{short_number(row.params)} parameters, {short_number(row.tokens)} tokens: below "
+                f"the ladder, whose smallest run takes {least:.2g} FLOPs; give a larger scale"
+            )
+    chance = tasks_at_chance(runs, tasks)
+    if len(chance) == runs[c.TASK].nunique():
+        faults.append(
+            f"every rung is at chance in {listed(chance, 10)}: the ladder cannot tell recipes "
+            "apart; give larger rungs, or tasks that they solve"
+        )
+    stop_on(faults)
+    return asked, chance
+
+
 def _scales(
     params: float | Sequence[float] | None, tokens: float | Sequence[float] | None
 ) -> pd.DataFrame:
     if params is None or tokens is None:
         raise ValueError("give `params` and `tokens` of the scale to compare at, or `targets`")
-    first, second = np.atleast_1d(np.asarray(params, float)), np.atleast_1d(
-        np.asarray(tokens, float)
-    )
+    first, second = (np.atleast_1d(np.asarray(given, float)) for given in (params, tokens))
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(
             f"params and tokens are {first.size} and {second.size} numbers; give as many of each"
@@ -127,13 +146,10 @@ def _scales(
         f"{short_number(n, 2)}-{short_number(d, 2)}" for n, d in zip(first, second, strict=True)
     ]
     table = pd.DataFrame({c.MODEL: names, c.PARAMS: first, c.TOKENS: second})
-    return read_targets(table.drop_duplicates(SETTING).assign(**{c.MODEL: lambda x: _unique(x)}))
-
-
-def _unique(table: pd.DataFrame) -> list[str]:
-    names = table[c.MODEL]
-    again = names.groupby(names).cumcount()
-    return [f"{name}" + (f" ({n + 1})" if n else "") for name, n in zip(names, again, strict=True)]
+    table = table.drop_duplicates(SETTING)
+    again = table.groupby(c.MODEL).cumcount()
+    table[c.MODEL] += again.map(lambda n: f" ({n + 1})" if n else "")
+    return read_targets(table)
 
 
 def _of_all(targets: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
@@ -142,37 +158,23 @@ def _of_all(targets: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
     known = table[[*SETTING, c.RECIPE]].drop_duplicates()
     whole = known[SETTING].drop_duplicates().merge(pd.DataFrame({c.RECIPE: recipes}), how="cross")
     both = whole.merge(known, how="left", indicator=True)
-    lacking = both[both.pop("_merge") == "left_only"]
+    added = both[both.pop("_merge") == "left_only"]
+    if added.empty:
+        return table
+    taken = set(table[c.MODEL])
     names = [
-        f"{short_number(row.params, 3)}-{short_number(row.tokens, 3)} {row.recipe}"
-        for row in lacking.itertuples()
+        f"{short_number(row.params)}-{short_number(row.tokens)} {row.recipe}"
+        for row in added.itertuples()
     ]
-    added = lacking.assign(**{c.MODEL: names})
-    clash = added[c.MODEL].isin(table[c.MODEL]) | added[c.MODEL].duplicated()
-    added.loc[clash, c.MODEL] += " (not measured)"
-    if c.TASK in table and len(added):
-        added = added.merge(pd.DataFrame({c.TASK: table[c.TASK].unique()[:1]}), how="cross")
+    names = [f"{name} (not measured)" if name in taken else name for name in names]
+    added = added.assign(**{c.MODEL: names})
+    if c.TASK in table:
+        added = added.assign(**{c.TASK: table[c.TASK].iloc[0]})
     return pd.concat([table, added], ignore_index=True)
 
 
-def _check_scales(targets: pd.DataFrame, rungs: pd.DataFrame) -> None:
-    least = flops(rungs[c.PARAMS], rungs[c.TOKENS]).min()
-    scales = targets[SETTING].drop_duplicates()
-    below = scales[flops(scales[c.PARAMS], scales[c.TOKENS].astype(float)) < least * (1 - 1e-9)]
-    if len(below):
-        shown = [
-            f"{short_number(row.params, 3)} parameters, {short_number(row.tokens, 3)} tokens"
-            for row in below.itertuples()
-        ]
-        raise ValueError(
-            f"{'; '.join(shown)}: below the ladder, whose smallest run takes {least:.2g} FLOPs; "
-            "ask for a scale at which you do not have runs yet"
-        )
-
-
-def tasks_at_chance(fitted: xr.DataTree) -> list[str]:
+def tasks_at_chance(runs: pd.DataFrame, tasks: pd.DataFrame) -> list[str]:
     """Tasks in which the rungs of all recipes together are not above chance."""
-    tasks, runs = tasks_of(fitted), runs_measured(fitted)
     found = []
     for task, own in runs.groupby(c.TASK, sort=False):
         chance, items = tasks.loc[task, c.CHANCE], tasks.loc[task, c.ITEMS]
@@ -183,7 +185,9 @@ def tasks_at_chance(fitted: xr.DataTree) -> list[str]:
     return found
 
 
-def _by_scale(predicted: xr.DataTree, recipes: list[str]):  # type: ignore[no-untyped-def]
+def _by_scale(
+    predicted: xr.DataTree, recipes: list[str]
+) -> Iterator[tuple[Any, np.ndarray, np.ndarray, np.ndarray]]:
     """Each scale with its draws (draws, recipes, tasks), what was measured, names of tasks.
 
     The last task is `all`.
@@ -199,8 +203,8 @@ def _by_scale(predicted: xr.DataTree, recipes: list[str]):  # type: ignore[no-un
     for setting, own in rows.groupby(SETTING, sort=False):
         # Of several targets of one recipe and scale, the first is compared.
         first = own.drop_duplicates([c.RECIPE, c.TASK])
-        at = first.reset_index().pivot(index=c.RECIPE, columns=c.TASK, values="index")
-        index = at.loc[recipes, tasks].to_numpy()
+        at = first.reset_index().pivot_table("index", c.RECIPE, c.TASK, "first")
+        index = at.loc[recipes, tasks].to_numpy(int)
         draws, measured = values[:, index], known[index]
         yield (
             setting,
@@ -262,8 +266,3 @@ def _ranking(
         about = dict(zip(SETTING, setting, strict=True)) | {c.TASK: task}
         parts.append(part.assign(**about))
     return pd.concat(parts).astype({"rank": "Int64"})
-
-
-def recipe_forecast_table(found: RecipeComparison) -> pd.DataFrame:
-    """The forecast of each recipe, as the file `forecast.csv` has it."""
-    return forecast_table(found.forecast)

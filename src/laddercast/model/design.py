@@ -63,7 +63,9 @@ class Frame(NamedTuple):
     params_knots: tuple[float, ...]
     tokens_knots: tuple[float, ...]
     sizes: tuple[int, ...]
-    recipes: tuple[str, ...] = ()  # in the order of a design's indices; none where all runs are alike
+    recipes: tuple[
+        str, ...
+    ] = ()  # in the order of a design's indices; none where all runs are alike
 
 
 class Seen(NamedTuple):

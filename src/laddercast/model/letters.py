@@ -49,7 +49,10 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
         share_e, share_a = expit(value("logit_share_e")), expit(value("logit_share_a"))
         alpha, beta = np.exp(value("log_alpha")), np.exp(value("log_beta"))
     else:
-        level, q = np.exp(p.get("log_reference_level_recipe", p["log_reference_level"])), common("q")
+        level, q = (
+            np.exp(p.get("log_reference_level_recipe", p["log_reference_level"])),
+            common("q"),
+        )
         share_e = expit(common("logit_reference_share_e"))
         share_a = expit(common("logit_reference_share_a"))
         alpha, beta = (

@@ -126,7 +126,7 @@ def between_recipes(
     design: Design, priors: Priors, name: str, value: ArrayLike = 0.0,
     offset: ArrayLike | None = None,
 ) -> Array:  # fmt: skip
-    """What each recipe (recipes,) has about a value common to them, the value where there is one."""
+    """What each recipe (recipes,) has about a value in common, the value itself of one recipe."""
     count = recipes(design)
     if count == 1:
         return jnp.reshape(jnp.asarray(value), 1)
