@@ -115,12 +115,13 @@ def question(
         )
     asked = _of_all(targets, recipes)
     faults: list[str] = []
-    least = flops(runs[c.PARAMS], runs[c.TOKENS]).min()
+    smallest, least = runs[c.PARAMS].min(), flops(runs[c.PARAMS], runs[c.TOKENS]).min()
     for row in asked[SETTING].drop_duplicates().itertuples():
-        if flops(float(row.params), float(row.tokens)) < least * (1 - 1e-9):
+        if row.params < smallest or flops(float(row.params), float(row.tokens)) < least:
             faults.append(
                 f"{short_number(row.params)} parameters, {short_number(row.tokens)} tokens: below "
-                f"the ladder, whose smallest run takes {least:.2g} FLOPs; give a larger scale"
+                f"the ladder, which begins at {short_number(smallest)} parameters and {least:.2g} "
+                "FLOPs; give a larger scale"
             )
     chance = tasks_at_chance(runs, tasks)
     if len(chance) == runs[c.TASK].nunique():

@@ -114,6 +114,9 @@ class Priors:
     log_slope_recipe_task_scale: Distribution = _log_normal(0.05, 0.6)
     log_rise_recipe_scale: Distribution = _log_normal(0.05, 0.6)
     log_rise_recipe_task_scale: Distribution = _log_normal(0.05, 0.6)
+    # Where recipes account for what tasks have in common, runs have less of it.
+    run_loss_recipe_correlation: Distribution = _beta(1.0, 9.0)
+    run_accuracy_recipe_correlation: Distribution = _beta(1.0, 9.0)
     # Of discrepancy beyond the ladder, the share of the variance that each recipe has to itself.
     walk_loss_recipe_share: Distribution = _beta(2.0, 8.0)
     walk_reference_recipe_share: Distribution = _beta(2.0, 8.0)

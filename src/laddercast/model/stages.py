@@ -174,7 +174,9 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
         # Of one task, no part is common: all of the effect is integrated out.
         return Noise(run, checkpoint, jnp.zeros(()), jnp.zeros((len(design.end), 1)))
     typical, _ = _split(typical_noise, typical_share)
-    correlation = scalar(priors, f"run_{quantity}_correlation", held=True)
+    # Of one recipe, the common part also stands for whatever else its runs differ by.
+    within = "" if recipes(design) == 1 else "_recipe"
+    correlation = scalar(priors, f"run_{quantity}{within}_correlation", held=True)
     with numpyro.plate("model", design.end.shape[0]):
         shared = numpyro.sample(
             f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(correlation * typical))
@@ -213,8 +215,14 @@ def terms(design: Design, priors: Priors, log_reducible: ArrayLike = 0.0) -> Ter
     log_alpha = pooled(design, priors, "log_alpha", offset=-log_a - log_reducible)
     log_beta = pooled(design, priors, "log_beta", offset=-log_b - log_reducible)
     if recipes(design) > 1:
-        log_alpha += of_points(between_recipes(design, priors, "log_alpha_recipe"), design)[:, None]
-        log_beta += of_points(between_recipes(design, priors, "log_beta_recipe"), design)[:, None]
+        log_alpha = (
+            log_alpha
+            + of_points(between_recipes(design, priors, "log_alpha_recipe"), design)[:, None]
+        )
+        log_beta = (
+            log_beta
+            + of_points(between_recipes(design, priors, "log_beta_recipe"), design)[:, None]
+        )
     return Terms(jnp.exp(log_alpha), jnp.exp(log_beta), log_a, log_b)
 
 
@@ -335,8 +343,8 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         # Of all tasks alike, (points, 1).
         off_alpha = between_recipes(design, priors, "reference_alpha_recipe")
         off_beta = between_recipes(design, priors, "reference_beta_recipe")
-        alpha *= jnp.exp(of_points(off_alpha, design))[:, None]
-        beta *= jnp.exp(of_points(off_beta, design))[:, None]
+        alpha = alpha * jnp.exp(of_points(off_alpha, design))[:, None]
+        beta = beta * jnp.exp(of_points(off_beta, design))[:, None]
     found = Terms(alpha, beta, log_a, log_b)
     law = log_law(design, found, q, log_e, log_reducible)
     known = law + off.full
