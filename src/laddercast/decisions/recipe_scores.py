@@ -31,6 +31,7 @@ def score_recipes(found: RecipeComparison, fitted: xr.DataTree) -> pd.DataFrame:
     best rung; the one that is better at the largest scale at which both have rungs; that softened
     by the binomial noise of both accuracies. Empty where nothing was measured.
 
+    >>> found = lc.compare_recipes(fitted_recipes, params=7e9, tokens=140e9)
     >>> lc.score_recipes(found, fitted_recipes)
     """
     known = found.comparisons.dropna(subset=["measured", "probability"])

@@ -40,6 +40,9 @@ class RecipeComparison(NamedTuple):
 
     `comparisons` has a row for each params x tokens x task x pair of recipes, `ranking` one for
     each recipe. Task `all` is the mean over tasks. `forecast` is that of each recipe.
+
+    >>> found = lc.compare_recipes(fitted_recipes, params=7e9, tokens=140e9)
+    >>> found.ranking.query("task == 'all'")
     """
 
     comparisons: pd.DataFrame

@@ -388,7 +388,14 @@ def accuracy(
     log_steep = pooled(design, priors, steepness, offset=-jnp.mean(rise, axis=0))
     steeps = jnp.exp(of_recipes(design, priors, steepness, log_steep, -rise))
     fall = steeps * in_middle(design.middle.accuracy, jnp.expm1(log_x), design)
-    _, levels = level_of(design, priors, "logit_level", above - below + fall)
+    told = above - below + fall
+    if recipes(design) > 1:
+        # Of a recipe with few runs, the data tell its level together with what these are off by.
+        unit = jnp.sqrt(binomial_variance(design.middle.level, design.items))
+        shared = in_middle(design.middle.accuracy, at_points(noise.shared, design), design)
+        told = told - in_middle(design.middle.accuracy, walk.full, design)
+        told = told - shared * unit * jnp.exp(-rise)
+    _, levels = level_of(design, priors, "logit_level", told)
     steep, level = of_points(steeps, design), of_points(levels, design)
 
     def share(log_x: Array, shift: Array) -> Array:
