@@ -2,7 +2,7 @@
 
 `python benchmarks/recipes.py --out DIR [--only NAME ...] [--targets] [--ladders N]`: ladders in
 LADDERCAST_DATA are gadre (three corpora, models under 1B, the tasks that small models of each
-solve) and dclm (six recipes of two or three rungs). Each is cut to its smaller rungs, and recipes are
+solve) and dclm (six recipes of two or three rungs). Each is cut to its smaller rungs; recipes are
 compared at the scale of the larger ones; with `--targets` the whole ladder is fitted, and its
 targets are looked at, once nothing is to be chosen any more. `--ladders N` adds N simulated ladders
 of ten recipes. Pairs go to DIR/pairs.csv, scores to DIR/scores.csv and what choosing costs to

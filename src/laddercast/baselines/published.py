@@ -18,6 +18,7 @@ from scipy.optimize import least_squares
 
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
 from laddercast.data.sizes import with_flops
 from laddercast.model import laws
@@ -191,6 +192,7 @@ def _warn(task: str, method: str, reason: ValueError) -> None:
 
 
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
+    check_one_recipe(ladder.recipes, "the published method")
     for method in methods:
         if method not in METHODS:
             raise ValueError(f"no such method: {method}; methods are {', '.join(METHODS)}")
@@ -209,6 +211,7 @@ def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
 
 def target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
     """One row per target x task of the ladder. Raises ValueError if there is none."""
+    check_one_recipe(ladder.recipes, "a baseline")
     tasks = ladder.tasks.index
     if c.TASK not in targets:
         return targets.merge(tasks.to_frame(index=False), how="cross")

@@ -205,7 +205,10 @@ def _fit_and_forecast(
     table = forecast_table(result)
     table.to_csv(folder / "forecast.csv", index=False)
     points = None
-    if c.measured(ladder.table, c.LOSS) or c.measured(ladder.table, c.REFERENCE_LOSS):
+    if ladder.several_recipes:
+        text = f"published method left out, as {ladder.name} has several recipes"
+        warn(text, SkippedWarning)
+    elif c.measured(ladder.table, c.LOSS) or c.measured(ladder.table, c.REFERENCE_LOSS):
         with warnings.catch_warnings():
             # A task that the published method cannot fit has no point.
             warnings.simplefilter("ignore")

@@ -30,6 +30,15 @@ def stop_on(faults: Sequence[str]) -> None:
         raise ValueError(f"{len(lines)} faults:\n" + "\n".join(f"- {line}" for line in lines))
 
 
+def check_one_recipe(recipes: Sequence[str], what: str) -> None:
+    """Raise ValueError where `what` is for one recipe, and there are several."""
+    if len(recipes) > 1:
+        raise ValueError(
+            f"{what} is for one recipe, and there are several ({_listed(recipes)}): keep one by "
+            "recipe= (--recipe), or compare them by lc.compare_recipes (laddercast compare)"
+        )
+
+
 def read_table(
     source: str | Path | pd.DataFrame, what: str, faults: list[str]
 ) -> tuple[pd.DataFrame, str]:

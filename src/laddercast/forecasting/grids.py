@@ -9,6 +9,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.lines import line_through, off_line
 from laddercast.data.sizes import flops
 from laddercast.forecasting.averages import mean_over_tasks
@@ -19,7 +20,7 @@ from laddercast.forecasting.forecasts import (
     forecast_table,
     unlike_length,
 )
-from laddercast.inference.results import points_of, rungs_of
+from laddercast.inference.results import points_of, recipes_of, rungs_of
 from laddercast.model.routes import Route
 
 TOKENS_POINTS = 25
@@ -63,6 +64,7 @@ def what_if(
         wrong.append(f"draws {draws}")
     if wrong:
         raise ValueError(f"{'; '.join(wrong)}: give one or more finite numbers of at least 1")
+    check_one_recipe(recipes_of(fitted), "a what-if")
     rungs = rungs_of(fitted)
     if tokens is None:
         longest = (rungs[c.TOKENS] / rungs[c.PARAMS]).max() * max(params)

@@ -285,7 +285,8 @@ def runs_measured(fitted: xr.DataTree) -> pd.DataFrame:
 
 def recipes_of(fitted: xr.DataTree) -> list[str]:
     """Names of the recipes that a fit tells apart; none where it has one."""
-    return list(frame_of(fitted).recipes)
+    runs = rungs_of(fitted)
+    return sorted(runs[c.RECIPE].unique()) if c.RECIPE in runs else []
 
 
 def points_of(fitted: xr.DataTree) -> pd.DataFrame:
