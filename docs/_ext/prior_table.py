@@ -129,6 +129,10 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "run_accuracy_recipe_correlation": Meaning(
             "", "in the place of `run_accuracy_correlation` likewise", "fraction"
         ),
+        "run_loss_twin_share": Meaning(
+            "", "part of that which runs of the same params and tokens share", "fraction"
+        ),
+        "run_accuracy_twin_share": Meaning("", "... of accuracy", "fraction"),
         "walk_loss_recipe_share": Meaning(
             "", "a recipe's own part of the square of discrepancy beyond the ladder", "fraction"
         ),

@@ -108,6 +108,7 @@ class Design(NamedTuple):
     run: np.ndarray  # (points,) the run of each point
     recipe: np.ndarray  # (points,) the recipe of each point
     end: np.ndarray  # (runs,) the point at which each run ends
+    twin: np.ndarray  # (runs,) the first run of the same params and tokens, of whichever recipe
     reference_loss: Seen
     loss: Seen
     accuracy: Seen
@@ -362,6 +363,7 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
         run=np.concatenate([design.run, of_point]),
         recipe=longer(design.recipe, points, 0),
         end=np.concatenate([design.end, added]),
+        twin=np.concatenate([design.twin, own.runs + np.arange(runs)]),
         **where,
     ), Observed(
         **{
@@ -456,6 +458,12 @@ def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1)
 
 
+def _twins(log_params: np.ndarray, log_tokens: np.ndarray) -> np.ndarray:
+    """The first run (runs,) whose params and tokens at its end are those of each, to a percent."""
+    sizes = pd.Series(list(zip(np.round(log_params, 2), np.round(log_tokens, 2), strict=True)))
+    return np.asarray(sizes.map(dict(zip(sizes[::-1], sizes.index[::-1], strict=True))), int)
+
+
 def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame) -> Design:
     """Everything but what was measured."""
     log_params = np.log(points[c.PARAMS].to_numpy(float))
@@ -484,6 +492,7 @@ def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Fr
         run=run,
         recipe=recipe,
         end=longest.to_numpy(int),
+        twin=_twins(log_params[longest], log_tokens[longest]),
         reference_loss=nothing(1),
         loss=nothing(len(tasks)),
         accuracy=nothing(len(tasks)),

@@ -117,6 +117,9 @@ class Priors:
     # Where recipes account for what tasks have in common, runs have less of it.
     run_loss_recipe_correlation: Distribution = _beta(1.0, 9.0)
     run_accuracy_recipe_correlation: Distribution = _beta(1.0, 9.0)
+    # Of what runs have in common, the part that runs of other recipes but the same sizes have, too.
+    run_loss_twin_share: Distribution = _beta(2.0, 2.0)
+    run_accuracy_twin_share: Distribution = _beta(2.0, 2.0)
     # Of discrepancy beyond the ladder, the share of the variance that each recipe has to itself.
     walk_loss_recipe_share: Distribution = _beta(2.0, 8.0)
     walk_reference_recipe_share: Distribution = _beta(2.0, 8.0)

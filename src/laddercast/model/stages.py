@@ -177,10 +177,21 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     # Of one recipe, the common part also stands for whatever else its runs differ by.
     within = "" if recipes(design) == 1 else "_recipe"
     correlation = scalar(priors, f"run_{quantity}{within}_correlation", held=True)
-    with numpyro.plate("model", design.end.shape[0]):
-        shared = numpyro.sample(
-            f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(correlation * typical))
-        )[:, None]
+    variance: ArrayLike = correlation * typical
+    of_twins: ArrayLike = 0.0
+    runs = design.end.shape[0]
+    if recipes(design) > 1:
+        # What makes all tasks of a run better or worse is mostly its schedule: recipes that were
+        # trained alike have that in common, so that it cancels where they are compared.
+        share = scalar(priors, f"run_{quantity}_twin_share", held=True)
+        with numpyro.plate("model", runs):
+            # Of each schedule, the element of its first run; others are not read.
+            normal = dist.Normal(0, jnp.sqrt(share * variance))
+            of_twins = numpyro.sample(f"run_{quantity}_twins", normal)[design.twin]
+        variance = variance * (1 - share)
+    with numpyro.plate("model", runs):
+        shared = numpyro.sample(f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(variance)))
+    shared = (shared + of_twins)[:, None]
     return Noise(run, checkpoint, correlation, jnp.sqrt(run / typical) * shared)
 
 
@@ -390,11 +401,8 @@ def accuracy(
     fall = steeps * in_middle(design.middle.accuracy, jnp.expm1(log_x), design)
     told = above - below + fall
     if recipes(design) > 1:
-        # Of a recipe with few runs, the data tell its level together with what these are off by.
-        unit = jnp.sqrt(binomial_variance(design.middle.level, design.items))
-        shared = in_middle(design.middle.accuracy, at_points(noise.shared, design), design)
+        # Of a recipe with few runs, the data tell its level together with discrepancy there.
         told = told - in_middle(design.middle.accuracy, walk.full, design)
-        told = told - shared * unit * jnp.exp(-rise)
     _, levels = level_of(design, priors, "logit_level", told)
     steep, level = of_points(steeps, design), of_points(levels, design)
 
