@@ -228,3 +228,12 @@ def test_a_target_without_recipe_is_forecast_under_each(ladder_targets_fit):
         table = lc.forecast_table(lc.forecast(fitted, plain))
     assert set(table["recipe"]) == set(PAIR)
     assert len(table) == 4
+
+
+def test_runs_of_one_schedule_are_twins_whatever_their_recipe():
+    ladder = lc.read_ladder(made_up())
+    design, _, labels, _ = ladder_design(ladder)
+    size = [name.split()[0] for name in labels.model]
+    assert [size[twin] for twin in design.twin] == size
+    assert len(set(design.twin)) == 3
+    assert (design.twin <= np.arange(6)).all()
