@@ -399,11 +399,7 @@ def accuracy(
     log_steep = pooled(design, priors, steepness, offset=-jnp.mean(rise, axis=0))
     steeps = jnp.exp(of_recipes(design, priors, steepness, log_steep, -rise))
     fall = steeps * in_middle(design.middle.accuracy, jnp.expm1(log_x), design)
-    told = above - below + fall
-    if recipes(design) > 1:
-        # Of a recipe with few runs, the data tell its level together with discrepancy there.
-        told = told - in_middle(design.middle.accuracy, walk.full, design)
-    _, levels = level_of(design, priors, "logit_level", told)
+    _, levels = level_of(design, priors, "logit_level", above - below + fall)
     steep, level = of_points(steeps, design), of_points(levels, design)
 
     def share(log_x: Array, shift: Array) -> Array:
