@@ -205,8 +205,8 @@ def test_a_difference_is_recovered_and_draws_are_joint(ladder_targets_fit):
     truth = targets.pivot_table("accuracy", "task", "recipe")
     measured = (truth["books"] - truth["web"]).reindex(["task1", "task2"])
     np.testing.assert_allclose(pairs.loc[["task1", "task2"], "measured"], measured)
-    inside = measured.between(pairs["q025"], pairs["q975"])[measured.index]
-    assert inside.all()
+    single = pairs.loc[measured.index]
+    assert measured.between(single["q025"], single["q975"]).all()
     # What recipes share cancels: the difference is known better than either.
     table = lc.forecast_table(found.forecast)
     sd = table.query("quantity == 'accuracy'").pivot_table("sd", "task", "recipe")

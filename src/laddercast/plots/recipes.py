@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def plot_recipes(found: "RecipeComparison", ax: Any = None) -> Panels:
     """Two panels for each scale: recipes behind the first of the mean over tasks; P(best) by task.
 
-    On the left, 50 and 95 % would hide ties: the mean, 80 and 95 % intervals of the difference to
+    On the left are the mean, 80 and 95 % intervals of the difference to
     the recipe of the least regret, and diamonds where it was measured. On the right, the
     probability in percent that no recipe is better in a task, empty where all rungs are at chance.
 
@@ -27,7 +27,7 @@ def plot_recipes(found: "RecipeComparison", ax: Any = None) -> Panels:
     tasks = found.ranking[c.TASK].nunique()
     if ax is None:
         recipes = found.ranking[c.RECIPE].nunique()
-        height = 1.6 + max(0.2 * tasks, 0.35 * recipes)
+        height = 1.6 + max(0.17 * tasks, 0.3 * recipes)
         size = (WIDTH, height * len(scales))
         ax = plt.subplots(
             len(scales), 2, figsize=size, squeeze=False, layout="constrained",
