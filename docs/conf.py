@@ -21,10 +21,11 @@ extensions = [
     "sphinx_argparse_cli",
     "architecture",
     "mathml",
+    "picture",
     "prior_table",
     "type_alias",
 ]
-exclude_patterns = ["_build", "accuracy_tables.md", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "accuracy_tables.md", "decisions_plan.md", "**.ipynb_checkpoints"]
 default_role = "code"  # docstrings are written as Markdown: `name` is code
 
 # Outputs are those committed; CI executes the notebooks in a step of its own.
@@ -63,7 +64,8 @@ html_theme_options = {
     "footer_end": [],
 }
 html_sidebars = {
-    page: [] for page in ("index", "model", "reference", "cli", "libraries", "architecture")
+    page: []
+    for page in ("index", "tutorial", "gallery", "model", "cli", "libraries", "architecture")
 }
 html_math_renderer = "mathml"
 html_copy_source = False

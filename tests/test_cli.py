@@ -35,6 +35,11 @@ def files(tmp_path: Path, small_table: pd.DataFrame) -> dict[str, str]:
     return {name: str(tmp_path / file) for name, file in names.items()}
 
 
+def results(out: Path) -> list[str]:
+    """Names of the files of a folder, but for the list of what was written there."""
+    return sorted(path.name for path in out.iterdir() if path.name != ".laddercast.json")
+
+
 def python(code: str) -> str:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -49,6 +54,8 @@ def python(code: str) -> str:
         ["forecast"],
         ["baseline"],
         ["backtest"],
+        ["allocate"],
+        ["plan"],
         ["report"],
         ["doctor"],
         ["completion"],
@@ -222,7 +229,7 @@ def test_baseline_writes_points_and_their_scores(files, capsys):
     status = main(["baseline", files["ladder"], "--targets", files["targets"], "--out", str(out)])
     said = capsys.readouterr()
     assert status == 0
-    assert sorted(path.name for path in out.iterdir()) == ["forecast.csv", "scores.csv"]
+    assert results(out) == ["forecast.csv", "scores.csv"]
     table = pd.read_csv(out / "forecast.csv")
     assert list(table.columns) == [*c.FORECAST_COLUMNS, "method"]
     assert {"two_step", "single_step"} <= set(table["method"])
@@ -241,7 +248,7 @@ def test_results_of_an_earlier_run_do_not_stay(files):
     assert (out / "scores.csv").exists()
     TARGETS[["model", "params", "tokens"]].iloc[:1].to_csv(files["targets"], index=False)
     assert main(command) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["forecast.csv"]
+    assert results(out) == ["forecast.csv"]
 
 
 @pytest.mark.slow
@@ -254,9 +261,9 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     status = main(["forecast", ladder, "--targets", targets, "--out", str(out), *QUICK, *routes])
     said = capsys.readouterr()
     assert status == 3
-    assert sorted(path.name for path in out.iterdir()) == [
+    assert results(out) == [
         "NOT_CONVERGED.txt", "fit.nc", "forecast.csv", "forecast.png", "predictions.nc",
-        "scores.csv",
+        "published.csv", "scores.csv",
     ]  # fmt: skip
     assert said.err.count("do not rely on") == 1
     (told,) = [line for line in said.err.splitlines() if "do not rely on" in line]
@@ -308,10 +315,16 @@ def test_demo_shows_the_truth(tmp_path, capsys):
     status = main(["demo", "--out", str(tmp_path), *QUICK, *ONE_ROUTE])
     said = capsys.readouterr()
     assert status in (0, 3)
-    assert {"ladder.csv", "tasks.csv", "targets.csv", "truth.csv", "fit.nc"} <= {
+    assert {"ladder.csv", "tasks.csv", "targets.csv", "truth.csv", "fit.nc", "published.csv"} <= {
         path.name for path in tmp_path.iterdir()
     }
     assert "truth" in said.out
+    first, *_, last = said.out.splitlines()
+    assert first.startswith("SIMULATED: no real model was trained or measured.")
+    assert last.startswith("SIMULATED: no real model was trained or measured.")
+    result = xr.open_datatree(tmp_path / "predictions.nc")
+    truth = pd.read_csv(tmp_path / "targets.csv")["law_accuracy"]
+    assert sorted(result["truth"]["accuracy"].to_numpy()) == pytest.approx(sorted(truth))
 
 
 @pytest.mark.slow
@@ -320,7 +333,7 @@ def test_backtest_writes_all(files, capsys):
     status = main(["backtest", files["ladder"], "--out", str(out), *QUICK, *ONE_ROUTE])
     said = capsys.readouterr()
     assert status == 3
-    assert {path.name for path in out.iterdir()} == {
+    assert set(results(out)) == {
         "forecast.csv", "scores.csv", "backtest.png", "NOT_CONVERGED.txt"
     }  # fmt: skip
     table = pd.read_csv(out / "forecast.csv")
@@ -345,9 +358,12 @@ def test_backtest_cuts_as_told_and_shows_rivals_beside(files, capsys):
     assert table.loc[table["quantity"] == "accuracy", "best_rung"].between(0, 1).all()
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["kind"]) == {"one-size", "pooled"}
-    head, *rows = said.out.splitlines()[1:]
-    assert head.startswith("held out")
-    assert head.endswith("published  its bootstrap  best rung  lowest loss rung")
+    lines = said.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [number for number, line in enumerate(lines) if line.startswith("held out")]
+    assert "  50 %  80 %  95 %  " in lines[heads[0]]
+    assert "rung" in lines[heads[1]]
+    rows = lines[heads[0] + 1 :]
     ours = scores[(scores["method"] == "laddercast") & (scores["quantity"] == "accuracy")]
     for row, expected in zip(rows, ours[ours["task"] == "all"].to_dict("records"), strict=False):
         assert row.startswith(f"{expected['kind']}, {expected['distance']}")
@@ -357,7 +373,7 @@ def test_backtest_cuts_as_told_and_shows_rivals_beside(files, capsys):
 @pytest.mark.usefixtures("fits")
 def test_backtest_refuses_unknown_folds(files, capsys):
     assert main(["backtest", files["ladder"], "--out", files["out"], "--folds", "sizes,odd"]) == 2
-    assert "no such folds: odd" in capsys.readouterr().err
+    assert "no such fold: odd; folds are sizes" in capsys.readouterr().err
 
 
 def test_backtest_helps_with_every_kind_of_fold(capsys):
@@ -374,3 +390,168 @@ def test_the_routes_offered_are_those_of_the_model():
     from laddercast.model import routes
 
     assert tuple(routes.ROUTES) == commands.ROUTES
+
+
+def run(*words: str, folder: Path | None = None) -> tuple[subprocess.CompletedProcess, float]:
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "laddercast", *words], capture_output=True, text=True, cwd=folder
+    )
+    return done, time.perf_counter() - start
+
+
+def test_a_missing_file_is_told_at_once(files):
+    """Before pandas and JAX are loaded, which takes seconds."""
+    folder = Path(files["ladder"]).parent
+    words = [
+        "forecast",
+        "lader.csv",
+        "--targets",
+        "none.parquet",
+        "--tasks",
+        "zz.jsonl",
+        "--out",
+        "o",
+    ]
+    runs = [run(*words, folder=folder) for _ in range(5)]
+    assert np.median([seconds for _, seconds in runs]) < 1
+    done = runs[0][0]
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: lader.csv: no such file; did you mean ladder.csv?\n"
+        "none.parquet: no such file; check the path\n"
+        "zz.jsonl: no such file; check the path\n"
+    )
+    assert not (folder / "o").exists()
+    done, _ = run("report", "absent", folder=folder)
+    assert done.stderr == "error: absent: no such folder; check the path\n"
+
+
+USAGE = {
+    ("forcast", "x"): "error: argument COMMAND: no such choice: forcast; did you mean forecast? ",
+    ("forecast", "l", "--out", "o", "--taks", "t"): (
+        "error: no such argument: --taks t; did you mean --tasks?"
+    ),
+    ("forecast", "l", "--out", "o", "--route", "two_stag"): (
+        "error: argument --route: no such choice: two_stag; did you mean two_stage? choose from"
+    ),
+    ("forecast", "l"): "error: the following arguments are required: --out",
+    ("forecast", "l", "--out", "o", "--draws", "many"): "error: argument --draws: 'many': give a",
+    (): "error: the following arguments are required: COMMAND",
+}
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_usage_errors_are_one_line_with_the_nearest_name(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(USAGE[words])
+    assert said.count("\n") == 1
+    assert "--help`" in said
+
+
+def test_help_names_every_exit_state(capsys):
+    from laddercast.cli import commands, failures
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    status = said.partition("Exit status:")[2]
+    states = [commands.UNFIT, failures.BAD_INPUT, commands.NOT_CONVERGED, failures.INTERNAL]
+    for state in (0, *states, commands.INTERRUPTED):
+        assert f" {state} if " in f" {status}" or f" {state} for " in f" {status}"
+
+
+@pytest.mark.usefixtures("fits")
+@pytest.mark.parametrize(
+    "words", [["--folds", "sizes,odd"], ["--hold-out", "7B"], ["--folds", "reruns"]]
+)
+def test_a_rejected_command_leaves_no_folder(words, files, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    assert main(["backtest", files["ladder"], "--out", str(out), *words]) == 2
+    assert not out.parent.exists()
+    out.mkdir(parents=True)
+    (out / "mine.txt").touch()
+    assert main(["backtest", files["ladder"], "--out", str(out), *words]) == 2
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_an_unknown_model_to_hold_out_names_the_nearest(files, capsys):
+    words = ["baseline", files["ladder"], "--hold-out", "200m-20", "--out", files["out"]]
+    assert main(words) == 2
+    assert "no such model: 200m-20; did you mean 200M-20?" in capsys.readouterr().err
+
+
+def test_tasks_by_name_from_the_command_line(files, capsys):
+    words = ["baseline", files["ladder"], "--targets", files["targets"], "--out", files["out"]]
+    assert main([*words, "--tasks", "hard"]) == 0
+    table = pd.read_csv(Path(files["out"]) / "forecast.csv")
+    assert set(table["task"]) == {"hard"}
+    assert main([*words, "--tasks", "hrad,easy"]) == 2
+    said = capsys.readouterr().err
+    assert "ladder.csv: no such task: hrad; did you mean hard? tasks are easy, hard" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"params": 3, "tokens": 60}, "params 3 is below 100,000"),
+        ({"tokens": 6_000_000}, "tokens of 3B (6,000,000): below every rung by"),
+        ({"task": ["easy", "hrad"]}, "no such task: hrad; did you mean hard?"),
+        ({"model": "800M-20"}, "the rung of this name 800,000,000; give the target another name"),
+    ],
+)
+def test_targets_that_cannot_be_meant(change, part, files, capsys):
+    TARGETS.assign(**change).to_csv(files["targets"], index=False)
+    words = ["forecast", files["ladder"], "--targets", files["targets"], "--out", files["out"]]
+    assert main(words) == 2
+    assert part in capsys.readouterr().err
+    assert not Path(files["out"]).exists()
+
+
+def test_what_the_known_tasks_gave_is_said(files, small_table, capsys):
+    names = {"easy": "piqa", "hard": "hellaswag"}
+    bare = small_table.replace({"task": names}).drop(columns=["chance", "items"])
+    bare.to_csv(files["ladder"], index=False)
+    TARGETS.replace({"task": names}).to_csv(files["targets"], index=False)
+    words = ["baseline", files["ladder"], "--targets", files["targets"], "--out", files["out"]]
+    assert main(words) == 0
+    assert (
+        "from the table of known tasks: chance and items of hellaswag, piqa"
+        in capsys.readouterr().err
+    )
+
+
+def lines_of(head, rows, left, width=80):
+    from laddercast.cli.printing import table_lines
+
+    return table_lines(head, rows, left, width)
+
+
+HEAD = ["target", "task", "median", "80 % interval", "95 % interval", "measured", "truth"]
+
+
+@pytest.mark.parametrize("target", ["7B", "a-long-name-of-a-target-7B-4T", "n" * 300])
+@pytest.mark.parametrize("task", ["piqa", "a_long_name_of_a_task:rc::olmes", "t" * 300])
+@pytest.mark.parametrize("more", [0, 2, 9])
+def test_tables_are_no_wider_than_a_terminal_and_lose_nothing(target, task, more):
+    cells = ["55.1", "50.2 to 60.3", "48.2 to 62.3", "54.9", "53.7"]
+    others = [f"{n}.{n}" for n in range(more)]
+    names = [f"another method {n}" for n in range(more)]
+    rows = [[own, of, *cells, *others] for own in (target, "13B") for of in (task, "mmlu")]
+    lines = lines_of([*HEAD, *names], rows, 2)
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    for cell in (*cells, *others):
+        assert text.count(f" {cell}") >= len(rows)
+    for word in (*HEAD[2:], *names):
+        assert all(part in text for part in word.split())
+    assert "13B" in text
+    assert "mmlu" in text
+
+
+def test_a_narrow_table_is_one_line_a_row():
+    lines = lines_of(HEAD[:3], [["7B", "piqa", "55.1"], ["13B", "mmlu", "60.0"]], 2)
+    assert lines == ["target  task  median", "7B      piqa    55.1", "13B     mmlu    60.0"]

@@ -23,13 +23,26 @@ def prior_table() -> ModuleType:
 
 
 def test_the_reference_has_every_public_name_once():
-    page = (DOCS / "reference.md").read_text()
-    listed = re.findall(r"^\.\. (?:auto|py:)\w+:: laddercast\.(\w+)$", page, re.MULTILINE)
+    pages = "\n".join(page.read_text() for page in sorted((DOCS / "reference").glob("*.md")))
+    listed = re.findall(r"^\.\. (?:auto|py:)\w+:: laddercast\.(\w+)$", pages, re.MULTILINE)
     assert sorted(listed) == sorted(lc.__all__)
 
 
-def test_the_table_of_priors_in_the_readme_is_as_they_are(prior_table: ModuleType):
-    assert prior_table.markdown(lc.Priors()) in (DOCS.parent / "README.md").read_text()
+def test_links_of_the_readme_lead_somewhere():
+    text = (DOCS.parent / "README.md").read_text()
+    for file, anchor in re.findall(r"\]\(([\w./-]+)(#[\w-]+)?\)", text):
+        page = DOCS.parent / file
+        assert page.exists(), file
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+            assert anchor[1:] in {head.lower().replace(" ", "-") for head in heads}, anchor
+
+
+def test_every_how_to_is_reached_from_the_first_page_and_from_its_list():
+    first, own = ((DOCS / page).read_text() for page in ("index.md", "howto/index.md"))
+    pages = {file.stem for file in (DOCS / "howto").glob("*.md")} - {"index"}
+    assert {page for page in pages if f"(howto/{page}.md)" not in first} == set()
+    assert pages <= set(own.splitlines())
 
 
 def test_every_prior_has_a_meaning(prior_table: ModuleType):

@@ -1,10 +1,20 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 from laddercast.forecasting.forecasts import forecast_table
-from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
+from laddercast.reporting.doubts import (
+    RULES,
+    Evidence,
+    convergence,
+    find_doubts,
+    leaves_chance,
+    split_doubts,
+    variance_shares,
+)
 
 TASKS = pd.DataFrame(
     {"chance": [0.25, 0.25], "items": [1000.0, 1000.0]}, index=pd.Index(["easy", "hard"])
@@ -104,8 +114,59 @@ def test_near_chance_depends_on_the_number_of_questions():
     assert list(doubts[["task", "rule"]].itertuples(index=False, name=None)) == [
         ("easy", "near chance")
     ]
-    unknown = found(forecast_of(sd=0.001), TASKS.assign(items=np.nan), low)
-    assert unknown.empty
+    # Where their number is not known, 2 points are taken for it.
+    unknown = TASKS.assign(items=np.nan)
+    assert found(forecast_of(sd=0.001), unknown, low.assign(q50=[0.25, 0.28, 0.26] * 2)).empty
+    assert len(found(forecast_of(sd=0.001), unknown, low.assign(q50=0.26))) == 2 + 2
+
+
+def test_near_chance_comes_with_the_probability_of_leaving_it():
+    low = EXPECTED.assign(q50=[0.25, 0.26, 0.26] * 2)
+    # Two standard errors of 1,000 questions are 2.7 points, of 100,000 less than 2.
+    tasks = TASKS.assign(items=[1000.0, 10_000.0])
+    forecast = forecast_of(middle=0.27, sd=0.01)
+    table = leaves_chance(forecast, Evidence(RUNGS, tasks, low))
+    draws = forecast["predictions"]["accuracy"].to_numpy().reshape(-1, 2)
+    error = np.sqrt(0.25 * 0.75 / 1000)
+    assert table["probability"][0] == (draws[:, 0] > 0.25 + 2 * error).mean()
+    assert np.isnan(table["probability"][1])
+    doubts = found(forecast, tasks, low)
+    (why,) = doubts.loc[doubts["rule"] == "near chance", "why"]
+    said = f"by more than 2.7 points, with a probability of {100 * table['probability'][0]:.0f} %."
+    assert why.endswith(said)
+
+
+def test_what_is_true_of_all_is_told_from_what_is_true_of_some():
+    table = pd.DataFrame({"model": ["a", "a", "b", "b"], "task": ["x", "y"] * 2})
+    rows = [("a", "x", "far"), ("a", "y", "far"), ("b", "x", "far"), ("b", "y", "far")]
+    rows += [("b", "x", "long"), ("b", "y", "long"), ("a", "x", "routes disagree")]
+    doubts = pd.DataFrame(rows, columns=["model", "task", "rule"])
+    common, apart = split_doubts(table, doubts)
+    assert list(common.itertuples(index=False, name=None)) == [("", "far"), ("b", "long")]
+    assert list(apart["rule"]) == ["routes disagree"]
+    # Of one forecast alone, all are its own.
+    common, apart = split_doubts(table[:1], doubts[:1])
+    assert common.empty
+    assert len(apart) == 1
+
+
+def test_routes_disagree_where_one_lies_outside_the_other():
+    def routes(shift: float) -> xr.DataTree:
+        forecast = forecast_of()
+        for name, by in (("one", 0.0), ("two", shift)):
+            data = forecast["predictions"].to_dataset()
+            data["accuracy"] = data["accuracy"] + by * (data["task"] == "hard")
+            forecast[name] = xr.DataTree.from_dict({"predictions": data})
+            forecast[name].attrs["route"] = name
+        return forecast
+
+    # Of SD 0.02, an 80 % interval reaches 0.026 to either side.
+    assert found(routes(0.02)).empty
+    doubts = found(routes(0.03))
+    assert list(doubts[["task", "rule"]].itertuples(index=False, name=None)) == [
+        ("hard", "routes disagree")
+    ]
+    assert "outside the 80 % interval of" in doubts["why"].iloc[0]
 
 
 def test_a_backtest_must_miss_more_than_chance_would():
@@ -150,3 +211,21 @@ def test_pooled_routes_are_judged_each_by_itself():
     forecast["predictions"] = xr.DataTree(data)
     quality = convergence(forecast)
     assert quality["rhat"].iloc[0] < 1.01 < quality["rhat"].iloc[1]
+
+
+def test_suspicions_of_a_fit_are_doubts_of_their_task() -> None:
+    forecast = forecast_of()
+    forecast.attrs["suspicions"] = json.dumps(
+        [{"task": "easy", "rule": "wrong order", "why": "loss rises with compute (as said)"}]
+    )
+    own = find_doubts(forecast, forecast_table(forecast), Evidence(RUNGS, TASKS, EXPECTED))
+    own = own[own["rule"] == "wrong order"]
+    assert own["task"].tolist() == ["easy"]
+    assert own["why"].tolist() == ["loss rises with compute (as said)."]
+
+
+def test_a_forecast_that_does_not_say_whether_it_converged_is_doubted() -> None:
+    forecast = forecast_of()
+    del forecast.attrs["converged"]
+    own = find_doubts(forecast, forecast_table(forecast), Evidence(RUNGS, TASKS, EXPECTED))
+    assert set(own.loc[own["rule"] == "not converged", "task"]) == {"easy", "hard"}

@@ -19,12 +19,21 @@ import pytest
 import xarray as xr
 
 import laddercast as lc
+from laddercast.evaluation.backtest_files import write_backtest
 from laddercast.evaluation.simulation import simulate_from_prior
 from test_datasets import GADRE
 from test_howto import lm_eval_files, olmes_files, table_files, tracker_files
 from test_plots import fitted_of
+from test_report import backtest_of
+
+
+def backtest_files(folder: Path) -> None:
+    (folder / "backtest").mkdir()
+    write_backtest(backtest_of(), folder / "backtest")
+
 
 FILES = {
+    "read_backtest": backtest_files,
     "read_wandb": tracker_files,
     "read_lm_eval": lm_eval_files,
     "read_olmes": olmes_files,

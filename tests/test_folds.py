@@ -147,7 +147,7 @@ def test_a_thin_ladder_is_cut_as_far_as_it_can_be_fitted(small_table):
 
 
 def test_unknown_kinds_are_refused(small_table):
-    with pytest.raises(ValueError, match="no such folds: size; there are sizes, lengths"):
+    with pytest.raises(ValueError, match=r"no such fold: size; did you mean sizes\? folds are"):
         cut_folds(read_ladder(small_table), ["size"])
 
 

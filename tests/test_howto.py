@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -24,6 +25,8 @@ from test_loaders import (
     olmes_run,
     wide,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::laddercast.AssumedWarning")
 
 HOWTO = Path(__file__).parents[1] / "docs" / "howto"
 QUICK = ["--chains", "2", "--warmup", "30", "--draws", "20"]
@@ -145,6 +148,12 @@ PAGES: dict[str, Callable[[Path], None]] = {
 }
 
 
+OF_FITS = ("save", "tasks", "arviz")
+"""Pages about what a fit is good for, from a table."""
+
+DECISIONS = ("questions", "plan", "allocate")
+
+
 # Running them
 
 
@@ -168,6 +177,8 @@ def run(page: Path, run_command: Callable[[list[str]], None]) -> list[dict[str, 
                     run_command(words)
                 else:
                     assert program in OTHERS
+        elif block.language == "toml":
+            Path("preset.toml").write_text(block.code)
         else:
             assert block.language == "csv"
             assert_is_a_file(block)
@@ -194,7 +205,47 @@ def assert_forecasts(after: list[dict[str, object]]) -> None:
 
 
 def test_every_page_is_run():
-    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {*PAGES, "compare", "route"}
+    assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {
+        *PAGES, *OF_FITS, *DECISIONS, "compare", "route",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits too brief to converge, of the shape of the ladder that is asked for first."""
+    short = {"chains": 2, "warmup": 100, "draws": 100, "progress": False}
+    for name in ("fit", "fit_each", "backtest"):
+        monkeypatch.setattr(lc, name, partial(getattr(lc, name), **short))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_fits")
+@pytest.mark.filterwarnings("ignore:the (fit|forecast) has not converged")
+@pytest.mark.filterwarnings("ignore:target .* lies")
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:arviz")
+@pytest.mark.parametrize("name", OF_FITS)
+def test_the_pages_of_fits_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    table_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    after = run(HOWTO / f"{name}.md", lambda words: None)
+    assert "two_stage" in after[-1]["fitted"].children
+    plt.close("all")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_fits")
+@pytest.mark.filterwarnings("ignore:the (fit|forecast) has not converged")
+def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    after = run(HOWTO.parent / "tutorial.md", lambda words: None)
+    names = after[-1]
+    assert len(names["ladder"].models) == 16
+    assert list(names["ladder"].tasks.index) == ["hellaswag", "arc_easy", "piqa"]
+    assert names["choice"] in ("small-plan", "large-plan")
+    page = names["path"].read_text(encoding="utf-8")
+    assert "large-plan against small-plan" in page
+    assert "best_rung" in capsys.readouterr().out
+    plt.close("all")
 
 
 @pytest.mark.slow
@@ -290,3 +341,25 @@ def test_the_trackers_command_on_measured_logs(
     # Three tasks that a ladder of up to 3.2B forecasts well, even from a brief fit.
     assert (accuracy["q50"] - accuracy["measured"]).abs().mean() < 0.1
     assert pd.read_csv("out/scores.csv").set_index(["quantity", "task"])["crps"].notna().all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
+@pytest.mark.parametrize("name", DECISIONS)
+def test_the_pages_of_decisions_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With NUTS of one route, too briefly to converge."""
+    table_files(tmp_path)
+    targets(
+        tmp_path,
+        {"big": (6887575552, 3945065873408), "huge": (13202396160, 5000080130048)},
+    )
+    monkeypatch.chdir(tmp_path)
+    quick = {"route": "two_stage", "chains": 2, "warmup": 30, "draws": 20, "progress": False}
+    monkeypatch.setattr(lc, "fit", partial(lc.fit, **quick))
+
+    def command(words: list[str]) -> None:
+        assert cli.main([*words, *QUICK, "--route", "two_stage"]) in (0, 3)
+        files = {"allocate": {"allocation.csv", "allocate.png"}, "plan": {"plan.csv", "plan.png"}}
+        assert files[words[0]] <= {x.name for x in Path("out").iterdir()}
+
+    assert run(HOWTO / f"{name}.md", command)

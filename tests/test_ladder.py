@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from laddercast.data.checks import SHOWN
+from laddercast.data.faults import SHOWN
 from laddercast.data.ladder import (
     Ladder,
     as_targets,
@@ -110,7 +110,10 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
     "blank task": (put(7, "task", "  "), ["row 7: task is missing; name it"]),
     "no params": (put(7, "params", None), ["row 7: params is missing; give a whole number"]),
     "text for accuracy": (put(7, "accuracy", "n/a"), ["row 7: accuracy n/a is not a number; give"]),
-    "text for tokens": (put(7, "tokens", "20B"), ["row 7: tokens 20B is not a number; give"]),
+    "text for tokens": (
+        put(7, "tokens", "20 boxes"),
+        ["row 7: tokens 20 boxes is not a number; give"],
+    ),
     "boolean accuracy": (
         fill("accuracy", True),
         ["row 0: accuracy True is not a number (also rows 1, 2, 3, 4 and 139 more); give"],
@@ -349,7 +352,9 @@ def test_no_file_and_no_table() -> None:
     told = message(read_ladder, Path(__file__).parent)
     assert "tests: is a folder, which cannot be read as a table; give a CSV" in told
     assert "--from" in told
-    assert message(read_ladder, [1]) == "ladder: list is no table; give a path or a DataFrame"
+    cure = "give a path, a DataFrame, a dict of columns or a list of dicts"
+    assert message(read_ladder, [1]) == f"ladder: list is no table; {cure}"
+    assert message(read_ladder, 7) == f"ladder: int is no table; {cure}"
 
 
 def test_a_bad_kind_of_rungs(small_table: pd.DataFrame) -> None:
@@ -419,7 +424,7 @@ TASK_FAULTS: dict[str, tuple[pd.DataFrame, str]] = {
     "twice": (pd.concat([TASKS, TASKS[:1]]), "tasks row 0: task easy is given twice; keep one"),
     "unknown": (
         TASKS.assign(task=["easy", "heard"]),
-        "tasks row 1: task heard is in no row of ladder; its tasks are easy, hard",
+        "tasks row 1: task heard is in no row of ladder; did you mean hard? its tasks are easy,",
     ),
     "missing chance": (TASKS.assign(chance=[0.25, None]), "tasks row 1: task hard has no chance;"),
     "infinite items": (TASKS.assign(items=[np.inf, 1]), "tasks row 0: items inf is infinite;"),
@@ -429,7 +434,7 @@ TASK_FAULTS: dict[str, tuple[pd.DataFrame, str]] = {
 @pytest.mark.parametrize("fault", TASK_FAULTS)
 def test_fault_of_the_tasks(fault: str, small_table: pd.DataFrame) -> None:
     tasks, part = TASK_FAULTS[fault]
-    error = message(read_ladder, small_table, tasks)
+    error = message(read_ladder, small_table.drop(columns=["chance", "items"]), tasks)
     assert part in error
     assert error.count("\n") == 0
 
@@ -452,8 +457,9 @@ def test_tasks_from_the_ladder_or_beside_it_are_the_same(small_table: pd.DataFra
     indexed = read_ladder(small_table, TASKS.set_index("task"))
     assert own.fingerprint == beside.fingerprint == indexed.fingerprint
     assert own.tasks.loc["hard"].to_dict() == {"chance": 0.5, "items": 500}
-    without = read_ladder(small_table, TASKS[["task", "chance"]])
+    without = read_ladder(small_table.drop(columns="items"), TASKS[["task", "chance"]])
     assert without.tasks["items"].isna().all()
+    assert read_ladder(small_table, TASKS[["task"]]).fingerprint == own.fingerprint
 
 
 @pytest.mark.parametrize("given", [["accuracy"], ["loss"], ["accuracy", "reference_loss"]])
@@ -488,7 +494,7 @@ def test_one_recipe_of_several_is_kept(small_table: pd.DataFrame) -> None:
     kept = read_ladder(table, recipe="a")
     assert len(kept) == len(small_table)
     assert set(kept.table.recipe) == {"a"}
-    assert "no row is of recipe c; its recipes are a, b" in message(read_ladder, table, recipe="c")
+    assert "no such recipe: c; recipes are a, b" in message(read_ladder, table, recipe="c")
     told = message(read_ladder, small_table, recipe="a")
     assert "column `recipe` is missing; add it, or leave recipe= (--recipe) out" in told
     targets = pd.DataFrame(
@@ -563,7 +569,7 @@ COUNTS: dict[str, Callable[[list[int]], object]] = {
 def test_tokens_above_2_53_are_kept_exactly(
     kind: str, small_table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    exact = [(tokens << 24) + 1 for tokens in small_table.tokens]
+    exact = [(tokens << 23) + 1 for tokens in small_table.tokens]
     table = small_table.assign(tokens=COUNTS[kind](exact))
     if kind == "text":
         table.to_csv(tmp_path / "ladder.csv", index=False)
@@ -733,7 +739,7 @@ def test_models_are_sorted_by_size_then_length(small_table: pd.DataFrame) -> Non
 
 def ragged(*rows: tuple[str, int, str, float, float]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["model", "tokens", "task", "loss", "accuracy"])
-    return table.assign(params=1000)
+    return table.assign(params=10**9)
 
 
 def test_the_end_of_a_run_skips_what_was_not_measured() -> None:
@@ -845,24 +851,27 @@ def test_held_out_models_read_as_targets_unchanged(small_table: pd.DataFrame) ->
 
 
 def test_targets_carry_their_own_number_of_checkpoints() -> None:
-    given = ragged(("7B", 9, "easy", 1.0, 0.5), ("13B", 9, "easy", 1.0, np.nan))
+    given = ragged(("7B", 10**9, "easy", 1.0, 0.5), ("13B", 10**9, "easy", 1.0, np.nan))
     assert read_targets(given.assign(checkpoints=[5, None])).checkpoints.tolist() == [5.0, 1.0]
 
 
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"params": [7.5, 7]}, "targets row 0: params 7.5 is fractional"),
+        ({"params": [7e9 + 0.5, 7e9]}, "targets row 0: params 7000000000.5 is fractional"),
         (
             {"accuracy": [50, 1]},
             "targets row 0: accuracy 50 is above 1; give fractions, not percent",
         ),
         ({"checkpoints": [0, 1]}, "targets row 0: checkpoints 0 is not a count; give how many"),
-        ({"model": "7B"}, "targets row 0: 7B x easy x 9 is given twice (also row 1); keep one"),
+        (
+            {"model": "7B"},
+            "targets row 0: 7B x easy x 1000000000 is given twice (also row 1); keep one",
+        ),
     ],
 )
 def test_fault_of_targets(change: dict[str, object], part: str) -> None:
-    given = ragged(("7B", 9, "easy", 1.0, 0.5), ("13B", 9, "easy", 1.0, 0.5))
+    given = ragged(("7B", 10**9, "easy", 1.0, 0.5), ("13B", 10**9, "easy", 1.0, 0.5))
     assert part in message(read_targets, given.assign(**change))
 
 
@@ -874,7 +883,7 @@ def test_a_model_is_a_target_once() -> None:
 
 
 def test_misspelt_task_of_targets() -> None:
-    given = ragged(("7B", 9, "easy", 1.0, 0.5), ("13B", 9, "easy", 1.0, 0.5))
+    given = ragged(("7B", 10**9, "easy", 1.0, 0.5), ("13B", 10**9, "easy", 1.0, 0.5))
     error = message(read_targets, given.rename(columns={"task": "Task"}))
     assert error.startswith("targets: column `Task` looks like a misspelt `task`; rename it")
 

@@ -12,12 +12,13 @@ import laddercast as lc
 from laddercast.cli.commands import main
 from laddercast.data.loaders.presets import (
     BARE_CHOICE,
-    CHANCE,
     OLMO,
     PRESETS,
     WITH_SPACE,
     WITHOUT_SPACE,
 )
+
+pytestmark = pytest.mark.filterwarnings("ignore::laddercast.AssumedWarning")
 
 TARGETS = ["7B-4T", "13B-5T"]
 KEYS = ["model", "task", "tokens"]
@@ -230,7 +231,7 @@ def test_tokens_fall_back_on_steps():
     assert ladder.table.tokens.max() == 400_000_000 * 100
     frame.loc[2, "_step"] = np.nan
     told = message(lc.read_wandb, frame, tasks=["arc_easy"])
-    assert "log row 2: tokens are not known (also of 0 more rows of run 190M-20); log" in told
+    assert "log row 2: tokens are not known; log `throughput/total_tokens` or" in told
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -286,9 +287,9 @@ def test_faults_of_exports(fault: str, tmp_path: Path):
 def test_several_faults_are_told_at_once(levanter: Path):
     path = levanter / "100M-20.csv"
     path.write_text(path.read_text().replace("0.95", "2"))
-    wrong = manifest().assign(params=["100M", *manifest().params[1:]])
+    wrong = manifest().assign(params=["100 MB", *manifest().params[1:]])
     told = message(lc.read_wandb, levanter, "levanter", wrong, tasks=["piqa", "boolq"])
-    assert "row 0: params 100M is not a number" in told
+    assert "row 0: params 100 MB is not a number" in told
     assert "no measurements of piqa; its tasks are arc_easy, boolq" in told
     assert "preset 'olmo2': use olmo, olmo-core" in message(lc.read_wandb, levanter, "olmo2")
 
@@ -465,7 +466,7 @@ def one_question(**changes: object) -> dict[str, object]:
 
 
 def test_shapes_of_questions():
-    from laddercast.data.loaders.lm_eval import _question
+    from laddercast.data.loaders.harness_samples import _question
 
     assert _question(one_question())[0] == pytest.approx(1.0)
     assert _question(one_question(target=" answer 2"))[0] == pytest.approx(1.0)
@@ -539,8 +540,8 @@ HARNESS_FAULTS = {
     fewer_examples: "arc_easy: runs differ in examples (n-shot) (5: 100M-100, 200M",
     other_accuracy: "samples and results are of two evaluations",
     no_results: "results_2026-01-02T03-04-05.678901.json: has no `results`",
-    twice_with_other_values: "of run 100M-20 is in results_2026-01-02T03-04-05.678901.json "
-    "and results_2026-02-01.json with different values; move one of both away",
+    twice_with_other_values: "arc_easy of run 100M-20: 100M-20/results_2026-01-02T03-04-05.678901"
+    ".json and 100M-20/results_2026-02-01.json have different values; move one of both away",
 }
 
 
@@ -780,6 +781,442 @@ def test_command_line_with_a_manifest(harness: Path, tmp_path: Path, capsys):
 def test_presets_are_sound():
     for preset in PRESETS.values():
         assert all("{task}" in keys.loss for keys in preset.keys)
-    assert all(0 < chance < 1 for chance in CHANCE.values())
     assert sum(OLMO.aggregates["mmlu"].values()) == pytest.approx(1)
-    assert all(CHANCE[task] == chance for task, (chance, _) in OLMO.tasks.items() if task in CHANCE)
+
+
+def test_known_tasks_are_sound():
+    known = lc.known_tasks()
+    assert known.index.is_unique
+    assert ((known.chance >= 0) & (known.chance <= 0.5) | known.chance.isna()).all()
+    assert ((known["items"] >= 1) & (known["items"] % 1 == 0) | known["items"].isna()).all()
+    assert known.source.notna().all()
+    # The subjects of MMLU and its groups add up to all of it.
+    subjects = known[known.index.str.startswith("hendrycksTest-")]
+    assert len(subjects) == 57
+    assert subjects["items"].sum() == known["items"]["mmlu"] == 14042
+    for task, (chance, items) in OLMO.tasks.items():
+        assert known.chance[task] == chance
+        assert known["items"][task] in (items, pytest.approx(math.nan, nan_ok=True))
+
+
+def test_a_name_that_begins_like_a_known_task_has_its_chance():
+    from laddercast.data.known_tasks import chance_of, is_task, items_of
+
+    assert chance_of("csqa_val_rc_5shot") == chance_of("csqa:mc") == 0.2
+    assert math.isnan(chance_of("mmlu_pro_biology"))  # not that of mmlu
+    assert math.isnan(chance_of("csqaval"))
+    assert items_of("arc_easy") == 2376
+    assert math.isnan(items_of("arc_easy_val"))  # of another split
+    assert is_task("boolq_val", "boolq")
+
+
+# lm-evaluation-harness: files as they are
+
+
+def results_file(path: Path, results: dict, **others: object) -> None:
+    write(path, json.dumps({"results": results, **others}))
+
+
+def score_of(params: int, length: int) -> float:
+    return round(accuracy_of(law(params, params * length)), 4)
+
+
+def test_results_before_0_4(tmp_path: Path):
+    """One file a run, of any name; metrics without filters; neither samples nor counts."""
+    for params, length in RUNS:
+        score = score_of(params, length)
+        tasks = {
+            "piqa": {"acc": score / 2, "acc_stderr": 0.01, "acc_norm": score},
+            "boolq": {"acc": score, "acc_norm": 0.0},
+            "lambada_openai": {"ppl": 9.1, "acc": score / 3},
+            "hendrycksTest-anatomy": {"acc": score, "acc_norm": score},
+        }
+        name = f"{params // 10**6}M-{length}.json"
+        results_file(tmp_path / "zero-shot" / name, tasks, versions=dict.fromkeys(tasks, 0))
+    with pytest.warns(
+        lc.AssumedWarning, match=r"guessing of boolq, hendrycksTest-anatomy, lambada"
+    ):
+        ladder = lc.read_lm_eval(tmp_path / "zero-shot", manifest())
+    expected = {"boolq": 0.5, "hendrycksTest-anatomy": 0.25, "lambada_openai": 0.0, "piqa": 0.5}
+    assert ladder.tasks.chance.to_dict() == expected
+    assert ladder.tasks["items"].tolist() == [3270, 135, 5153, 1838]
+    scores = ladder.table.set_index(["model", "task"]).accuracy
+    score = score_of(*RUNS[0])
+    assert scores["100M-20", "piqa"] == scores["100M-20", "boolq"] == score
+
+
+def test_a_limit_before_0_4_is_the_number_of_questions(tmp_path: Path):
+    for params, length in RUNS:
+        path = tmp_path / f"{params // 10**6}M-{length}" / "results.json"
+        results_file(path, {"piqa": {"acc": score_of(params, length)}}, config={"limit": 100})
+    assert lc.read_lm_eval(tmp_path, manifest()).tasks["items"].tolist() == [100]
+
+
+def test_models_in_one_folder_are_told_apart(tmp_path: Path):
+    for i, (params, length) in enumerate(RUNS):
+        name = f"org/{params // 10**6}M-{length}"
+        scores = {"piqa": {"acc,none": score_of(params, length)}}
+        results_file(tmp_path / f"results_2026-01-0{i + 1}.json", scores, model_name=name)
+    given = manifest().assign(run="org/" + manifest().model)
+    assert len(lc.read_lm_eval(tmp_path, given).models) == len(RUNS)
+
+
+def test_files_of_one_run_may_have_different_tasks(harness: Path):
+    for folder in harness.iterdir():
+        score = {"acc,none": 0.75}
+        results_file(folder / "results_2026-02-01.json", {"piqa": score, "copa": score})
+    ladder = lc.read_lm_eval(harness, manifest())
+    assert list(ladder.tasks.index) == ["arc_easy", "copa", "piqa"]
+    for date in ("2026-02-02", "2026-02-03"):
+        results_file(harness / "100M-20" / f"results_{date}.json", {"piqa": score, "copa": score})
+    assert lc.read_lm_eval(harness, manifest()).fingerprint == ladder.fingerprint
+    results_file(harness / "100M-20" / "results_2026-02-04.json",
+                 {"piqa": {"acc,none": 0.5}, "copa": {"acc,none": 0.5}})  # fmt: skip
+    told = message(lc.read_lm_eval, harness, manifest())
+    assert told.count("different values") == 1
+    assert "copa, piqa of run 100M-20: 100M-20/results_2026-02-03.json and 100M-20/results_" in told
+
+
+def grouped(folder: Path, changes: dict | None = None) -> None:
+    """Results of a task with two filters, and of a group without score that holds itself."""
+    for params, length in RUNS:
+        score = score_of(params, length)
+        results = {
+            "gsm8k": {
+                "alias": "gsm8k", "exact_match,flexible-extract": score / 2,
+                "exact_match,strict-match": score / 4, "exact_match_stderr,strict-match": "N/A",
+            },
+            "mmlu": {"alias": "mmlu", "name": "mmlu", "sample_len": 2},
+            "mmlu_anatomy": {"acc,none": score}, "mmlu_virology": {"acc,none": score},
+        }  # fmt: skip
+        inside = {"mmlu": ["mmlu", "mmlu_other"], "mmlu_other": ["mmlu_anatomy", "mmlu_virology"]}
+        counts = {"mmlu_anatomy": 135, "mmlu_virology": 166, "gsm8k": 1319}
+        others = {
+            "group_subtasks": inside, "config": None, "n-shot": None,
+            "n-samples": {task: {"original": n, "effective": n} for task, n in counts.items()},
+        }  # fmt: skip
+        path = folder / f"{params // 10**6}M-{length}" / "results_2026.json"
+        results_file(path, results | (changes or {}), **others)
+
+
+def test_groups_without_score_and_written_answers(tmp_path: Path):
+    grouped(tmp_path, {"empty_group": {"alias": "empty", "name": "empty", "sample_len": 3}})
+    with pytest.warns(lc.AssumedWarning, match="gsm8k: of exact_match,strict-match, exact_match"):
+        ladder = lc.read_lm_eval(tmp_path, manifest())
+    assert ladder.tasks.to_dict("index") == {
+        "gsm8k": {"chance": 0.0, "items": 1319},
+        "mmlu": {"chance": 0.25, "items": 301},
+    }
+    first = ladder.table.set_index(["model", "task"]).accuracy["100M-20"]
+    assert first["gsm8k"] == score_of(*RUNS[0]) / 4
+
+
+@pytest.mark.filterwarnings("error::laddercast.AssumedWarning")
+@pytest.mark.filterwarnings("ignore:the accuracy of guessing of mmlu")
+@pytest.mark.parametrize("by_task", [True, False])
+def test_a_metric_is_chosen(tmp_path: Path, by_task: bool):
+    grouped(tmp_path)
+    named = "exact_match,flexible-extract"
+    metric = {"gsm8k": named} if by_task else named
+    ladder = lc.read_lm_eval(tmp_path, manifest(), metric=metric)
+    first = ladder.table.set_index(["model", "task"]).accuracy["100M-20"]
+    assert first["gsm8k"] == score_of(*RUNS[0]) / 2
+    assert first["mmlu"] == pytest.approx(score_of(*RUNS[0]))
+
+
+def test_a_metric_that_no_task_has_is_refused(tmp_path: Path):
+    grouped(tmp_path, {"ifeval": {"prompt_level_strict_acc,none": 0.5}})
+    with pytest.warns(lc.SkippedWarning, match="ifeval has prompt_level_strict_acc,none"):
+        told = message(lc.read_lm_eval, tmp_path, manifest(), metric="exact_match,flexible")
+    assert "no task has exact_match,flexible; there are exact_match,flexible-extract" in told
+    with pytest.warns(lc.SkippedWarning, match="ifeval"):
+        told = message(lc.read_lm_eval, tmp_path, manifest(), metric={"gsm9k": "acc"})
+    assert "metric: no task gsm9k; tasks are gsm8k" in told
+    told = message(lc.read_lm_eval, tmp_path, manifest(), tasks=["ifeval"])
+    assert "ifeval: no accuracy; it has prompt_level_strict_acc,none" in told
+    with pytest.warns(lc.SkippedWarning, match="ifeval has prompt_level_strict_acc,none"):
+        assert "ifeval" not in lc.read_lm_eval(tmp_path, manifest()).tasks.index
+    metric = {"ifeval": "prompt_level_strict_acc"}
+    ladder = lc.read_lm_eval(tmp_path, manifest(), metric=metric)
+    assert ladder.tasks.chance["ifeval"] == 0
+
+
+WRONG = {
+    "results": (3, "`results` is 3, not an object"),
+    "results.piqa": (1.5, "`results.piqa` is 1.5, not an object"),
+    "results.piqa.acc,none": (10**400, "`results.piqa.acc,none` is no finite number"),
+    "n-samples.piqa.effective": (math.inf, "`n-samples.piqa.effective` is inf, not a count"),
+    "n-samples.piqa": ([1], "`n-samples.piqa` is a list, not an object"),
+    "group_subtasks": ([], "`group_subtasks` is a list, not an object"),
+    "group_subtasks.piqa": ("x", "`group_subtasks.piqa` is the text 'x', not a list"),
+    "config": (True, "`config` is True, not an object"),
+    "config.model_args": (5, "`config.model_args` is 5, not a text or an object"),
+    "model_name": ({"a": 1}, "`model_name` is an object, not a text"),
+    "versions": ("x", "`versions` is the text 'x', not an object"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_value_of_another_type_is_told_once_with_file_and_key(key: str, tmp_path: Path):
+    value, expected = WRONG[key]
+    for params, length in RUNS:
+        content: dict = {
+            "results": {"piqa": {"acc,none": 0.5}}, "n-samples": {"piqa": {"effective": 1838}},
+            "group_subtasks": {"piqa": []}, "versions": {"piqa": 1}, "config": {},
+            "model_name": "m",
+        }  # fmt: skip
+        *path, last = key.split(".")
+        holder = content
+        for word in path:
+            holder = holder[word]
+        holder[last] = value
+        write(tmp_path / f"{params // 10**6}M-{length}" / "results.json", json.dumps(content))
+    told = message(lc.read_lm_eval, tmp_path, manifest())
+    assert f"100M-100/results.json: {expected}" in told
+    assert "(also in 5 more: 100M-20/results.json, " in told
+    assert told.count(f"`{key}`") == 1
+
+
+def test_what_is_null_is_left_out(harness: Path):
+    whole = lc.read_lm_eval(harness, manifest())
+    for file in harness.rglob("results*"):
+        edit(file, lambda x: x.update(config=None, group_subtasks=None, versions=None))
+    assert lc.read_lm_eval(harness, manifest()).fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("task", ["a/b", "x" * 300, "nul\0", "..", "lone \ud800"])
+def test_names_of_tasks_that_no_file_can_have(harness: Path, task: str):
+    for file in harness.rglob("results*"):
+        edit(file, lambda x: x["results"].update({task: {"acc,none": 0.5}}))
+    if task.isprintable():
+        ladder = lc.read_lm_eval(harness, manifest(), tasks=pd.DataFrame(
+            {"task": [task, "arc_easy"], "chance": 0.25}))  # fmt: skip
+        assert set(ladder.tasks.index) == {task, "arc_easy"}
+    else:
+        told = message(lc.read_lm_eval, harness, manifest())
+        assert f"a key of `results` is the text {task!r}" in told
+
+
+# OLMES: files as they are
+
+OLMES_WRONG = {
+    "model_config": (7, "`model_config` is 7, not an object"),
+    "task_config": ("x", "`task_config` is the text 'x', not an object"),
+    "num_instances": ([20], "`num_instances` is a list, not a count"),
+    "metrics": (0.5, "`metrics` is 0.5, not an object"),
+    "task_name": (1, "`task_name` is 1, not a text"),
+}
+
+
+@pytest.mark.parametrize("key", OLMES_WRONG)
+def test_a_value_of_another_type_in_olmes(key: str, olmes: Path):
+    value, expected = OLMES_WRONG[key]
+    for file in olmes.rglob("metrics-all.jsonl"):
+        first, *others = file.read_text().splitlines()
+        file.write_text("\n".join([json.dumps(json.loads(first) | {key: value}), *others]))
+    told = message(lc.read_olmes, olmes, manifest())
+    assert f"100M-100/metrics-all.jsonl line 1: {expected}" in told
+    assert "(also in 5 more: " in told
+
+
+def test_predictions_of_another_shape(olmes: Path):
+    file = next((olmes / "100M-20").glob("*csqa-predictions.jsonl"))
+    file.write_text(file.read_text().replace('{"bits_per_byte_corr": 1}', "3", 1))
+    told = message(lc.read_olmes, olmes, manifest())
+    assert "task-001-csqa-predictions.jsonl line 1: `metrics` is 3, not an object" in told
+
+
+@pytest.mark.parametrize("word", ["data", "params", "task", "seed"])
+def test_blank_cells_of_datadecide(word: str):
+    table = datadecide()
+    table.loc[3, word] = None
+    assert f"table 3: {word} is missing; name it" in message(lc.read_olmes, table)
+
+
+@pytest.mark.parametrize("metrics", ["{[]: 1}", "{'acc_per_char': 'x'}", "[" * 10**5, "7"])
+def test_metrics_of_datadecide_that_are_none(metrics: str):
+    table = datadecide()
+    table.loc[3, "metrics"] = metrics
+    assert "table 3 (" in message(lc.read_olmes, table)
+
+
+@pytest.mark.parametrize("cell", [b"x", "lone \ud800", 10**5000], ids=["bytes", "half", "huge"])
+def test_cells_that_no_text_can_be(cell: object):
+    table = datadecide()
+    table["seed"] = table["seed"].astype(object)
+    table.at[3, "seed"] = cell  # noqa: PD008
+    assert "table row 3: `seed` holds bytes, or what is no text" in message(lc.read_olmes, table)
+    ladder = table.rename(columns={"seed": "model"})
+    for read in (lc.read_ladder, lc.read_targets, lambda x: lc.Ladder(x, pd.DataFrame())):
+        assert "row 3: `model` holds bytes" in message(read, ladder)
+
+
+# Experiment trackers: logs as they are
+
+TRAINING = lc.Preset(
+    lc.Keys("val/{task}/bpb", "mine", "val/{task}/acc"),
+    tokens="train/tokens",
+    reference_loss="val/c4/loss",
+)
+
+
+def training_log(params: int, length: int, resumed: bool = False) -> pd.DataFrame:
+    """A row each 10 of 1000 steps; loss is logged one step before accuracy, without tokens.
+
+    If resumed, steps 510 to 600 were gone over before, and losses and accuracies were wrong then.
+    """
+    rows: list[dict[str, float]] = []
+    first = [*range(0, 601, 10)] if resumed else []
+    for step in [*first, *range((first and 500) or 0, 1001, 10)]:
+        lost = len(rows) < len(first) and step > 500
+        rows.append({"_step": step, "train/tokens": step * params * length / 1000})
+        if step in (300, 560, 800, 1000):
+            loss = law(params, (step + 1) * params * length / 1000) + 5 * lost
+            rows.append({"_step": step + 1, "val/arc_easy/bpb": loss, "val/c4/loss": 3 * loss})
+            rows.append({"_step": step + 2, "val/arc_easy/acc": accuracy_of(loss)})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_training_logs_as_they_are(tmp_path: Path, steps: bool):
+    for params, length in RUNS:
+        table = training_log(params, length)
+        table = table if steps else table.drop(columns="_step")
+        table.to_csv(tmp_path / f"{params // 10**6}M-{length}.csv", index=False)
+    ladder = lc.read_wandb(tmp_path, TRAINING, manifest())
+    assert len(ladder) == 4 * len(RUNS)
+    table = ladder.table
+    assert table[["loss", "accuracy", "reference_loss"]].notna().all(axis=None)
+    np.testing.assert_allclose(table.accuracy, table.loss.map(accuracy_of))
+    np.testing.assert_allclose(table.reference_loss, 3 * table.loss)
+    of_one = table[table.model == "100M-20"].tokens / (100_000_000 * 20 / 1000)
+    expected = [302, 562, 802, 1000] if steps else [300, 560, 800, 1000]
+    np.testing.assert_allclose(of_one, expected)
+
+
+def test_evaluations_far_apart_are_not_of_one_checkpoint(tmp_path: Path):
+    for params, length in RUNS:
+        table = training_log(params, length)
+        accuracy = table["val/arc_easy/acc"].notna()
+        table.loc[accuracy, "_step"] += 7  # 0.8 % of the run after the loss
+        order = table.sort_values("_step", kind="stable")
+        order.to_csv(tmp_path / f"{params // 10**6}M-{length}.csv", index=False)
+    ladder = lc.read_wandb(tmp_path, TRAINING, manifest(), rungs="every")
+    assert len(ladder) == 8 * len(RUNS) - len(RUNS)  # at its end a run is no longer
+    assert ladder.table[["loss", "accuracy"]].notna().all(axis=1).sum() == len(RUNS)
+
+
+def test_of_a_resumed_run_the_later_pass_counts(tmp_path: Path):
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    for params, length in RUNS:
+        name = f"{params // 10**6}M-{length}.csv"
+        training_log(params, length).to_csv(make(straight) / name, index=False)
+        training_log(params, length, resumed=length == 100).to_csv(
+            make(resumed) / name, index=False
+        )
+    once = lc.read_wandb(straight, TRAINING, manifest())
+    with pytest.warns(lc.AssumedWarning, match="100M-100, 200M-100, 400M-100 went over some token"):
+        again = lc.read_wandb(resumed, TRAINING, manifest())
+    pd.testing.assert_frame_equal(once.table, again.table)
+
+
+def test_tokens_that_nothing_tells_apart_are_refused(tmp_path: Path):
+    for params, length in RUNS:
+        table = training_log(params, length).drop(columns="_step")
+        table.loc[table["train/tokens"] > 0, "train/tokens"] = np.nan
+        table.loc[0, "train/tokens"] = 1000
+        table.to_csv(tmp_path / f"{params // 10**6}M-{length}.csv", index=False)
+    told = message(lc.read_wandb, tmp_path, TRAINING, manifest())
+    assert "two evaluations, with no tokens between them; log `train/tokens`" in told
+    assert told.count("two evaluations") == 1
+    assert "(also in 5 more: " in told
+
+
+def test_accuracies_with_one_validation_loss(tmp_path: Path):
+    for params, length in RUNS:
+        table = training_log(params, length).drop(columns="val/arc_easy/bpb")
+        table.to_csv(tmp_path / f"{params // 10**6}M-{length}.csv", index=False)
+    keys = lc.Keys(accuracy="val/{task}/acc")
+    for reference in (None, "val/c4/loss"):
+        preset = lc.Preset(keys, tokens="train/tokens", reference_loss=reference)
+        table = lc.read_wandb(tmp_path, preset, manifest()).table
+        assert table.accuracy.notna().all()
+        assert "loss" not in table
+        assert ("reference_loss" in table) == (reference is not None)
+
+
+TOML = """
+tokens = "train/tokens"
+reference_loss = "val/c4/loss"
+
+[[keys]]
+loss = "val/{task}/bpb"
+loss_kind = "mine"
+accuracy = "val/{task}/acc"
+
+[tasks]
+arc_easy = [0.25, 2376]
+"""
+
+
+def test_a_preset_is_data(tmp_path: Path, capsys):
+    for params, length in RUNS:
+        name = f"{params // 10**6}M-{length}.csv"
+        training_log(params, length).to_csv(make(tmp_path / "logs") / name, index=False)
+    sizes = "".join(f"[[sizes]]\nrun = '{n // 10**6}M-.*'\nparams = {n}\n" for n in SIZES)
+    file = write(tmp_path / "mine.toml", TOML + sizes)
+    ladder = lc.read_wandb(tmp_path / "logs", file)
+    assert ladder.fingerprint == lc.read_wandb(tmp_path / "logs", str(file)).fingerprint
+    assert ladder.models == [f"{n // 10**6}M-{m}" for n, m in RUNS]
+    assert ladder.tasks["items"].tolist() == [2376]
+    words = ["baseline", "--from", "wandb", str(tmp_path / "logs"), "--hold-out", "400M-100"]
+    words += ["--out", str(tmp_path / "out")]
+    assert main([*words, "--preset", str(file)]) == 0
+    assert main(words) == 2
+    assert "give --preset FILE with --from wandb" in capsys.readouterr().err
+
+
+PRESET_FAULTS = {
+    "token = 'x'": "preset has no `token`; is it `tokens`?",
+    "keys = 3": "keys is 3; give a table [[keys]]",
+    "tasks = 4": "tasks is 4; give names with their values",
+    "tokens = [1]": "tokens is [1]; give a text, or several",
+    "[[keys]]\nlos = '{task}'": "[[keys]] has no `los`; is it `loss`?",
+    "[[keys]]\nloss = 'x'": "'x': write {task} where a task's name stands",
+    "[[keys]]\nloss_kind = 'x'": "neither loss nor accuracy",
+    "[[keys]]\nloss='{task}'\n[[sizes]]\nrun='('\nparams=1": "give a regular expression",
+    "[[keys]]\nloss='{task}'\n[[sizes]]\nrun='x'": "[[sizes]] missing 1 required",
+    "[[keys]]\nloss='{task}'\n[tasks]\na=25": "tasks.a is 25; give chance (a fraction) and items",
+    "[[keys]]\nloss='{task}'\n[aggregates.m]\na=1\nb=1": "give weights that add up to 1",
+    "[[keys": "is no TOML that can be read",
+}
+
+
+@pytest.mark.parametrize("text", PRESET_FAULTS)
+def test_faults_of_presets_in_toml(text: str, tmp_path: Path):
+    told = message(lc.read_wandb, tmp_path, write(tmp_path / "mine.toml", text))
+    assert "mine.toml" in told
+    assert PRESET_FAULTS[text] in told
+
+
+def test_the_nearest_keys_are_named(tmp_path: Path):
+    training_log(*RUNS[0]).to_csv(tmp_path / "100M-20.csv", index=False)
+    keys = lc.Keys("val/{task}/bits", "mine")
+    told = message(lc.read_wandb, tmp_path, lc.Preset(keys, tokens="train/tokens"))
+    assert "no key `val/{task}/bits`" in told
+    assert "nearest are val/arc_easy/bpb" in told
+    told = message(lc.read_wandb, tmp_path, lc.Preset(TRAINING.keys, tokens="trainer/total_tokens"))
+    assert "name one of train/tokens as `tokens` of a preset" in told
+
+
+@pytest.mark.parametrize("text", ["error", "1" + "0" * 400, "inf"])
+@pytest.mark.parametrize("column", ["train/tokens", "_step", "val/arc_easy/acc"])
+def test_cells_that_are_no_numbers(tmp_path: Path, text: str, column: str):
+    for params, length in RUNS:
+        table = training_log(params, length).astype(object)
+        if length == 20:
+            table.loc[table[column].last_valid_index(), column] = text
+        table.to_csv(tmp_path / f"{params // 10**6}M-{length}.csv", index=False)
+    told = message(lc.read_wandb, tmp_path, TRAINING, manifest())
+    assert told.count("100M-20.csv") == 1
+    assert "number" in told or "infinite" in told

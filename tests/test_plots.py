@@ -25,6 +25,22 @@ LETTERS = {"A": 400.0, "alpha": 0.35, "B": 600.0, "beta": 0.35, "E": 0.4}
 CURVE = {"a": -0.7, "b": 0.95, "k": 4.0, "L0": 1.0}
 
 
+@pytest.mark.parametrize("name", [r"\\frac{$", "$x$", "_hidden", "x" * 5000, r"$\\nothing$"])
+def test_names_are_drawn_as_they_are(name):
+    coords = {"model": ("row", [name]), "task": ("row", [name])}
+    coords |= {"params": ("row", [1e9]), "tokens": ("row", [1e10])}
+    draws = np.random.default_rng(0).normal(0.5, 0.1, (2, 50, 1))
+    data = xr.Dataset({"accuracy": (("chain", "draw", "row"), draws)}, coords)
+    forecast = xr.DataTree.from_dict({"predictions": data})
+    forecast.attrs["converged"] = 1
+    ax = plot_forecast(forecast)
+    ax.figure.canvas.draw()
+    (tick,) = ax.get_yticklabels()
+    assert tick.get_text().replace(r"\$", "$").strip("\u200a")[:59] == name[:59]
+    (handle,) = ax.figure.legends[0].get_texts()
+    assert handle.get_text() == tick.get_text()
+
+
 @pytest.fixture(autouse=True)
 def _closed():
     yield

@@ -1,3 +1,4 @@
+import html
 import json
 import re
 import shutil
@@ -8,15 +9,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 from laddercast.cli.commands import main
+from laddercast.evaluation.backtest_files import holds_backtest, read_backtest, write_backtest
 from laddercast.evaluation.backtests import score_backtest
 from laddercast.evaluation.scores import UNITS
-from laddercast.reporting.page import read_backtest, read_results, render, report
+from laddercast.plots import plot_calibration
+from laddercast.plots.intervals import plot_forecast
+from laddercast.reporting.doubts import RULES
+from laddercast.reporting.page import read_results, render, report
+from laddercast.reporting.words import variance_sentence
 
 NASTY = "<script>alert(1)</script>"
 DOLLARS = "$\\frac a$ & \"b\" 'c'"
@@ -29,7 +36,7 @@ RUNGS = [f"{n}M" for n in (100, 200, 400, 800)]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def forecast_of(converged: int = 1, measured: bool = True) -> xr.DataTree:
+def forecast_of(converged: int = 1, measured: bool = True, simulated: bool = False) -> xr.DataTree:
     rng = np.random.default_rng(0)
     coords = {
         "model": ("row", np.repeat(MODELS, 2)),
@@ -49,6 +56,8 @@ def forecast_of(converged: int = 1, measured: bool = True) -> xr.DataTree:
     }
     if measured:
         groups["measured"] = xr.Dataset({"accuracy": ("row", [0.9, 0.72, np.nan, 0.7])}, coords)
+    if simulated:
+        groups["truth"] = xr.Dataset({"accuracy": ("row", [0.9, 0.7, 0.9, 0.7])}, coords)
     for name in DRAWS:
         groups |= {f"{name}/predictions": groups["predictions"]}
     tree = xr.DataTree.from_dict(groups)
@@ -77,11 +86,20 @@ def fitted_of(forecast: xr.DataTree) -> xr.DataTree:
         },
         coords={"model": RUNGS, "task": TASKS},
     )
+    measured = xr.Dataset(
+        {"accuracy": (("point", "task"), [[0.4, 0.5], [0.5, 0.55], [0.7, 0.6], [0.65, 0.64]])},
+        coords={
+            "task": TASKS,
+            "point_model": ("point", RUNGS),
+            "point_tokens": ("point", 20 * params),
+        },
+    )
     groups = {}
     for name, draws in DRAWS.items():
         diverging = np.eye(4, draws, dtype=bool) & (name == "two_stage")
         stats = xr.Dataset({"diverging": (("chain", "draw"), diverging)})
         groups |= {f"{name}/constant_data": constant, f"{name}/sample_stats": stats}
+        groups |= {f"{name}/observed_data": measured}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = dict(forecast.attrs)
     for name in DRAWS:
@@ -136,9 +154,17 @@ def expected(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def page_of(backtest: pd.DataFrame | None = None, **words: Any) -> str:
+def page_of(
+    backtest: pd.DataFrame | None = None, baseline: pd.DataFrame | None = None, **words: Any
+) -> str:
     forecast = forecast_of(**words)
-    return render(forecast, fitted_of(forecast), backtest)
+    return render(forecast, fitted_of(forecast), backtest, baseline)
+
+
+def in_short(page: str) -> str:
+    """The text of the first section."""
+    section = page.split('<section id="answer"')[1].split("</section>")[0]
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", section)))
 
 
 def test_users_words_are_escaped_and_nothing_is_loaded():
@@ -170,8 +196,78 @@ def test_the_average_over_tasks_is_joint():
     forecast = forecast_of()
     draws = forecast["predictions"]["accuracy"].to_numpy()[..., 2:].mean(axis=-1)
     low, middle, high = 100 * np.quantile(draws, [0.1, 0.5, 0.9])
-    assert f"{middle:.1f} % on average over 2 tasks" in page
-    assert f"{low:.1f} to {high:.1f}" in page
+    assert f"{middle:.1f} % mean accuracy over 2 tasks, 80 %: {low:.1f} to {high:.1f} %" in (
+        in_short(page)
+    )
+
+
+def test_the_first_section_says_how_much_better_than_the_best_rung_and_the_other_target():
+    forecast = forecast_of()
+    draws = forecast["predictions"]["accuracy"].to_numpy().reshape(-1, 4)
+    means = draws[:, :2].mean(axis=1), draws[:, 2:].mean(axis=1)
+    best = 0.65  # of 400M, and more than the last rung's, whose tasks are 0.65 and 0.64
+    low, middle, high = (f"{x:+.1f}" for x in 100 * np.quantile(means[1] - best, [0.1, 0.5, 0.9]))
+    said = in_short(page_of())
+    assert f"{middle} points ({low} to {high}) over today's best rung, 400M (65.0 %)" in said
+    assert said.count("better with a probability of over 99 %") == 2
+    gap = means[1] - means[0]
+    low, middle, high = (f"{x:+.1f}" for x in 100 * np.quantile(gap, [0.1, 0.5, 0.9]))
+    share = f"{100 * (gap > 0).mean():.0f} %"
+    low = low.replace("-", "\N{MINUS SIGN}")
+    assert f"13B against {NASTY}: {middle} points ({low} to {high}); better with a " in said
+    assert f"better with a probability of {share}." in said
+    assert "How far to trust it. The draws converged; not tested on your own rungs" in said
+    said = in_short(page_of(backtest_of()))
+    assert "held out of your own rungs, 4 of 4 measurements lay in their 80 % intervals" in said
+    assert "THE DRAWS DID NOT CONVERGE" in in_short(page_of(converged=0))
+
+
+def test_simulated_targets_are_marked_and_drawn_with_their_truth():
+    assert "SIMULATED" not in page_of()
+    page = page_of(simulated=True)
+    assert page.index("SIMULATED: no real model") < page.index('id="answer"')
+    assert "the truth of the simulation (star)" in page
+    assert plot_forecast(forecast_of()).get_title().startswith("Forecast: ")
+    ax = plot_forecast(forecast_of(simulated=True))
+    assert ax.get_title().startswith("SIMULATED: ")
+    assert "truth" in [text.get_text() for text in ax.figure.legends[0].texts]
+    drawn = {line.get_xdata()[0] for line in ax.lines if line.get_marker() == "*"}
+    assert drawn == {90.0, 70.0}
+    plt.close("all")
+
+
+def test_the_published_method_is_in_the_figure():
+    assert "the published method (cross)" not in page_of()
+    points = pd.DataFrame(
+        {"model": MODELS, "task": TASKS, "quantity": "accuracy", "q50": [0.8, 0.75]}
+    )
+    page = page_of(baseline=points)
+    assert "the published method (cross)" in page
+    assert page.count("<use") > page_of().count("<use")
+
+
+def test_what_is_true_of_all_is_said_once_and_rules_that_are_silent_are_folded():
+    page = page_of()
+    assert "No other rule tells one forecast from another." in page
+    missed = backtest_of()
+    missed.loc[missed["task"] == "easy", "pit"] = 0.999
+    page = page_of(missed)
+    # Rungs all have 20 tokens per parameter, targets more, and lie further out than they span.
+    told = "off the line of the rungs, far in compute, another length"
+    assert f"True of every forecast: {told}." in page
+    rows = rows_of(page, "Forecasts with doubts of their own")
+    assert [row[1:3] for row in rows] == [["easy", "missed in the backtest"]] * 2
+    folded = page.split('<details id="quiet">')[1].split("</details>")[0]
+    assert "<dt>mostly noise</dt>" in folded
+    assert "<dt>another length</dt>" not in folded
+    assert set(re.findall(r"<dt>(.*?)</dt>", folded)) < set(RULES)
+
+
+def test_the_largest_part_is_called_most_only_if_it_is_more_than_half():
+    forecast = forecast_of()
+    shares = pd.DataFrame({"law": [0.45] * 4, "run": [0.3] * 4, "route": [0.25] * 4})
+    assert "the largest part (45 % on average" in variance_sentence(forecast, shares)
+    assert "most (51 % on average" in variance_sentence(forecast, shares.assign(law=0.51, run=0.24))
 
 
 def test_what_is_missing_is_said():
@@ -194,11 +290,20 @@ def test_settings_are_those_of_the_routes():
 def test_a_backtest_fills_its_section():
     page = page_of(backtest_of())
     assert "laddercast report DIR --backtest" not in page
-    assert "Held out: sizes, near (1 model in 1 fold)" in page
-    assert "They reach 0.6 decades of compute beyond the rungs that were kept" in page
-    assert "They reach 1.2 decades of compute beyond the rungs that were kept" in page
-    assert page.count("missed by 1.00 points on average (published method: 4.00)") == 2
-    assert page.count("of 2 measurements 2, 2 and 2 lay in the 50, 80 and 95 % interval") == 2
+    rows = rows_of(page, "Backtest, accuracy, all tasks")
+    inside = ["2 of 2"] * 3
+    errors = ["1.00", "4.00", "3.00", "7.00"]
+    assert rows == [
+        ["sizes, near", *errors, *inside, "20.0", "1", "0.6"],
+        ["sizes, far", *errors, *inside, "20.0", "1", "1.2"],
+    ]
+    for told in (
+        "sizes</strong>: all rungs above a size, from those up to it",
+        "near</strong>: beyond them in one of these, and by less than 1 decade",
+        "far</strong>: beyond them, by 1 decade of compute or more",
+    ):
+        assert told in page
+    assert "inside</strong>: no more" not in page
     assert "not among the rungs" not in page
     assert "not among the rungs" in page_of(backtest_of().replace({RUNGS[3]: "stranger"}))
 
@@ -222,11 +327,14 @@ def rows_of(page: str, caption: str) -> list[list[str]]:
 
 def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
     page = page_of(two_kinds())
-    told = "published method, which gives 1 of them: 4.00, laddercast there: 1.00"
-    assert page.count(f"missed by 2.00 points on average ({told})") == 2
-    assert "Held out: pooled, far (1 model in 2 folds). The medians of 4 forecasts" in page
-    assert page.count("A fit did not converge") == 4
     rows = rows_of(page, "Backtest, accuracy, all tasks")
+    assert [row[0] for row in rows] == [
+        "sizes, near", "sizes, far", "lengths, near †", "lengths, far †", "pooled, near †",
+        "pooled, far †",
+    ]  # fmt: skip
+    assert [row[1:3] for row in rows[1:4:2]] == [["1.00", "4.00"], ["2.00", "4.00*"]]
+    assert rows[-1][5] == "4 of 4"
+    rows = rows_of(page, "All scores of each method, accuracy")
     kinds = [f"{kind}, {far}" for kind in ("sizes", "lengths", "pooled") for far in ("near", "far")]
     methods = ["laddercast", "published", "published, bootstrap", "same as best rung"]
     assert [row[:2] for row in rows] == [[kind, name] for kind in kinds for name in methods]
@@ -234,7 +342,7 @@ def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
     assert of_lengths["laddercast"] == ["2", "2.00", "2.00"]
     assert of_lengths["published"] == ["1", "4.00", "4.00"]
     assert of_lengths["published, bootstrap"] == ["2", "3.00", "2.50"]
-    by_task = rows_of(page, "Backtest of laddercast, accuracy, per task")
+    by_task = rows_of(page, "Scores of laddercast, accuracy, per task")
     assert len(by_task) == len(kinds) * len(TASKS)
     # One kind alone is its own pool.
     assert "pooled" not in page_of(backtest_of())
@@ -242,7 +350,10 @@ def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
 
 def test_forecasts_inside_the_ladder_reach_nowhere():
     page = page_of(backtest_of().assign(decades=-0.3, distance="inside"))
-    assert "They lie within the compute of the rungs that were kept." in page
+    ((name, *_, decades),) = rows_of(page, "Backtest, accuracy, all tasks")
+    assert (name, decades) == ("sizes, inside", "0.0")
+    assert "inside</strong>: no more parameters, tokens per parameter or compute" in page
+    assert "far</strong>: beyond" not in page
 
 
 def written(folder: Path, **words: Any) -> None:
@@ -252,28 +363,32 @@ def written(folder: Path, **words: Any) -> None:
 
 
 def backtest_written(folder: Path) -> pd.DataFrame:
-    """As the command line writes it: forecasts in fractions, scores in points."""
-    table = backtest_of()
-    score_backtest(table).to_csv(folder / "scores.csv", index=False)
-    unit = table["quantity"].map(UNITS)
-    for name in ("mean", "sd", "measured", *RIVALS, *(f"q{q}" for q in (10, 25, 50, 75, 90))):
-        table[name] /= unit
-    for name in ("q025", "q975"):
-        table[name] /= unit
-    known = "median|.*error|.*crps|.*inside|.*width"
-    table = table.filter(regex=f"^(?!{known})")
-    table.to_csv(folder / "forecast.csv", index=False)
+    """As the command line writes it."""
+    write_backtest(backtest_of(), folder)
     return backtest_of()
 
 
 def test_a_written_backtest_reads_as_it_was(tmp_path):
-    assert read_backtest(tmp_path) is None
+    assert not holds_backtest(tmp_path)
+    with pytest.raises(ValueError, match=r"forecast.csv: no such file; .*laddercast backtest"):
+        read_backtest(tmp_path)
     known = backtest_written(tmp_path)
+    assert holds_backtest(tmp_path)
     found = read_backtest(tmp_path)
-    assert found is not None
     pd.testing.assert_frame_equal(found[known.columns], known, check_dtype=False)
     found.drop(columns="kind").to_csv(tmp_path / "forecast.csv", index=False)
-    assert read_backtest(tmp_path) is None
+    assert not holds_backtest(tmp_path)
+    with pytest.raises(ValueError, match=r"forecast.csv is not of a backtest; .*laddercast"):
+        read_backtest(tmp_path)
+
+
+def test_the_file_of_a_backtest_is_not_taken_for_its_table(tmp_path):
+    """Its forecasts are fractions: three functions raised KeyError, and now would mix units."""
+    backtest_written(tmp_path)
+    raw = pd.read_csv(tmp_path / "forecast.csv")
+    for use in (score_backtest, plot_calibration, page_of):
+        with pytest.raises(ValueError, match=r"read what .* wrote by read_backtest\(DIR\)"):
+            use(raw)
 
 
 def test_what_the_backtest_command_writes_scores_as_its_table(fits, wide_table, tmp_path):
@@ -281,14 +396,10 @@ def test_what_the_backtest_command_writes_scores_as_its_table(fits, wide_table, 
     out = tmp_path / "out"
     main(["backtest", str(tmp_path / "ladder.csv"), "--out", str(out), "--folds", "sizes,one-size"])
     found = read_backtest(out)
-    assert found is not None
     known = pd.read_csv(out / "scores.csv")
     assert {"inside", "near"} <= set(known["distance"])
-    # No rival lacks cells here, so that all of it is known.
-    counts = known.groupby(["kind", "distance", "quantity", "task"])["cells"]
-    assert (counts.transform("max") == known["cells"]).all()
     pd.testing.assert_frame_equal(score_backtest(found), known, check_dtype=False)
-    rows = rows_of(page_of(found), "Backtest, accuracy, all tasks")
+    rows = rows_of(page_of(found), "All scores of each method, accuracy")
     overall = known[(known["quantity"] == "accuracy") & (known["task"] == "all")]
     assert [row[2] for row in rows] == [str(cells) for cells in overall["cells"]]
 
@@ -301,11 +412,18 @@ def test_the_command_writes_beside_the_results(tmp_path, capsys):
     assert main(["report", str(tmp_path), "--backtest", str(other)]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Held out: sizes, far" in page
+    assert "sizes, far" in page
+    assert "the published method (cross)" not in page
     forecast, fitted = read_results(tmp_path)
     assert page == render(forecast, fitted, read_backtest(other))
+    points = pd.DataFrame({"model": ["13B"], "task": TASKS[:1], "quantity": "accuracy", "q50": 0.8})
+    points.to_csv(tmp_path / "published.csv", index=False)
+    assert main(["report", str(tmp_path), "--backtest", str(other)]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "the published method (cross)" in page
+    capsys.readouterr()
     assert {path.name for path in tmp_path.iterdir()} == {
-        "fit.nc", "other", "predictions.nc", "report.html",
+        "fit.nc", "other", "predictions.nc", "published.csv", "report.html",
     }  # fmt: skip
     written(tmp_path, converged=0)
     assert main(["report", str(tmp_path), "--out", str(tmp_path / "new" / "it.html")]) == 3
@@ -325,6 +443,74 @@ def test_faults_are_named_with_their_cure(tmp_path, capsys):
     (tmp_path / "fit.nc").write_text("not a fit")
     assert main(["report", str(tmp_path)]) == 2
     assert "fit.nc cannot be read" in capsys.readouterr().err
+
+
+def test_a_forecast_of_another_fit_is_refused(tmp_path, capsys):
+    written(tmp_path)
+    forecast = forecast_of()
+    fitted = fitted_of(forecast)
+    fitted.attrs["fingerprint"] = "another"
+    fitted.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "predictions.nc is not of the fit in fit.nc (fingerprint" in capsys.readouterr().err
+
+
+def test_what_does_not_say_that_it_converged_has_not(tmp_path, capsys):
+    forecast = forecast_of()
+    fitted = fitted_of(forecast)
+    for tree, name in ((forecast, "predictions.nc"), (fitted, "fit.nc")):
+        del tree.attrs["converged"]
+        tree.to_netcdf(tmp_path / name, engine="h5netcdf")
+    assert main(["report", str(tmp_path)]) == 3
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Not known to have converged: do not rely on these numbers" in page
+    assert "The fit converged." not in page
+    assert "does not say" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damaged_files_are_one_line(tmp_path, capsys, seed):
+    rng = np.random.default_rng(seed)
+    written(tmp_path)
+    path = tmp_path / ("fit.nc", "predictions.nc")[seed % 2]
+    content = bytearray(path.read_bytes())
+    if seed % 3:
+        begin = int(rng.integers(len(content)))
+        content[begin : begin + 400] = rng.bytes(400)
+    else:
+        del content[int(rng.integers(len(content))) :]
+    path.write_bytes(content)
+    assert main(["report", str(tmp_path)]) in (0, 2, 3, 4)
+    said = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("warning: ")]
+    assert len(said) <= 1
+
+
+def test_a_report_replaces_a_report_but_nothing_else(tmp_path, capsys):
+    written(tmp_path)
+    for _ in range(2):
+        assert main(["report", str(tmp_path)]) == 0
+    before = (tmp_path / "fit.nc").read_bytes()
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "fit.nc")]) == 2
+    assert (tmp_path / "fit.nc").read_bytes() == before
+    (tmp_path / "mine.html").write_text("<html>mine")
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "mine.html")]) == 2
+    assert (tmp_path / "mine.html").read_text() == "<html>mine"
+    assert "read for this" in capsys.readouterr().err
+
+
+def test_names_from_right_to_left_do_not_reorder_what_stands_around_them():
+    hebrew = "\u05d3\u05d2\u05dd"
+    forecast = forecast_of()
+    names = np.where(forecast["predictions"]["model"] == "13B", f"{hebrew}\u202e-13B", NASTY)
+    nodes = [forecast, *(forecast[name] for name in DRAWS)]
+    for node in nodes:
+        data = node["predictions"].to_dataset().assign_coords(model=("row", names))
+        node["predictions"] = xr.DataTree(data)
+    measured = forecast["measured"].to_dataset().assign_coords(model=("row", names))
+    forecast["measured"] = xr.DataTree(measured)
+    page = render(forecast, fitted_of(forecast))
+    assert f"\u2068{hebrew}\u2069-13B" in page
+    assert "\u202e" not in re.sub("<svg.*?</svg>", "", page, flags=re.DOTALL)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -391,6 +577,18 @@ def test_a_browser_shows_it_without_a_word(file, width, scheme):
         picture = page.screenshot(full_page=True)
     assert picture.startswith(b"\x89PNG")
     assert said == [file.as_uri()]
+
+
+def test_on_a_phone_tables_scroll_and_the_first_screen_answers(file):
+    with browser(viewport={"width": 390, "height": 844}) as (page, _):
+        page.goto(file.as_uri())
+        wide = page.evaluate(
+            "[...document.querySelectorAll('.wide')].filter(box => box.scrollWidth > "
+            "box.clientWidth).map(box => { box.scrollLeft = 50; return box.scrollLeft; })"
+        )
+        assert wide
+        assert set(wide) == {50}
+        assert page.locator(".trust").bounding_box()["y"] < 844
 
 
 def test_tables_sort_by_number_and_with_gaps_last(file):

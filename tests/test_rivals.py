@@ -94,7 +94,7 @@ def test_predictions_are_shaped_as_forecasts_are(demo: tuple[Ladder, pd.DataFram
     assert (draws(tree) <= 1).all()
     assert {"model", "task", "params", "tokens", "checkpoints"} <= set(predictions.coords)
     cells = set(zip(predictions["model"].values, predictions["task"].values, strict=True))
-    assert cells == {(m, t) for m in ("7B-4T", "13B-5T") for t in ("hellaswag", "piqa")}
+    assert cells == {(m, t) for m in ("made-up-7B", "made-up-13B") for t in ("hellaswag", "piqa")}
     assert tree.attrs["loss"] == "loss"
     assert list(forecast_table(tree)) == list(FORECAST_COLUMNS)
     own, given = score(tree), score(tree, targets)

@@ -163,7 +163,7 @@ def test_demo_is_a_ladder_of_the_paper_s_shape_and_depends_on_the_seed_alone() -
         assert known.all()
         assert (seen.spread_dof > 0).all()
     read = read_targets(targets)
-    assert list(read["model"].unique()) == ["7B-4T", "13B-5T"]
+    assert list(read["model"].unique()) == ["made-up-7B", "made-up-13B"]
     assert read["checkpoints"].to_list() == [1] * 8 + [5] * 8
 
 

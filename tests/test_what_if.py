@@ -82,6 +82,43 @@ def test_distance_is_from_the_largest_rung_and_its_limits_those_of_the_warnings(
     assert list(supported) == [True, False, False, False]
 
 
+def test_scalars_and_units_are_lists_of_one(fitted, table):
+    one = what_if(fitted, params=3e9, tokens="6e11", draws=50.0)
+    pd.testing.assert_frame_equal(one, what_if(fitted, [3e9], [6e11], draws=50))
+    pd.testing.assert_frame_equal(one, what_if(fitted, "3B", np.float64(6e11), draws=50))
+    pd.testing.assert_frame_equal(one, what_if(fitted, np.array(3e9), pd.Series([6e11]), draws=50))
+    (panel,) = plot_what_if(table, tasks="all")
+    assert panel.get_title() == "mean over tasks"
+    assert len(plot_what_if(table, tasks="hellaswag,piqa")) == 2
+    assert len(plot_iso_accuracy(table, tasks="piqa")) == 1
+    with pytest.raises(ValueError, match="no such task: piqua; did you mean piqa"):
+        plot_what_if(table, tasks="piqua")
+
+
+WRONG_TARGETS = [
+    ({"params": 13, "tokens": 5}, "params 13 is below 100,000"),
+    ({"params": 1_300_000}, "below every rung by more than 100 times"),
+    ({"task": "piqua", "accuracy": 0.7}, "no such task: piqua; did you mean piqa"),
+    ({"model": "200M-20"}, "200M-20 has 3,000,000,000 params, the rung of this name 200,000,000"),
+]
+
+
+@pytest.mark.parametrize(("change", "part"), WRONG_TARGETS)
+def test_targets_that_cannot_be_meant_are_refused(change, part, fitted):
+    target = {"model": "big", "params": 3 * 10**9, "tokens": 6 * 10**10} | change
+    with pytest.raises(ValueError, match=part):
+        forecast(fitted, target)
+
+
+def test_one_target_may_be_a_dict(fitted):
+    target = {"model": "big", "params": "3B", "tokens": "60B"}
+    whole = pd.DataFrame([{"model": "big", "params": 3 * 10**9, "tokens": 6 * 10**10}])
+    tree = forecast(fitted, target)
+    xr.testing.assert_equal(
+        tree["predictions"].to_dataset(), forecast(fitted, whole)["predictions"].to_dataset()
+    )
+
+
 def test_thinning_keeps_every_node_and_both_ends():
     def node(draws: int) -> xr.Dataset:
         return xr.Dataset({"x": (("chain", "draw"), np.tile(np.arange(draws), (2, 1)))})
@@ -106,6 +143,9 @@ def test_thinning_keeps_every_node_and_both_ends():
         ([1e9], [0.0], 10, "tokens"),
         ([1e9], [np.inf], 10, "tokens"),
         ([1e9], [1e9], 0, "draws"),
+        ([1e9], [1e9], 2.5, "draws"),
+        ("big", [1e9], 10, "params"),
+        (None, [1e9], 10, "params"),
     ],
 )
 def test_sizes_and_lengths_must_be_positive(params, tokens, draws, named):

@@ -207,17 +207,6 @@ def implied(prior: dist.Distribution, scale: str) -> str:
     return f"{middle:.2g} ({low:.2g} to {high:.2g})"
 
 
-def markdown(priors: Priors) -> str:
-    """The table as README has it: symbol, field, meaning with its scale, unit, prior."""
-    lines = ["| symbol | field of `Priors` | meaning | unit | prior |", "|---|---|---|---|---|"]
-    for _, meaning, found in rows(priors):
-        names = ", ".join(f"`{name}`" for name, _ in found)
-        shown = ", ".join(described(prior) for _, prior in found)
-        what = f"{meaning.scale} of the {meaning.meaning}" if meaning.scale else meaning.meaning
-        lines.append(f"| {meaning.symbol} | {names} | {what} | {meaning.unit} | {shown} |")
-    return "\n".join(lines)
-
-
 def _number(value: float, name: str) -> str:
     natural = exp(value) if name == "loc" else 0.0
     if round(value, 3) != value and abs(natural - float(f"{natural:.3g}")) < 1e-5 * natural:

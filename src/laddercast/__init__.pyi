@@ -11,7 +11,13 @@ from .baselines.rungs import lowest_loss_rung as lowest_loss_rung
 from .data import datasets as datasets
 from .data import loaders as loaders
 from .data.cautions import (
+    AssumedWarning as AssumedWarning,
+)
+from .data.cautions import (
     AtChanceWarning as AtChanceWarning,
+)
+from .data.cautions import (
+    DoubtWarning as DoubtWarning,
 )
 from .data.cautions import (
     FarTargetWarning as FarTargetWarning,
@@ -28,6 +34,7 @@ from .data.cautions import (
 from .data.cautions import (
     SkippedWarning as SkippedWarning,
 )
+from .data.known_tasks import known_tasks as known_tasks
 from .data.ladder import Ladder as Ladder
 from .data.ladder import read_ladder as read_ladder
 from .data.ladder import read_targets as read_targets
@@ -37,9 +44,17 @@ from .data.loaders.presets import Keys as Keys
 from .data.loaders.presets import Preset as Preset
 from .data.loaders.presets import Size as Size
 from .data.loaders.wandb import read_wandb as read_wandb
+from .decisions.allocation import allocate as allocate
+from .decisions.allocation import flops_for as flops_for
+from .decisions.items import more_items as more_items
+from .decisions.questions import gain as gain
+from .decisions.questions import probability as probability
 from .decisions.recipe_scores import score_recipes as score_recipes
 from .decisions.recipes import RecipeComparison as RecipeComparison
 from .decisions.recipes import compare_recipes as compare_recipes
+from .decisions.rungs import design_ladder as design_ladder
+from .decisions.rungs import plan_rungs as plan_rungs
+from .evaluation.backtest_files import read_backtest as read_backtest
 from .evaluation.backtests import (
     backtest as backtest,
 )
@@ -92,12 +107,14 @@ from .model.routes import (
 from .model.routes import (
     two_stage as two_stage,
 )
+from .plots.allocation import plot_allocation as plot_allocation
 from .plots.calibration import plot_calibration as plot_calibration
 from .plots.grids import plot_iso_accuracy as plot_iso_accuracy
 from .plots.grids import plot_what_if as plot_what_if
 from .plots.intervals import plot_forecast as plot_forecast
 from .plots.noise import plot_noise as plot_noise
 from .plots.recipes import plot_recipes as plot_recipes
+from .plots.rungs import plot_plan as plot_plan
 from .plots.stages import plot_stage1 as plot_stage1
 from .plots.stages import plot_stage2 as plot_stage2
 from .reporting.page import report as report

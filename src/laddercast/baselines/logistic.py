@@ -1,6 +1,5 @@
 """A simple rival: per task, a logistic curve of accuracy in the log of compute."""
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,15 +10,16 @@ from scipy.special import expit, logit
 from laddercast.baselines.published import by_task, target_rows
 from laddercast.baselines.rungs import ends_with_accuracy
 from laddercast.data import words as c
-from laddercast.data.ladder import Ladder, read_targets
+from laddercast.data.ladder import Ladder
 from laddercast.data.sizes import log10_flops
+from laddercast.data.sources import Table
 
 STEEPNESS = 0.1, 0.5, 1.5, 3.0
 """Of the logit per e-fold of compute, at which fits begin."""
 
 
 def logistic(
-    ladder: Ladder, targets: str | Path | pd.DataFrame, lower: Literal["chance", "free"] = "chance"
+    ladder: Ladder, targets: Table, lower: Literal["chance", "free"] = "chance"
 ) -> pd.DataFrame:
     """Accuracy as `lower + (1 - lower) / (1 + exp(-k (log C - c)))`, by least squares per task.
 
@@ -34,7 +34,7 @@ def logistic(
     if lower not in ("chance", "free"):
         raise ValueError(f'lower={lower!r}: use "chance" or "free"')
     ends = ends_with_accuracy(ladder)
-    rows = target_rows(ladder, read_targets(targets))
+    rows = target_rows(ladder, targets)
     at = _log_compute(rows)
     found = pd.Series(np.nan, index=rows.index)
     for task, own, chance in by_task(ends, ladder):

@@ -19,8 +19,11 @@ from scipy.optimize import least_squares
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.checks import check_one_recipe
-from laddercast.data.ladder import WARMUP_SHARE, Ladder, run_ends
-from laddercast.data.sizes import with_flops
+from laddercast.data.ladder import WARMUP_SHARE, Ladder, read_targets, run_ends
+from laddercast.data.sizes import whole_runs, with_flops
+from laddercast.data.sources import Table
+from laddercast.data.targets import check_targets
+from laddercast.data.writing import no_such
 from laddercast.model import laws
 
 FROM = {
@@ -118,9 +121,9 @@ STEP_2_TASK_CE = Law(_accuracy_of_task_ce, (0, TINY, -30), (INF, INF, 30), (0.1,
 
 
 def baseline(
-    ladder: Ladder, targets: pd.DataFrame, methods: Sequence[str] = METHODS
+    ladder: Ladder, targets: Table, methods: Sequence[str] | str = METHODS
 ) -> pd.DataFrame:
-    """Point forecasts of `targets`, as `read_targets` gives them, for the ladder's tasks.
+    """Point forecasts of `targets`, as `read_targets` takes them, for the ladder's tasks.
 
     Returns `FORECAST_COLUMNS`, of which only `q50` is filled, and `method`: one row per method x
     quantity x model x task. The methods that pass through the task loss forecast `loss` too. By
@@ -132,6 +135,7 @@ def baseline(
 
     >>> points = lc.baseline(ladder, targets, ["two_step"])
     """
+    methods = [methods] if isinstance(methods, str) else methods
     _check_methods(methods, ladder)
     table, rows = with_flops(ladder.table, target_rows(ladder, targets))
     parts = []
@@ -195,7 +199,7 @@ def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
     check_one_recipe(ladder.recipes, "the published method")
     for method in methods:
         if method not in METHODS:
-            raise ValueError(f"no such method: {method}; methods are {', '.join(METHODS)}")
+            raise ValueError(no_such("method", [method], METHODS))
         if not c.measured(ladder.table, FROM[method]) and tuple(methods) != METHODS:
             raise ValueError(
                 f"{ladder.name}: column `{FROM[method]}` is missing; add it, or leave out {method}"
@@ -209,16 +213,14 @@ def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
         )
 
 
-def target_rows(ladder: Ladder, targets: pd.DataFrame) -> pd.DataFrame:
-    """One row per target x task of the ladder. Raises ValueError if there is none."""
+def target_rows(ladder: Ladder, targets: Table) -> pd.DataFrame:
+    """One row per target x task of the ladder. Raises ValueError as `forecast` does."""
     check_one_recipe(ladder.recipes, "a baseline")
-    tasks = ladder.tasks.index
-    if c.TASK not in targets:
-        return targets.merge(tasks.to_frame(index=False), how="cross")
-    rows = targets[targets[c.TASK].isin(tasks)].reset_index(drop=True)
-    if rows.empty:
-        raise ValueError(f"the targets have none of the ladder's tasks: {', '.join(tasks)}")
-    return rows
+    table, tasks = read_targets(targets), ladder.tasks.index
+    check_targets(table, whole_runs(ladder.table), tasks)
+    if c.TASK not in table:
+        return table.merge(tasks.to_frame(index=False), how="cross")
+    return table.reset_index(drop=True)
 
 
 def _forecasts(

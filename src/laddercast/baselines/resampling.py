@@ -6,7 +6,6 @@ its largest or smallest would say little of the targets.
 
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,9 @@ from laddercast.baselines.published import (
 )
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
-from laddercast.data.ladder import Ladder, read_targets
+from laddercast.data.ladder import Ladder
+from laddercast.data.settings import check_whole
+from laddercast.data.sources import Table
 from laddercast.model.design import loss_column
 from laddercast.sampling.chains import on_device
 from laddercast.sampling.programs import few_sizes
@@ -49,7 +50,7 @@ type Resampler = Callable[[int], pd.DataFrame]
 
 def bootstrap(
     ladder: Ladder,
-    targets: str | Path | pd.DataFrame,
+    targets: Table,
     *,
     replicates: int = 200,
     residuals: bool = True,
@@ -74,15 +75,14 @@ def bootstrap(
 
     >>> replicates = lc.bootstrap(ladder, targets, replicates=20)
     """
-    if replicates < 1:
-        raise ValueError(f"replicates={replicates}: draw at least 1")
+    replicates = check_whole("replicates", replicates)
     column = loss_column(ladder.table)
     if not c.measured(ladder.table, column) or not c.measured(ladder.table, c.ACCURACY):
         raise ValueError(
             f"{ladder.name}: the bootstrap refits both published steps, which need losses and "
             "accuracies; add them"
         )
-    rows = target_rows(ladder, read_targets(targets))
+    rows = target_rows(ladder, targets)
     resampling, noise = np.random.default_rng(seed).spawn(2)
     resample = _resampler(ladder, replicates, resampling)
     draws = {quantity: np.full((replicates, len(rows)), np.nan) for quantity in MEASURED}

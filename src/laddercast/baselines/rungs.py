@@ -1,16 +1,15 @@
 """Forecasts that say of a target: the same as a rung."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from laddercast.baselines.published import target_rows
 from laddercast.data import words as c
-from laddercast.data.ladder import Ladder, read_targets, run_ends
+from laddercast.data.ladder import Ladder, run_ends
+from laddercast.data.sources import Table
 
 
-def best_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.DataFrame:
+def best_rung(ladder: Ladder, targets: Table) -> pd.DataFrame:
     """Each target as good as the best rung: per task, the highest accuracy at the end of a run.
 
     Returns rows and columns as `baseline` does, of accuracy alone; `method` is `best_rung`. Raises
@@ -22,7 +21,7 @@ def best_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.DataFram
     return _points(ladder, targets, ends.groupby(c.TASK)[c.ACCURACY].max(), "best_rung")
 
 
-def lowest_loss_rung(ladder: Ladder, targets: str | Path | pd.DataFrame) -> pd.DataFrame:
+def lowest_loss_rung(ladder: Ladder, targets: Table) -> pd.DataFrame:
     """Each target as good as the rung of the lowest loss at the end of its run.
 
     That is `reference_loss` where the ladder has any, else the mean task loss of the models that
@@ -60,10 +59,8 @@ def _loss_of_models(table: pd.DataFrame) -> pd.Series:
     return losses
 
 
-def _points(
-    ladder: Ladder, targets: str | Path | pd.DataFrame, accuracy: pd.Series, method: str
-) -> pd.DataFrame:
-    rows = target_rows(ladder, read_targets(targets))
+def _points(ladder: Ladder, targets: Table, accuracy: pd.Series, method: str) -> pd.DataFrame:
+    rows = target_rows(ladder, targets)
     measured = rows.get(c.ACCURACY, np.nan)
     rows = rows.assign(
         quantity=c.ACCURACY, q50=rows[c.TASK].map(accuracy), measured=measured, method=method

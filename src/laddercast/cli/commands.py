@@ -4,18 +4,25 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from laddercast.cli import compare
+from laddercast.cli.allocate import add_allocate
+from laddercast.cli.failures import BAD_INPUT, tell
+from laddercast.cli.folders import check_file, folder_name, results_folder
+from laddercast.cli.plan import add_plan
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
 from laddercast.data import words as c
+from laddercast.data.bounds import MOST_SEED, MOST_STEPS
 from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
-from laddercast.data.writing import STYLES, listed
+from laddercast.data.paths import is_file, no_file
+from laddercast.data.temporary import MANIFEST, clear, foreign, record, written_in
+from laddercast.data.writing import STYLES, nearest
+from laddercast.sampling.interrupts import insisting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,71 +30,79 @@ if TYPE_CHECKING:
 
     from laddercast.data.ladder import Ladder
 
-UNFIT, BAD_INPUT, NOT_CONVERGED, INTERRUPTED = 1, 2, 3, 130
+UNFIT, NOT_CONVERGED, INTERRUPTED = 1, 3, 130
 MARK = "NOT_CONVERGED.txt"
 """Written beside results that must not be relied on."""
 
 INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
 TABLES = ("forecast.csv", "scores.csv")
-FITTED = ("fit.nc", "predictions.nc", "forecast.png", "report.html", MARK)
+FITTED = ("fit.nc", "predictions.nc", "published.csv", "forecast.png", "report.html", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
 ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
 """As the functions of `routes` are called, which is slow to import."""
 
-PATHS = ("LADDER", "TARGETS", "TASKS")
+MEASURED_AND_TRUTH = (
+    "truth: what the laws that made the targets give. measured: what an evaluation of the trained "
+    "model would show, which is off the truth by the noise of its run and questions, and by how "
+    "the laws bend beyond the ladder. Intervals are for what is measured: of honest ones about 8 "
+    "of 10 hold it at 80 %. The truth is shown to tell the two kinds of misses apart."
+)
+
+PATHS = ("LADDER", "TARGETS", "TASKS", "FILE", "CANDIDATES")
 """Metavars of arguments that are files."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0, 1 if `doctor` finds faults, 2 for bad input, 3 if the sampler did
-    not converge, 130 for ^C.
+    not converge, 4 for failures inside, 130 for ^C.
     """
     args = _parser().parse_args(argv)
     try:
-        with _plain_warnings():
+        with insisting(), _plain_warnings():
             return int(args.command(args))
-    except (ValueError, OSError) as error:
-        return _fail(error)
+    except Exception as error:
+        return tell(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _fail(error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return BAD_INPUT
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="laddercast",
         description="Forecast a large language model's task accuracy, with credible intervals, "
         "from a ladder of small ones.",
-        epilog="Exit status: 0; 2 for bad input; 3 if the sampler did not converge (results are "
-        f"written, and marked by {MARK}).",
+        epilog="Exit status: 0 if all went well; 1 if `doctor` finds what would stop a fit; 2 for "
+        "bad input; 3 if the sampler did not converge (results are written, and marked by "
+        f"{MARK}); 4 for failures that are not known to be of the input; 130 if interrupted.",
     )
     parser.add_argument("--version", action=_Version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     out = argparse.ArgumentParser(add_help=False)
     out.add_argument(
-        "--out", type=Path, required=True, metavar="DIR",
-        help="folder of the results, made if absent; files of their names are replaced",
+        "--out", type=folder_name, required=True, metavar="DIR",
+        help="folder of the results, made if absent; those of earlier runs are replaced",
     )  # fmt: skip
     ladder = argparse.ArgumentParser(add_help=False)
-    ladder.add_argument("ladder", metavar="LADDER", help="CSV or Parquet: model, params, tokens, "
-                        "task, and accuracy, loss or both; or logs")  # fmt: skip
+    ladder.add_argument("ladder", metavar="LADDER", help="CSV, Parquet or JSON lines: model, "
+                        "params, tokens, task, and accuracy, loss or both; or logs")  # fmt: skip
     ladder.add_argument("--from", dest="format", choices=FORMATS, metavar="FORMAT", help="what "
                         "LADDER, a folder or file of logs, was written by: "
                         f"{', '.join(FORMATS)}")  # fmt: skip
     ladder.add_argument("--manifest", metavar="FILE", help="with --from: table of what the logs "
                         "lack: model, params, tokens, and run if it has another name")  # fmt: skip
+    ladder.add_argument("--preset", metavar="FILE", help="with --from wandb: TOML that says what "
+                        "the keys of the log mean")  # fmt: skip
+    ladder.add_argument("--metric", action="append", metavar="METRIC", help="with --from lm-eval "
+                        "or olmes: the metric that is the accuracy; with lm-eval also TASK=METRIC, "
+                        "and more than once")  # fmt: skip
     ladder.add_argument("--recipe", help="the recipe to keep of a table (also of TARGETS) "
                         "or, with --from olmes, of logs")  # fmt: skip
     ladder.add_argument("--tasks", metavar="TASKS", help="table of the tasks used: task, chance, "
-                        "items; may be left out if the ladder has them; with --from also names, "
-                        "with commas between")  # fmt: skip
+                        "items; or names, with commas between; may be left out if the ladder has "
+                        "them")  # fmt: skip
     ladder.add_argument("--rungs", choices=("last", "every"), default="last", help="whether only "
                         "the end of each run speaks for the laws, or every checkpoint "
                         "(default: %(default)s)")  # fmt: skip
@@ -100,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
                          "the targets where there are no TARGETS")  # fmt: skip
     sampler, of_folds = _sampler(draws=1000), _sampler(draws=500)
 
-    def command(name: str, run: Any, text: str, *parents: argparse.ArgumentParser) -> Any:
+    def command(name: str, run: Any, text: str, *parents: Any) -> Any:
         added = commands.add_parser(name, help=text, description=f"{text}.", parents=parents)
         added.set_defaults(command=run)
         return added
@@ -122,15 +137,22 @@ def _parser() -> argparse.ArgumentParser:
                        "without --folds, nothing else")  # fmt: skip
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
+    add_plan(command, ladder, targets, out, sampler)
+    add_allocate(command, ladder, out, sampler)
     text = "write one HTML file of a forecast: what to expect, what to doubt and why"
     added = command("report", _report, text)
-    added.add_argument("folder", type=Path, metavar="DIR", help="what `forecast --out` wrote")
-    added.add_argument("--backtest", type=Path, metavar="DIR", help="what `backtest --out` wrote, "
-                       "of the same ladder (default: the first DIR, if it has one)")  # fmt: skip
-    added.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the first "
-                       "DIR")  # fmt: skip
+    added.add_argument(
+        "folder", type=folder_name, metavar="DIR", help="what `forecast --out` wrote"
+    )
+    added.add_argument("--backtest", type=folder_name, metavar="DIR", help="what `backtest --out` "
+                       "wrote, of the same ladder (default: the first DIR, if it has "
+                       "one)")  # fmt: skip
+    added.add_argument("--out", type=folder_name, metavar="FILE", help="default: report.html in "
+                       "the first DIR")  # fmt: skip
     text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
-    command("doctor", _doctor, text)
+    added = command("doctor", _doctor, text)
+    added.add_argument("--licences", action="store_true", help="list the packages that laddercast "
+                       "needs, with their licences, and nothing else")  # fmt: skip
     text = "print a shell's completion script"
     added = command("completion", _completion, text)
     added.epilog = (
@@ -140,6 +162,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, with the nearest name that would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        if unknown:
+            given = unknown[0].partition("=")[0]
+            near = nearest(given, _options(self)) if given.startswith("-") else None
+            message = f"no such argument: {' '.join(unknown)}" + _meant(near)
+        self.exit(BAD_INPUT, f"error: {message}; see `{self.prog} --help`\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = ", ".join(map(str, action.choices))
+        meant = _meant(nearest(str(value), map(str, action.choices)))
+        raise argparse.ArgumentError(action, f"no such choice: {value}{meant} choose from {known}")
+
+
+def _meant(near: str | None) -> str:
+    return f"; did you mean {near}?" if near else ";"
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser and of its commands."""
+    found: list[str] = []
+    for action in parser._actions:
+        found += action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                found += _options(inner)
+    return found
 
 
 class _Version(argparse.Action):
@@ -153,33 +209,41 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 0")
-    return int(text)
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if not text.isdecimal() or len(text) > 30 or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r}: give a whole number from {least} to {most}"
+            )
+        return int(text)
 
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least 1")
-    return int(text)
+    return whole
 
 
 def _demo(args: argparse.Namespace) -> int:
     from laddercast.evaluation.simulation import demo_ladder
 
+    simulated = "SIMULATED: no real model was trained or measured"
+    print(f"{simulated}. Tasks are called after the benchmarks whose published laws theirs follow.")
     ladder, targets, truth = demo_ladder(args.seed)
-    with _folder(args.out, (*INPUTS, *TABLES, *FITTED)) as folder:
+    with results_folder(args.out, (*INPUTS, *TABLES, *FITTED)) as folder:
         ladder.table.to_csv(folder / "ladder.csv", index=False)
         ladder.tasks.to_csv(folder / "tasks.csv")
         targets.to_csv(folder / "targets.csv", index=False)
         truth.to_csv(folder / "truth.csv")
-        return _fit_and_forecast(args, ladder, targets, folder, "law_accuracy")
+        status = _fit_and_forecast(args, ladder, targets, folder, "law_accuracy")
+    print(MEASURED_AND_TRUTH)
+    print(
+        "One seed says little of honesty: over many, `python benchmarks/demo_seeds.py --count N` "
+        "in a checkout tells how often intervals hold."
+    )
+    print(f"{simulated}.")
+    return status
 
 
 def _forecast(args: argparse.Namespace) -> int:
     ladder, targets = _read(args)
-    with _folder(args.out, (*TABLES, *FITTED)) as folder:
+    with results_folder(args.out, (*TABLES, *FITTED), _inputs(args)) as folder:
         return _fit_and_forecast(args, ladder, targets, folder)
 
 
@@ -191,17 +255,20 @@ def _fit_and_forecast(
     truth: str | None = None,
 ) -> int:
     """`truth` names a column of the targets that is shown beside the forecast."""
+    from laddercast.decisions.questions import headline
     from laddercast.evaluation.backtests import published
+    from laddercast.forecasting.averages import with_average
     from laddercast.forecasting.forecasts import forecast, forecast_table
     from laddercast.inference.fitting import fit
     from laddercast.inference.results import diagnose
+    from laddercast.inference.saving import save
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
     fitted = fit(ladder, **_settings(args))
-    fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
+    save(fitted, folder / "fit.nc")
     result = forecast(fitted, targets, seed=args.seed)
-    result.to_netcdf(folder / "predictions.nc", engine="h5netcdf")
+    save(result, folder / "predictions.nc")
     table = forecast_table(result)
     table.to_csv(folder / "forecast.csv", index=False)
     points = None
@@ -213,14 +280,17 @@ def _fit_and_forecast(
             # A task that the published method cannot fit has no point.
             warnings.simplefilter("ignore")
             points = published(ladder, targets)
+        points.to_csv(folder / "published.csv", index=False)
     else:
         text = f"published method left out, as {ladder.name} has no losses"
         warn(text, SkippedWarning)
-    _save(_plots().plot_forecast(result, points), folder / "forecast.png")
     known = None if truth is None else targets.rename(columns={truth: "truth"})
-    print_forecast(table, known)
+    print_forecast(with_average(result, table), known)
+    for first in headline(result, fitted):
+        print(first.answer, first.trust)
     if table["measured"].notna().any():
         _score(result, points, folder)
+    _save(lambda: _plots().plot_forecast(result, points), folder / "forecast.png")
     return _converged(result.attrs["complaints"], folder, diagnose(result))
 
 
@@ -231,7 +301,7 @@ def _baseline(args: argparse.Namespace) -> int:
     from laddercast.evaluation.scores import UNITS
 
     ladder, targets = _read(args)
-    with _folder(args.out, TABLES) as folder:
+    with results_folder(args.out, TABLES, _inputs(args)) as folder:
         table = baseline(ladder, targets)
         table.to_csv(folder / "forecast.csv", index=False)
         known = table.dropna(subset=["q50", "measured"])
@@ -263,27 +333,20 @@ def _baseline(args: argparse.Namespace) -> int:
 
 
 def _backtest(args: argparse.Namespace) -> int:
-    from laddercast.evaluation.backtests import RIVALS, backtest, how_much_ladder, score_backtest
-    from laddercast.evaluation.scores import UNITS
+    from laddercast.evaluation.backtest_files import write_backtest
+    from laddercast.evaluation.backtests import backtest, how_much_ladder
+    from laddercast.inference.suspicions import of_data, warn_of
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
     ladder, targets = _read(args, args.how_much)
-    with _folder(args.out, (*TABLES, *BACKTEST)) as folder:
+    with results_folder(args.out, (*TABLES, *BACKTEST), _inputs(args)) as folder:
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
         held_out = args.hold_out and _names(args.hold_out, ladder.models)
+        warn_of(ladder.name, of_data(ladder))
         table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
-        written = table.copy()
-        rivals = [name for name in RIVALS if name in table]
-        for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
-            written[name] /= written["quantity"].map(UNITS)
-        last = ["kind", "fold", "decades", "distance", *rivals, "pit", "converged"]
-        written.reindex(columns=[*c.FORECAST_COLUMNS, *last]).to_csv(
-            folder / "forecast.csv", index=False
-        )
-        scores = score_backtest(table)
-        scores.to_csv(folder / "scores.csv", index=False)
-        _save(_plots().plot_calibration(table)[0], folder / "backtest.png")
+        scores = write_backtest(table, folder)
+        _save(lambda: _plots().plot_calibration(table)[0], folder / "backtest.png")
         print_beside(c.overall(scores))
         folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
         failed = [f"the fold {name}" for name in _unconverged(folds, "fold")]
@@ -301,18 +364,40 @@ def _backtest(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
+    given = [path for path in (args.folder, args.backtest) if path is not None]
+    if absent := [no_file(path, "folder") for path in given if not path.is_dir()]:
+        raise ValueError("\n".join(absent))
     _plots()
-    from laddercast.reporting.page import NAME, read_backtest, read_results, report
+    from laddercast.evaluation.backtest_files import holds_backtest, read_backtest
+    from laddercast.inference.results import converged
+    from laddercast.reporting.page import NAME, is_report, read_published, read_results, report
 
+    out = args.out or args.folder / NAME
+    folders = {args.folder, args.backtest or args.folder}
+    inputs = (*TABLES, "fit.nc", "predictions.nc", MANIFEST)
+    check_file(out, [folder / name for folder in folders for name in inputs], is_report)
+    with suppress(OSError):  # of a folder that can only be read
+        clear(args.folder)
     forecasted, fitted = read_results(args.folder)
-    table = read_backtest(args.backtest or args.folder)
-    if table is None and args.backtest is not None:
+    folder = args.backtest or args.folder
+    table = read_backtest(folder) if args.backtest or holds_backtest(folder) else None
+    try:
+        points = read_published(args.folder)
+        print(report(forecasted, fitted, out, backtest=table, baseline=points))
+    except Exception as error:
+        changed = foreign(args.folder, ["fit.nc", "predictions.nc"])
+        if isinstance(error, OSError) or not (changed and written_in(args.folder)):
+            raise
         raise ValueError(
-            f"--backtest {args.backtest}: no forecast.csv and scores.csv of a backtest there; "
-            "`laddercast backtest LADDER --out DIR` writes them"
-        )
-    print(report(forecasted, fitted, args.out or args.folder / NAME, backtest=table))
-    if forecasted.attrs.get("converged", 1):
+            f"{args.folder}: {' and '.join(changed)} has changed since it was written, and is "
+            "damaged; run `laddercast forecast` again"
+        ) from error
+    if written_in(out.parent):
+        record(out)
+    if (known := converged(forecasted)) is None:
+        print("not known to have converged: the file does not say", file=sys.stderr)
+        return NOT_CONVERGED
+    if known:
         return 0
     complaints = forecasted.attrs.get("complaints", "")
     print(f"not converged, do not rely on these results: {complaints}", file=sys.stderr)
@@ -320,6 +405,11 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    if args.licences:
+        from laddercast.cli.licences import licences
+
+        print_rows(["package", "version", "licence"], licences(), left=3)
+        return 0
     from laddercast.cli.doctor import examine
 
     findings, faults = examine()
@@ -351,8 +441,8 @@ def _sampler(draws: int) -> argparse.ArgumentParser:
                        "to accuracy (default: those that the ladder has the measurements for, "
                        "pooled)")  # fmt: skip
     for name, value in (("seed", 0), ("chains", 4), ("warmup", 300), ("draws", draws)):
-        whole = _natural if name == "seed" else _positive
-        group.add_argument(f"--{name}", type=whole, default=value, metavar="N",
+        bounds = (0, MOST_SEED) if name == "seed" else (1, MOST_STEPS)
+        group.add_argument(f"--{name}", type=_whole(*bounds), default=value, metavar="N",
                            help="default: %(default)s")  # fmt: skip
     return sampler
 
@@ -365,6 +455,12 @@ def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> N
                 _complete_paths(inner, words)
         elif action.metavar in words:
             action.complete = words[str(action.metavar)]  # type: ignore[attr-defined]
+
+
+def _inputs(args: argparse.Namespace) -> list[str]:
+    """The files that a command reads."""
+    names = ("ladder", "targets", "tasks", "manifest", "how_much", "candidates")
+    return [given for name in names if (given := getattr(args, name, None)) is not None]
 
 
 def _unconverged(table: "pd.DataFrame", column: str) -> list[str]:
@@ -381,44 +477,59 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder", Any]:
     """The ladder and the targets (None without), the faults of both in one ValueError."""
+    source = source if source is not None else getattr(args, "targets", None)
+    _check_files(args, source)
     from laddercast.data.ladder import read_targets
+    from laddercast.data.sizes import whole_runs
+    from laddercast.data.targets import check_targets
+    from laddercast.data.tasks import known_sentence
 
     faults, ladder, targets = [], None, None
     try:
         ladder = _read_ladder(args)
     except ValueError as error:
         faults.append(str(error))
-    source = source if source is not None else getattr(args, "targets", None)
+    # Of the tasks that were chosen: the targets may have others.
+    chosen = list(ladder.tasks.index) if ladder is not None and args.tasks else None
     try:
         recipe = args.recipe if args.format is None else None
-        targets = None if source is None else read_targets(source, recipe)
+        targets = None if source is None else read_targets(source, recipe, chosen)
     except ValueError as error:
         faults.append(str(error))
     held_out = getattr(args, "held_out", None)
     if source is None and not held_out and args.command is not _backtest:
         faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
-    if ladder is not None and targets is not None and c.TASK in targets and not args.tasks:
-        absent = sorted(set(targets[c.TASK]) - set(ladder.tasks.index))
-        if absent:
-            faults.append(
-                f"{source}: the ladder has not measured {listed(absent, 10)}; its tasks are "
-                f"{listed(ladder.tasks.index, 10)}: rename them, leave their rows out, or choose "
-                "tasks with --tasks"
-            )
+    if ladder is not None and targets is not None:
+        try:
+            check_targets(targets, whole_runs(ladder.table), ladder.tasks.index, str(source))
+        except ValueError as error:
+            faults.append(str(error))
     if ladder is None or faults:
         raise ValueError("\n".join(faults))
+    if said := known_sentence(ladder.tasks):
+        print(said, file=sys.stderr)
     if held_out:
         ladder, measured = ladder.split(hold_out=_names(held_out, ladder.models))
         targets = measured if targets is None else targets
     return ladder if targets is None else _without_targets(ladder, targets), targets
 
 
+def _check_files(args: argparse.Namespace, targets: str | None) -> None:
+    """Tell of files that do not exist before pandas is imported, which takes a second or more."""
+    for word in ("manifest", "preset", "metric"):
+        if args.format is None and getattr(args, word):
+            raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
+    given = [args.ladder, args.manifest, args.preset, targets]
+    given += [args.tasks] if args.tasks and is_file(args.tasks) else []
+    paths = [Path(path).expanduser() for path in given if path]
+    if absent := [no_file(path) for path in paths if not path.exists()]:
+        raise ValueError("\n".join(absent))
+
+
 def _read_ladder(args: argparse.Namespace) -> "Ladder":
     from laddercast.data.ladder import read_ladder
 
     if args.format is None:
-        if args.manifest:
-            raise ValueError(f"--manifest: only with --from ({', '.join(FORMATS)})")
         return read_ladder(args.ladder, args.tasks, args.rungs, args.recipe)
     from laddercast.data.loaders.lm_eval import read_lm_eval
     from laddercast.data.loaders.olmes import read_olmes
@@ -426,15 +537,33 @@ def _read_ladder(args: argparse.Namespace) -> "Ladder":
 
     tool, _, preset = args.format.partition(":")
     tasks = args.tasks
-    if tasks and Path(tasks).suffix.lower() not in (".csv", ".parquet", ".pq"):
-        tasks = [name.strip() for name in tasks.split(",")]
     if args.recipe and tool != "olmes":
         raise ValueError("--recipe: only of tables, and with --from olmes")
+    if args.metric and tool == "wandb":
+        raise ValueError("--metric: only with --from lm-eval and olmes; a preset names keys")
+    if bool(args.preset) != (args.format == "wandb"):
+        raise ValueError(f"--from {args.format}: give --preset FILE with --from wandb, and only "
+                         "with it")  # fmt: skip
     if tool == "wandb":
-        return read_wandb(args.ladder, preset, args.manifest, tasks, args.rungs)
+        given = preset or Path(args.preset)
+        return read_wandb(args.ladder, given, args.manifest, tasks, args.rungs)
     if tool == "lm-eval":
-        return read_lm_eval(args.ladder, args.manifest, tasks, args.rungs)
-    return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe)
+        metric = _metrics(args.metric)
+        return read_lm_eval(args.ladder, args.manifest, tasks, args.rungs, metric)
+    accuracy = {"accuracy": args.metric[-1]} if args.metric else {}
+    return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe, **accuracy)
+
+
+def _metrics(words: Sequence[str] | None) -> str | dict[str, str] | None:
+    """One metric for all tasks, or TASK=METRIC of some."""
+    if not words:
+        return None
+    pairs = [word.partition("=") for word in words]
+    if len(pairs) == 1 and not pairs[0][1]:
+        return words[0]
+    if not all(mark for _, mark, _ in pairs):
+        raise ValueError("--metric: give one METRIC for all tasks, or TASK=METRIC of each")
+    return {task: metric for task, _, metric in pairs}
 
 
 def _names(words: Sequence[str], models: Sequence[str]) -> list[str]:
@@ -455,28 +584,6 @@ def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
     names = [model for model in ladder.models if model in measured]
     print(f"targets, not fitted: {', '.join(names)}", file=sys.stderr)
     return ladder.keep(model for model in ladder.models if model not in measured)
-
-
-@contextmanager
-def _folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder inside `out`, whose files move there once all are written.
-
-    Of `names`, what was not written is removed from `out`: it would belong to an earlier run.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        passing = TemporaryDirectory(prefix=".laddercast-", dir=out)
-    except OSError as error:
-        raise OSError(f"--out {out}: {error.strerror}; give a folder that can be written") from None
-    with passing as folder:
-        yield Path(folder)
-        written = [name for name in names if (Path(folder) / name).exists()]
-        for name in names:
-            if name in written:
-                os.replace(Path(folder) / name, out / name)
-            else:
-                (out / name).unlink(missing_ok=True)
-    print(f"written to {out}: {', '.join(written)}", file=sys.stderr)
 
 
 @contextmanager
@@ -513,8 +620,14 @@ def _plots() -> Any:
     return plots
 
 
-def _save(ax: Any, path: Path) -> None:
-    ax.figure.savefig(path, dpi=150)
+def _save(draw: Callable[[], Any], path: Path) -> None:
+    """Write a figure. Where it fails, tables and fits are worth more than it: a warning says so."""
+    try:
+        draw().figure.savefig(path, dpi=150)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        why = " ".join(str(error).split())[:300]
+        warn(f"{path.name} was left out: {type(error).__name__}: {why}", SkippedWarning)
 
 
 def _score(result: "xr.DataTree", points: "pd.DataFrame | None", folder: Path) -> None:

@@ -24,6 +24,7 @@ CAUTION = (
 def run(args: argparse.Namespace) -> int:
     """Fit the ladder of several recipes, compare them, write tables and a figure."""
     from laddercast.cli import commands
+    from laddercast.cli.folders import results_folder
     from laddercast.data.ladder import run_ends
     from laddercast.decisions.recipe_scores import score_recipes
     from laddercast.decisions.recipes import compare_recipes, question
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
             ends[c.RECIPE] = ends[c.MODEL].map(ladder.table.groupby(c.MODEL)[c.RECIPE].first())
         question(ends, ladder.tasks, targets)  # before the fit, which takes long
     keep_compiled()
-    with commands._folder(args.out, (*TABLES, *commands.FITTED, FIGURE)) as folder:
+    names = *TABLES, *commands.FITTED, FIGURE
+    with results_folder(args.out, names, commands._inputs(args)) as folder:
         fitted = fit(ladder, **commands._settings(args))
         fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
         found = compare_recipes(fitted, targets=targets, seed=args.seed)
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         forecast_table(found.forecast).to_csv(folder / "forecast.csv", index=False)
         found.comparisons.to_csv(folder / "comparisons.csv", index=False)
         found.ranking.to_csv(folder / "ranking.csv", index=False)
-        commands._save(commands._plots().plot_recipes(found)[0], folder / FIGURE)
+        commands._save(lambda: commands._plots().plot_recipes(found)[0], folder / FIGURE)
         _print(found, ladder)
         scores = score_recipes(found, fitted)
         if len(scores):

@@ -1,6 +1,9 @@
 """The tables that commands print."""
 
 from collections.abc import Sequence
+from itertools import groupby, islice
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from laddercast.data import words as c
@@ -8,6 +11,11 @@ from laddercast.data.writing import STYLES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+GAP, LEAST_WIDTH = 2, 40
+
+UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
 
 
 def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
@@ -70,7 +78,7 @@ def print_scores(
     style = STYLES[quantity]
     form = f".{style.error_digits}f"
     columns = {"error": ("error", form), "CRPS": ("crps", form)}
-    columns |= {f"in {level} %": (f"cover{level}", ".0%") for level in c.INTERVALS} | more
+    columns |= {f"in {level}{UNBROKEN}%": (f"cover{level}", ".0%") for level in c.INTERVALS} | more
     rows = [
         [row[first], str(row["cells"]), *(f"{row[name]:{form}}" for name, form in columns.values())]
         for row in scores.to_dict("records")
@@ -81,11 +89,93 @@ def print_scores(
 
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> None:
-    """A table with the first columns to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for cells in (head, *rows):
-        line = [
+    """A table with the first columns to the left, the others to the right, as wide as a terminal.
+
+    Where it would be wider, headings break, then the first column is a line above its rows, then
+    columns that do not fit come below the others.
+    """
+    width = max(get_terminal_size().columns, LEAST_WIDTH)
+    for line in table_lines(head, rows, left, width):
+        print(line.replace(UNBROKEN, " "))
+
+
+def table_lines(
+    head: Sequence[str], rows: Sequence[Sequence[str]], left: int, width: int
+) -> list[str]:
+    """The lines of a table, none of them wider than `width`."""
+    rows = [[*(_cut(cell, width // 2 - GAP) for cell in row[:left]), *row[left:]] for row in rows]
+    lines = _aligned([head], rows, left)
+    if _widest(lines) <= width:
+        return lines
+    lines = _aligned(_broken(head, rows), rows, left)
+    if _widest(lines) <= width:
+        return lines
+    if left > 1:
+        inner, bare = ["  " + head[1], *head[2:]], [["  " + row[1], *row[2:]] for row in rows]
+        heads = _broken(inner, bare)
+        lines = _aligned(heads, bare, left - 1)
+        whole = _widest(lines) <= width
+        lines, below = (lines[: len(heads)], iter(lines[len(heads) :])) if whole else ([], iter(()))
+        for name, own in groupby(zip(rows, bare, strict=True), key=lambda pair: pair[0][0]):
+            of_name = [row for _, row in own]
+            # Columns that come below others have their headings with each name.
+            under = islice(below, len(of_name)) if whole else table_lines(inner, of_name, 1, width)
+            lines += [name, *under]
+        return lines
+    blocks, first = [], left
+    while first < len(head):
+        last = first + 1
+        while last < len(head) and _fits(head, rows, left, first, last + 1, width):
+            last += 1
+        blocks += _block(head, rows, left, first, last)
+        first = last
+    return blocks
+
+
+def _block(
+    head: Sequence[str], rows: Sequence[Sequence[str]], left: int, first: int, last: int
+) -> list[str]:
+    """The lines of some columns, beside those on the left."""
+    some = [[*row[:left], *row[first:last]] for row in rows]
+    return _aligned(_broken([*head[:left], *head[first:last]], some), some, left)
+
+
+def _fits(
+    head: Sequence[str], rows: Sequence[Sequence[str]], left: int, first: int, last: int, width: int
+) -> bool:
+    return _widest(_block(head, rows, left, first, last)) <= width
+
+
+def _widest(lines: Sequence[str]) -> int:
+    return max(map(len, lines))
+
+
+def _cut(name: str, width: int) -> str:
+    """A name of at most this width, without its middle if it is longer."""
+    half = (width - 3) // 2
+    return name if len(name) <= width else f"{name[:half]}...{name[-half:]}"
+
+
+def _broken(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Headings on several lines, no wider than their columns where they have spaces."""
+    columns = []
+    for name, cells in zip(head, zip(*rows, strict=True), strict=True):
+        own = max(map(len, [*cells, *name.split(" ")]))
+        indent = name[: len(name) - len(name.lstrip())]
+        columns.append([indent + line for line in wrap(name.strip(), own)])
+    most = max(map(len, columns))
+    return [list(line) for line in zip(*([""] * (most - len(x)) + x for x in columns), strict=True)]
+
+
+def _aligned(heads: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    every = [*heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    return [
+        (" " * GAP)
+        .join(
             cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        print("  ".join(line).rstrip())
+        )
+        .rstrip()
+        for cells in every
+    ]

@@ -43,10 +43,24 @@ class AtChanceWarning(LaddercastWarning):
     """
 
 
+class DoubtWarning(LaddercastWarning):
+    """Measurements or parameters are such that a forecast is to be doubted, converged or not.
+
+    >>> warnings.simplefilter("error", lc.DoubtWarning)  # stop at once
+    """
+
+
 class SkippedWarning(LaddercastWarning):
     """A fold, or what a rival would forecast, was left out.
 
     >>> warnings.simplefilter("ignore", lc.SkippedWarning)
+    """
+
+
+class AssumedWarning(LaddercastWarning):
+    """A reader took a value or a rule that the files do not state.
+
+    >>> warnings.simplefilter("ignore", lc.AssumedWarning)
     """
 
 

@@ -15,14 +15,15 @@ from laddercast.data.checks import (
     check_fittable,
     check_ladder_rows,
     check_target_rows,
-    check_tasks,
     keep_recipe,
-    read_table,
-    stop_on,
 )
+from laddercast.data.faults import stop_on
 from laddercast.data.ladder_display import as_html, as_text
 from laddercast.data.lines import Line, line_through, rung_points
 from laddercast.data.sizes import whole_runs
+from laddercast.data.sources import Table, Tasks, legible, read_table, read_tasks
+from laddercast.data.tasks import check_tasks, named_tasks
+from laddercast.data.writing import no_such
 
 Rungs = Literal["last", "every"]
 
@@ -60,8 +61,18 @@ class Ladder:
         if self.rungs not in ("last", "every"):
             raise ValueError(f'rungs={self.rungs!r}: use "last" or "every"')
         faults: list[str] = []
-        table = check_columns(self.table, c.LADDER_REQUIRED, self.name, faults)
-        tasks, table = check_tasks(table, self.tasks, self.name, faults)
+        table, tasks = self.table, self.tasks
+        if not isinstance(table, pd.DataFrame):
+            table, _ = read_table(table, self.name, faults)
+        else:
+            legible(table, self.name, faults)
+        if not isinstance(tasks, pd.DataFrame):
+            tasks = _chosen(tasks, faults)
+        else:
+            legible(tasks, "tasks", faults)
+        stop_on(faults)
+        table = check_columns(table, c.LADDER_REQUIRED, self.name, faults)
+        tasks, table = check_tasks(table, tasks, self.name, faults)
         table = check_ladder_rows(table, self.name, faults)
         check_fittable(table, self.name, faults)
         stop_on(faults)
@@ -116,6 +127,16 @@ class Ladder:
         text = table[read].to_csv(index=False) + self.tasks.sort_index().to_csv() + self.rungs
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def to_csv(self, path: str | Path) -> Path:
+        """Write one CSV, with `chance` and `items` as columns, that `read_ladder` reads back.
+
+        `rungs` is not in it. Returns the path.
+        """
+        path = Path(path).expanduser()
+        table = self.table.drop(columns=[c.CHANCE, c.ITEMS], errors="ignore")
+        table.join(self.tasks, on=c.TASK).to_csv(path, index=False)
+        return path
+
     def keep(self, models: Iterable[str]) -> "Ladder":
         """The ladder of these models alone, validated anew."""
         named = _checked_names(models, self.models)
@@ -158,30 +179,29 @@ def _checked_names(named: Iterable[str], models: list[str]) -> set[str]:
     names = {str(name) for name in ([named] if isinstance(named, str) else named)}
     unknown = sorted(names - set(models))
     if unknown:
-        raise ValueError(f"no such model: {', '.join(unknown)}; models are {', '.join(models)}")
+        raise ValueError(no_such("model", unknown, models))
     return names
 
 
 def read_ladder(
-    source: str | Path | pd.DataFrame,
-    tasks: str | Path | pd.DataFrame | None = None,
-    rungs: Rungs = "last",
-    recipe: str | None = None,
+    source: Table, tasks: Tasks | None = None, rungs: Rungs = "last", recipe: str | None = None
 ) -> Ladder:
-    """Read a ladder from CSV, Parquet or a DataFrame.
+    """Read a ladder from CSV, Parquet, JSON lines, or a table of any library for DataFrames.
 
-    `tasks` (`task, chance, items`) chooses the tasks; without it the ladder's own columns serve.
-    `recipe` keeps the rows of one. A ladder has accuracies, losses or both; of losses alone, no
-    chance is needed. Raises ValueError that names every fault, its row and the cure.
+    `tasks` chooses the tasks: a table (`task, chance, items`), names in a list, or in text with
+    commas between. What it lacks of chance and items comes from the ladder's own columns, else from
+    `known_tasks()`, which the ladder's display then tells. `params` and `tokens` may have units in
+    text ("190M"). `recipe` keeps the rows of one. A ladder has accuracies, losses or both; of
+    losses alone, no chance is needed. Raises ValueError that names every fault, its row and the
+    cure.
 
     >>> ladder = lc.read_ladder("ladder.csv", tasks="tasks.csv")
+    >>> ladder = lc.read_ladder(ladder.table.to_dict("records"), tasks=["piqa"])
     """
     faults: list[str] = []
     table, name = read_table(source, "ladder", faults)
     table = keep_recipe(table, recipe, name, faults)
-    chosen = pd.DataFrame()
-    if tasks is not None:
-        chosen, chosen.attrs["name"] = read_table(tasks, "tasks", faults)
+    chosen = _chosen(tasks, faults)
     if faults:
         # Of two files one may still be legible: its faults belong in the same error.
         if len(table.columns):
@@ -192,21 +212,38 @@ def read_ladder(
     return Ladder(table, chosen, rungs, name)
 
 
-def read_targets(source: str | Path | pd.DataFrame, recipe: str | None = None) -> pd.DataFrame:
+def _chosen(tasks: Tasks | None, faults: list[str]) -> pd.DataFrame:
+    """The table of the tasks asked for, without columns if these are all."""
+    names, table = read_tasks(tasks, faults)
+    return table if names is None or len(table.columns) else named_tasks(names)
+
+
+def read_targets(
+    source: Table, recipe: str | None = None, tasks: Tasks | None = None
+) -> pd.DataFrame:
     """Read targets: `model, params, tokens`, and `task, loss, accuracy, checkpoints` if measured.
 
-    `recipe` keeps the rows of one, where there is such a column. Returns one row per model x task
-    (per model, without `task`). Several checkpoints of one model and task are one run, whose end is
-    the target. Raises ValueError as `read_ladder` does.
+    A table as `read_ladder` takes it; one target may be a dict. `recipe` keeps the rows of one,
+    where there is such a column, `tasks` (names, or a table of them) those of these tasks. Returns
+    one row per model x task (per model, without `task`). Several checkpoints of one model and task
+    are one run, whose end is the target. Raises ValueError as `read_ladder` does.
 
     >>> targets = lc.read_targets("targets.csv")
+    >>> target = lc.read_targets({"model": "7B", "params": "6.9B", "tokens": "4T"})
     """
     faults: list[str] = []
     table, name = read_table(source, "targets", faults)
     if c.RECIPE in [str(column).strip() for column in table.columns]:
         table = keep_recipe(table, recipe, name, faults)
+    names, _ = read_tasks(tasks, faults)
     stop_on(faults)
     table = check_columns(table, c.TARGET_REQUIRED, name, faults)
+    if names is not None and c.TASK in table:
+        own = table[c.TASK].astype("str").str.strip()
+        if not own.isin(names).any():
+            known = ", ".join(sorted(own.dropna().unique()))
+            faults.append(f"{name}: no row is of {', '.join(names)}; its tasks are {known}")
+        table = table[own.isin(names) | own.isna()]
     table = check_target_rows(table, name, faults)
     stop_on(faults)
     if c.TASK not in table:

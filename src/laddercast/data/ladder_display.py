@@ -10,6 +10,7 @@ import pandas as pd
 from laddercast.data import words as c
 from laddercast.data.lines import line_through, rung_points
 from laddercast.data.sizes import two_digits, whole_runs
+from laddercast.data.tasks import known_sentence
 from laddercast.data.writing import counted, listed, short_number
 
 MOST_SIZES, MOST_LENGTHS, MOST_NAMES = 24, 12, 3
@@ -61,6 +62,8 @@ def overview(table: pd.DataFrame, tasks: pd.DataFrame, used: str, name: str) -> 
     for word, plural in ((c.LOSS_KIND, "kind of loss"), (c.RECIPE, "recipe"), (c.SEED, "seeds")):
         if c.measured(table, word):
             facts.append(f"{plural}: {_some(table[word].dropna().astype(str).unique())}")
+    if said := known_sentence(tasks):
+        facts.append(said)
     line = line_through(rung_points(table, used))
     if line is not None:
         facts.append(f"{line}: forecasts along that line rest on data, off it on the priors")
@@ -100,7 +103,7 @@ def _labels(
 
 def _task_rows(table: pd.DataFrame, tasks: pd.DataFrame, losses: Sequence[str]) -> list[list[str]]:
     """Per task: `chance, items`, how many models have it, and which of them lack what."""
-    models = set(table[c.MODEL])
+    models = set(table[c.MODEL].unique())
     # A fit reads `loss` where there is one.
     needed = dict.fromkeys(losses[:1], "loss")
     needed |= {c.ACCURACY: "accuracy"} if c.measured(table, c.ACCURACY) else {}

@@ -1,6 +1,7 @@
 """How numbers and lists are written for readers."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from laddercast.data import words as c
@@ -65,3 +66,18 @@ def listed(names: Iterable[str], most: int = 40) -> str:
 def listed_by[T](groups: Mapping[T, Sequence[str]], most: int = 40) -> str:
     """What differs between runs: each value and the names that have it."""
     return "; ".join(f"{value}: {listed(names, most)}" for value, names in groups.items() if names)
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most like this one, whatever the case of letters; None if none is."""
+    by_lower = {str(one).lower(): str(one) for one in known}
+    found = get_close_matches(str(name).lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[found[0]] if found else None
+
+
+def no_such(what: str, names: Iterable[str], known: Iterable[str], plural: str = "") -> str:
+    """A fault: names that are not known, the nearest that are, and a list of those."""
+    names, known = list(map(str, names)), list(map(str, known))
+    near = [found for name in names if (found := nearest(name, known))]
+    meant = f"; did you mean {listed(dict.fromkeys(near), 5)}?" if near else ";"
+    return f"no such {what}: {listed(names, 10)}{meant} {plural or what + 's'} are {listed(known)}"

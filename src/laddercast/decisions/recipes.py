@@ -11,7 +11,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.cautions import AtChanceWarning, warn
-from laddercast.data.checks import stop_on
+from laddercast.data.faults import stop_on
 from laddercast.data.ladder import read_targets
 from laddercast.data.sizes import flops
 from laddercast.data.writing import listed, short_number

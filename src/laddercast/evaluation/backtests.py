@@ -3,13 +3,11 @@
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from threadpoolctl import ThreadpoolController
 
 from laddercast.baselines.published import baseline
 from laddercast.baselines.resampling import bootstrap
@@ -19,6 +17,7 @@ from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.data.sizes import flops, with_flops
+from laddercast.data.sources import Table
 from laddercast.evaluation.folds import (
     DEFAULT,
     LENGTH,
@@ -37,6 +36,7 @@ from laddercast.inference.many import fit_each
 from laddercast.model.design import loss_column
 from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.progress import with_progress
+from laddercast.sampling.threads import one_blas_thread
 
 PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
 """The published method for the loss that the fit is on."""
@@ -129,6 +129,7 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
 
     >>> scores = lc.score_backtest(table)
     """
+    check_backtest(table)
     cells = pd.concat([_cells_of(table, method) for method in (OURS, *RIVALS)])
     cells = pd.concat([cells, cells.assign(kind=ALL_FOLDS)], ignore_index=True)
     # Scores come in the order of the cells.
@@ -139,8 +140,17 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
     return scores.astype({"converged": int})
 
 
+def check_backtest(table: pd.DataFrame) -> None:
+    """Raise ValueError for what is no table of cells, as the file that a command wrote."""
+    if not {"median", "measured", "error"} <= set(table):
+        raise ValueError(
+            "this is no table as `backtest` gives it: read what `laddercast backtest --out DIR` "
+            "wrote by read_backtest(DIR)"
+        )
+
+
 def how_much_ladder(
-    ladder: Ladder, targets: str | Path | pd.DataFrame, *, seed: int = 0, **settings: Any
+    ladder: Ladder, targets: Table, *, seed: int = 0, **settings: Any
 ) -> pd.DataFrame:
     """Error and width of accuracy forecasts against the compute of the ladder.
 
@@ -166,7 +176,7 @@ def how_much_ladder(
             f"the targets have no measured {quantity} of the ladder's tasks; give `task` "
             f"and `{quantity}` with them"
         )
-    own = sorted(set(table[c.MODEL]) & set(ladder.models))
+    own = sorted(set(table[c.MODEL].unique()) & set(ladder.models))
     if own:
         raise ValueError(
             f"targets that the fit would read: {', '.join(own)}; leave them out of the ladder, "
@@ -292,7 +302,7 @@ def _with_rivals(cells: pd.DataFrame, fold: Fold, rivals: Sequence[str], seed: i
     found: dict[str, Any] = {}
     # Matrices are so small that several threads would hinder one another.
     with (
-        ThreadpoolController().limit(limits=1, user_api="blas"),
+        one_blas_thread(),
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")

@@ -9,6 +9,8 @@ import pandas as pd
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder, as_targets
 from laddercast.data.sizes import two_digits, whole_runs
+from laddercast.data.targets import check_targets
+from laddercast.data.writing import no_such
 from laddercast.evaluation.noise import rerun_noise
 
 SIZE, LENGTH = c.PARAMS, "tokens per parameter"
@@ -59,7 +61,7 @@ def cut_folds(ladder: Ladder, kinds: Iterable[str]) -> tuple[list[Fold], list[st
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise ValueError(f"no such folds: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        raise ValueError(no_such("fold", unknown, KINDS))
     folds, faults = _folds_of(kinds, ladder, check_of(ladder))
     return (folds, faults) if folds else _folds_of(kinds, ladder, check_of(ladder, thin=True))
 
@@ -138,6 +140,8 @@ def _one_size(ladder: Ladder, reasons: list[str], check: Check) -> Iterator[Cut]
         try:
             rungs, held_out = ladder.split(hold_out=models.index)
             check(rungs)
+            # Without its smallest size a ladder may be far above it.
+            check_targets(held_out, whole_runs(rungs.table), rungs.tasks.index)
         except ValueError as error:
             reasons.append(f"without {name} {_unfit(error)}")
         else:

@@ -6,12 +6,13 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.ladder import read_targets
+from laddercast.data.sources import Table
 
 UNITS = {c.LOSS: 1.0, c.ACCURACY: 100.0}
 """Accuracies are scored in points, losses in their own unit."""
 
 
-def score(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> pd.DataFrame:
+def score(forecast: xr.DataTree, measured: Table | None = None) -> pd.DataFrame:
     """Score a forecast against measurements, as `score_cells` takes them.
 
     One row per quantity x task, then one of task `all` per quantity. Columns: `quantity, task,
@@ -24,7 +25,7 @@ def score(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> pd.Dat
     return summarise(score_cells(forecast, measured))
 
 
-def score_cells(forecast: xr.DataTree, measured: pd.DataFrame | None = None) -> pd.DataFrame:
+def score_cells(forecast: xr.DataTree, measured: Table | None = None) -> pd.DataFrame:
     """The forecast of each measured cell against its measurement: one row per quantity x cell.
 
     `measured` is a table as `read_targets` takes it, matched on model x task; without it, what was

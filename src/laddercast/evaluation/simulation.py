@@ -10,6 +10,7 @@ from numpyro import handlers
 
 from laddercast.data import words as c
 from laddercast.data.ladder import END_CHECKPOINTS, Ladder
+from laddercast.data.settings import as_list, check_whole
 from laddercast.data.writing import short_number
 from laddercast.model import laws
 from laddercast.model.design import (
@@ -23,6 +24,7 @@ from laddercast.model.likelihood import RUN_DOF
 from laddercast.model.priors import Priors
 from laddercast.model.routes import Route, as_route, two_stage
 from laddercast.sampling.chains import on_device
+from laddercast.sampling.threads import TRACING
 
 TRUTH = (
     "A", "alpha", "B", "beta", "E", "a", "k", "L0", "b", c.CHANCE, c.ITEMS,
@@ -31,7 +33,8 @@ TRUTH = (
 """Columns of a table of true parameters, one row per task (its index)."""
 
 # Rounded from the published method's point fits to the OLMo ladder (arXiv 2412.04403; E >= .1 and
-# b <= .99, away from their bounds), and from the noise measured on that ladder.
+# b <= .99, away from their bounds), and from the noise measured on that ladder. Models have names
+# that no real one has: what is drawn from these laws was never measured.
 DEMO = {
     "mmlu": (
         38.1, 0.226, 100, 0.236, 0.454, -0.742, 4.83, 0.616, 0.99, 0.25, 14042,
@@ -70,7 +73,7 @@ DEMO_SIZES = (190354176, 371262464, 758220288, 1279395840)
 DEMO_TOKENS_PER_PARAM = (20, 40, 100, 200)
 DEMO_TARGETS = pd.DataFrame(
     {
-        c.MODEL: ["7B-4T", "13B-5T"],
+        c.MODEL: ["made-up-7B", "made-up-13B"],
         c.PARAMS: [6887575552, 13202396160],
         c.TOKENS: [3945065873408, 5000080130048],
         c.CHECKPOINTS: [1, 5],
@@ -102,7 +105,9 @@ def demo_truth() -> pd.DataFrame:
 def demo_ladder(seed: int = 0) -> tuple[Ladder, pd.DataFrame, pd.DataFrame]:
     """A made-up ladder of 4 sizes x 4 lengths, targets of 7B on 4T and 13B on 5T tokens, the truth.
 
-    The first two as `simulate` gives them, the last is `demo_truth()`.
+    The first two as `simulate` gives them, the last is `demo_truth()`. Tasks are called after the
+    benchmarks whose published laws theirs are rounded from; no real model was measured. Seed 0 was
+    not chosen: `python benchmarks/demo_seeds.py` tells how often an interval holds over many.
 
     >>> ladder, targets, truth = lc.demo_ladder()
     """
@@ -120,8 +125,8 @@ def demo_ladder(seed: int = 0) -> tuple[Ladder, pd.DataFrame, pd.DataFrame]:
 def simulate(
     truth: pd.DataFrame,
     *,
-    sizes: Sequence[int],
-    tokens_per_param: Sequence[float],
+    sizes: Sequence[float] | float,
+    tokens_per_param: Sequence[float] | float,
     targets: pd.DataFrame | None = None,
     checkpoints: int = 20,
     seed: int = 0,
@@ -147,7 +152,8 @@ def simulate(
     missing = [name for name in TRUTH if name not in truth]
     if missing:
         raise ValueError(f"truth lacks {', '.join(missing)}; its columns are {', '.join(TRUTH)}")
-    rungs = _rungs(sizes, tokens_per_param)
+    rungs = _rungs(as_list(sizes), as_list(tokens_per_param))
+    checkpoints = check_whole("checkpoints", checkpoints)
     if targets is None:
         targets = pd.DataFrame(columns=[c.MODEL, c.PARAMS, c.TOKENS, c.CHECKPOINTS])
     if c.CHECKPOINTS not in targets:
@@ -215,7 +221,7 @@ def simulate(
     return ladder, measured.reset_index(drop=True)
 
 
-def _rungs(sizes: Sequence[int], tokens_per_param: Sequence[float]) -> pd.DataFrame:
+def _rungs(sizes: Sequence[float], tokens_per_param: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             (f"{short_number(size, 2)}-{ratio:g}", round(size), round(size * ratio))
@@ -276,9 +282,9 @@ def simulate_from_prior(
     with on_device(jax.devices("cpu")[0]):
         near = jax.tree.map(jnp.asarray, design)
         far = jax.tree.map(jnp.asarray, ahead)
-        drawn = jax.tree.map(
-            np.asarray, _draw(as_route(route), jax.random.key(seed), near, far, priors)
-        )
+        with TRACING:
+            found = _draw(as_route(route), jax.random.key(seed), near, far, priors)
+        drawn = jax.tree.map(np.asarray, found)
     common, here, there = drawn
     rng = np.random.default_rng(seed)
     shape = len(labels.model), tasks, PRIOR_CHECKPOINTS

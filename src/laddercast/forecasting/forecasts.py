@@ -1,8 +1,9 @@
 """Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,16 @@ import xarray as xr
 from numpyro import handlers
 
 from laddercast.data import words as c
-from laddercast.data.cautions import FarTargetWarning, OffLineWarning, warn
+from laddercast.data.cautions import (
+    FarTargetWarning,
+    NotConvergedWarning,
+    OffLineWarning,
+    warn,
+)
 from laddercast.data.ladder import read_targets
 from laddercast.data.lines import line_through, off_line
+from laddercast.data.sources import Table
+from laddercast.data.targets import check_targets
 from laddercast.forecasting.pools import pool
 from laddercast.inference.results import (
     complaints_of,
@@ -48,7 +56,7 @@ NOISE = ("run", "checkpoint")
 
 def forecast(
     fitted: xr.DataTree,
-    targets: str | Path | pd.DataFrame,
+    targets: Table,
     *,
     weights: Mapping[str, float] | None = None,
     route: Route | Sequence[Route] = (),
@@ -65,17 +73,18 @@ def forecast(
     `total`; group `measured`, where targets were. Loss is that of the task where a route has it; a
     route to losses alone gives no accuracy and no group `variance`. Warns of targets beyond what
     the ladder supports, and where draws cannot be trusted.
+    Raises ValueError as `read_targets` does, and for targets that cannot be meant: of other tasks,
+    100 times below every rung, or of a rung's name and another size.
 
     >>> forecast = lc.forecast(fitted, targets)
     >>> forecast["predictions"]["accuracy"].mean(("chain", "draw"))
     """
     table = of_recipes(read_targets(targets), recipes_of(fitted))
-    models = _models(table)
+    check_targets(table, rungs_of(fitted), tasks_of(fitted).index)
+    models = models_of(table)
     warn_of_far_targets(fitted, models)
     routes = routes_of(fitted)
-    known = ROUTES | {one.name: one for one in ([route] if isinstance(route, Route) else route)}
-    if lacking := [name for name in routes if name not in known]:
-        raise ValueError(f"give the routes {', '.join(lacking)} as `route`: a fit has names alone")
+    known = known_routes(routes, route)
     each = [_forecast(known[name], own, table, models, seed) for name, own in routes.items()]
     tree = pool(each, weights)
     for name, own in routes_of(tree).items():
@@ -86,45 +95,63 @@ def forecast(
     return mark(tree, "the forecast")
 
 
-def _forecast(
-    route: Route, fitted: xr.DataTree, table: pd.DataFrame, models: pd.DataFrame, seed: int
+def forecast_of_laws(
+    fitted: xr.DataTree,
+    targets: pd.DataFrame,
+    *,
+    route: Route | Sequence[Route] = (),
+    seed: int = 0,
 ) -> xr.DataTree:
-    """The forecast of one route."""
-    tasks, frame = tasks_of(fitted), frame_of(fitted)
-    own, rows = target_design(models, tasks, frame)
-    design = in_few_shapes(own)
-    posterior = fitted["posterior"].to_dataset()
-    draws = own_draws(posterior)
-    chains, length = posterior.sizes["chain"], posterior.sizes["draw"]
-    flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
-    for site, value in flat.items():
-        if INTERVAL in posterior[site].dims:
-            more = design.walk.shape[1] - value.shape[1]
-            flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
+    """What `forecast` gives, but for all that is of one size, run or checkpoint: laws and walks.
 
-    cpu = jax.devices("cpu")[0]
-    with on_device(cpu):
-        keys = jax.random.split(jax.random.key(seed), chains * length)
-        placed = jax.tree.map(jnp.asarray, design)
-        found = in_batches(_predict(route.model), (keys, flat), placed, Priors())
-    sites = {site: x[:, : len(models)] for site, x in found.items()}
+    A choice among sizes is made by these, as nobody can choose a size for its luck. `targets` have
+    `model, params, tokens`. Draws belong together with those of `forecast` of the same targets from
+    the same seed. Group `predictions` alone; does not warn.
+    """
+    routes, models = routes_of(fitted), models_of(targets)
+    known = known_routes(routes, route)
+    each = [
+        _forecast(known[name], own, targets, models, seed, noise=False)
+        for name, own in routes.items()
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)
+        tree = pool(each)
+    return xr.DataTree.from_dict({"predictions": tree["predictions"].to_dataset()})
+
+
+def _forecast(
+    route: Route,
+    fitted: xr.DataTree,
+    table: pd.DataFrame,
+    models: pd.DataFrame,
+    seed: int,
+    *,
+    noise: bool = True,
+) -> xr.DataTree:
+    """The forecast of one route; without `noise`, sizes have no deviations of their own either."""
+    tasks = tasks_of(fitted)
+    _, rows = target_design(models, tasks, frame_of(fitted))
+    sizes = fitted["posterior"].sizes
+    chains, length = sizes["chain"], sizes["draw"]
+    sites = sites_of(_predict(route.model, noise), fitted, models, seed, of_sizes=noise)
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
-        value = np.broadcast_to(sites[site], (len(keys), len(models), len(tasks)))
+        value = np.broadcast_to(sites[site], (chains * length, len(models), len(tasks)))
         return value.reshape(chains, length, -1)
 
     coords = {
         word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)
     }
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
-    if frame.recipes:
+    if c.RECIPE in rows:
         coords[c.RECIPE] = ("row", rows[c.RECIPE].to_numpy().astype(str))
     dims = ("chain", "draw", "row")
-    levels, noise = {}, {}
+    levels, variances = {}, {}
     if c.ACCURACY in sites:
         levels = {level: np.clip(of_rows(level), 0.0, 1.0) for level in LEVELS}
-        noise = {source: of_rows(f"{source}_variance") for source in NOISE}
+        variances = {source: of_rows(f"{source}_variance") for source in NOISE}
     variables = {c.ACCURACY: (dims, levels[c.ACCURACY])} if levels else {}
     losses = c.LOSS, c.REFERENCE_LOSS
     loss = next((quantity for quantity in losses if SITES[quantity] in sites), "")
@@ -136,20 +163,67 @@ def _forecast(
     ).assign_coords(route=("draw", np.repeat(route.name, length)))
     groups = {"predictions": predictions}
     if levels:
-        groups["variance"] = _variance(levels, noise, coords)
+        groups["variance"] = _variance(levels, variances, coords)
     measured = _measured(table, rows, loss or c.LOSS)
     if measured is not None:
         groups["measured"] = measured.assign_coords(coords)
+    truth = _truth(table, rows)
+    if truth is not None:
+        groups["truth"] = truth.assign_coords(coords)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs |= {"route": route.name, "loss": loss, "forecast_seed": seed}
     return tree
 
 
+def known_routes(
+    fitted: Mapping[str, xr.DataTree], given: Route | Sequence[Route]
+) -> dict[str, Route]:
+    """Routes by name: ours, and those given. Raises ValueError where a fit's is not among them."""
+    known = ROUTES | {one.name: one for one in ([given] if isinstance(given, Route) else given)}
+    if lacking := [name for name in fitted if name not in known]:
+        raise ValueError(f"give the routes {', '.join(lacking)} as `route`: a fit has names alone")
+    return known
+
+
+def sites_of(
+    one: Callable[..., dict[str, Any]],
+    fitted: xr.DataTree,
+    models: pd.DataFrame,
+    seed: int,
+    *,
+    of_sizes: bool = True,
+) -> dict[str, np.ndarray]:
+    """Sites (all draws, models, tasks or 1) that `one` makes of each draw of one route's fit.
+
+    `one` takes a pair of a key and a draw, the design of `models` (`model, params, tokens,
+    checkpoints`), and priors that it does not need. `of_sizes` as `target_design` takes it.
+    """
+    own, _ = target_design(models, tasks_of(fitted), frame_of(fitted), of_sizes=of_sizes)
+    design = in_few_shapes(own)
+    posterior = fitted["posterior"].to_dataset()
+    draws = own_draws(posterior)
+    flat = {site: value.reshape(-1, *value.shape[2:]) for site, value in draws.items()}
+    for site, value in flat.items():
+        if INTERVAL in posterior[site].dims:
+            more = design.walk.shape[1] - value.shape[1]
+            flat[site] = np.pad(value, [(0, 0), (0, more), (0, 0)][: value.ndim])
+    count = posterior.sizes["chain"] * posterior.sizes["draw"]
+    with on_device(jax.devices("cpu")[0]):
+        keys = jax.random.split(jax.random.key(seed), count)
+        placed = jax.tree.map(jnp.asarray, design)
+        found = in_batches(one, (keys, flat), placed, Priors())
+    return {site: x[:, : len(models)] for site, x in found.items()}
+
+
 @cache
-def _predict(model: Callable[..., None]) -> Callable[..., dict]:
+def _predict(model: Callable[..., None], noise: bool) -> Callable[..., dict]:
     def one(pair: tuple, design: object, priors: Priors) -> dict:
         key, draw = pair
-        given = handlers.substitute(handlers.seed(model, key), data=draw)
+        # Seeded first: with noise or without, a site has the same key, and so the same draw.
+        given = handlers.seed(model, key)
+        if not noise:
+            given = handlers.substitute(given, substitute_fn=_without_noise)
+        given = handlers.substitute(given, data=draw)
         sites = handlers.trace(given).get_trace(design, priors, Observed())
         wanted = (*SITES.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: sites[name]["value"] for name in wanted if name in sites}
@@ -157,7 +231,17 @@ def _predict(model: Callable[..., None]) -> Callable[..., dict]:
     return one
 
 
-def _models(table: pd.DataFrame) -> pd.DataFrame:
+def _without_noise(site: dict) -> Any:
+    """The value of a site of runs or measurements that adds nothing to what was expected of it."""
+    if site["type"] != "sample":
+        return None
+    if site["name"] in SITES.values():
+        return site["fn"].loc
+    of_runs = c.MODEL in {frame.name for frame in site["cond_indep_stack"]}
+    return jnp.zeros(site["fn"].shape()) if of_runs else None
+
+
+def models_of(table: pd.DataFrame) -> pd.DataFrame:
     """One row per target: `model, params, tokens, checkpoints`."""
     ends = table.sort_values(c.TOKENS).groupby(c.MODEL, sort=False).tail(1)
     ends = ends.sort_values([c.PARAMS, c.TOKENS], kind="stable")
@@ -202,13 +286,22 @@ def _variance(
 
 
 def _measured(table: pd.DataFrame, rows: pd.DataFrame, loss: str) -> xr.Dataset | None:
-    found = [word for word in (loss, c.ACCURACY) if word in table]
+    return _of_rows(table, rows, {loss: c.LOSS, c.ACCURACY: c.ACCURACY})
+
+
+def _truth(table: pd.DataFrame, rows: pd.DataFrame) -> xr.Dataset | None:
+    """What the laws of simulated targets give, as `simulate` tells it."""
+    return _of_rows(table, rows, {f"law_{word}": word for word in (c.LOSS, c.ACCURACY)})
+
+
+def _of_rows(table: pd.DataFrame, rows: pd.DataFrame, names: dict[str, str]) -> xr.Dataset | None:
+    """Columns of the targets' table for each row of the forecast, under other names."""
+    found = [word for word in names if word in table]
     if c.TASK not in table or not found:
         return None
     joined = rows[[c.MODEL, c.TASK]].merge(
         table[[c.MODEL, c.TASK, *found]], on=[c.MODEL, c.TASK], how="left"
     )
-    names = {loss: c.LOSS, c.ACCURACY: c.ACCURACY}
     return xr.Dataset({names[word]: ("row", joined[word].to_numpy(float)) for word in found})
 
 
@@ -260,7 +353,7 @@ def predictions(forecast: xr.DataTree) -> xr.Dataset:
     Dimension `row` has both as levels of one index. NetCDF cannot hold such an index, so that the
     forecast itself has plain coordinates.
 
-    >>> lc.predictions(forecast).sel(model="7B-4T", task="piqa")["accuracy"]
+    >>> lc.predictions(forecast).sel(model="made-up-7B", task="piqa")["accuracy"]
     """
     data = forecast["predictions"].to_dataset()
     names = {word: ("row", data[word].to_numpy().astype(str)) for word in (c.MODEL, c.TASK)}

@@ -14,7 +14,7 @@ WORDS = (c.MODEL, c.TASK, c.PARAMS, c.TOKENS, c.CHECKPOINTS)
 
 
 def pool(
-    forecasts: Sequence[xr.DataTree], weights: Mapping[str, float] | None = None
+    forecasts: Sequence[xr.DataTree] | xr.DataTree, weights: Mapping[str, float] | None = None
 ) -> xr.DataTree:
     """One forecast whose draws are those of several, of the same targets.
 
@@ -27,6 +27,7 @@ def pool(
 
     >>> both = lc.pool([forecast["two_stage"], forecast["direct"]])
     """
+    forecasts = [forecasts] if isinstance(forecasts, xr.DataTree) else list(forecasts)
     if not forecasts:
         raise ValueError("no forecasts to pool; give one per route")
     routes = [str(forecast.attrs["route"]) for forecast in forecasts]
@@ -81,8 +82,9 @@ def pool(
     }
     if not alone:
         groups["variance"] = _variance(forecasts, share, variables[c.ACCURACY][1])
-    if "measured" in forecasts[having].children:
-        groups["measured"] = forecasts[having]["measured"].to_dataset()
+    for name in ("measured", "truth"):
+        if name in forecasts[having].children:
+            groups[name] = forecasts[having][name].to_dataset()
     tree = xr.DataTree.from_dict(groups)
     for name, own in zip(routes, forecasts, strict=True):
         # Of a pool of one, the route's own.

@@ -1,5 +1,6 @@
 """Fitting routes with NUTS: which, in what settings, and what is kept."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,19 +12,24 @@ import jax
 import numpy as np
 import xarray as xr
 from numpyro import distributions as dist
-from threadpoolctl import ThreadpoolController
 
 from laddercast.data import words as c
+from laddercast.data.bounds import MOST_SEED, MOST_STEPS
+from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder
-from laddercast.inference.results import as_tree, mark
+from laddercast.data.settings import is_whole, whole
+from laddercast.inference.results import as_tree, complaints_of, mark
+from laddercast.inference.suspicions import of_data, of_posterior, suspicions_of, warn_of
 from laddercast.model.design import Design, Observed, Shape, ladder_design, pad, shape_of
 from laddercast.model.priors import Priors
 from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES, Route, as_route, stage_1
 from laddercast.model.start import start
 from laddercast.sampling.chains import on_device, settling, steps_taken
-from laddercast.sampling.nuts import WARMUPS, sample
+from laddercast.sampling.diagnostics import summary
+from laddercast.sampling.nuts import sample
 from laddercast.sampling.programs import make_room
 from laddercast.sampling.progress import progress_bar
+from laddercast.sampling.threads import one_blas_thread
 from laddercast.sampling.work import Fit, run
 
 RECORDED = ("laddercast", "numpyro", "jax", "arviz-base", "numpy", "pandas", "xarray")
@@ -47,19 +53,23 @@ def fit(
     `route`: one or some of `two_stage`, `by_reference`, `direct`, `chain`, `stage_1`, by name or as
     objects, or routes of your own; by default those of the first three that the ladder has the
     measurements for (`loss`, `reference_loss`, neither; `chain` reads both), and of losses without
-    accuracies `stage_1`, which forecasts losses. Per route, warm-ups of `warmup`
-    steps, each of which finds coordinates, at most 100 more in the last of these, then `draws` per
-    chain. Where these have not converged though none diverged, as many again; where that does not
-    help, all that once more from where they ended, in coordinates found from them, with shorter
-    steps. With `device="gpu"` chains run there, as one batch, and all else on the CPU: one small
-    ladder is faster without (`fit_each` lets many share a batch). With `within`, a larger ladder of
-    the same tasks, the fit shares what was compiled for that one's shape.
+    accuracies `stage_1`, which forecasts losses. Per route, warm-ups of `warmup` steps, each of
+    which finds coordinates, at most 100 more in the last of these, then `draws` per chain. Where
+    these have not converged though none diverged, as many again; where that does not help, all that
+    once more from where they ended, in coordinates found from them, with shorter steps. Of the
+    routes taken by default, those that then have not converged are left out if another has: a
+    `SkippedWarning` and the attribute `left_out` say so. With `device="gpu"` chains run there, as
+    one batch, and all else on the CPU: one small ladder is faster without (`fit_each` lets many
+    share a batch). With `within`, a larger ladder of the same tasks, the fit shares what was
+    compiled for that one's shape.
 
     The tree has a child for each route, by its name: `posterior`, `sample_stats`, `log_likelihood`
     (per model x task and site), `log_prior`, `observed_data`, `constant_data`, and `complaints` if
     its draws cannot be trusted. The attribute `converged` is then 0, and a `NotConvergedWarning`
-    says so. Raises TypeError for what is no `Ladder`, ValueError for settings below 1, a device
-    that JAX does not have and a route whose measurements the ladder lacks.
+    says so. Losses that rise with compute, and the like, and parameters at the edge of their priors
+    are told by a `DoubtWarning`, and are in the attribute `suspicions`. Raises TypeError for what
+    is no `Ladder`, ValueError for settings out of bounds, a device that JAX does not have and a
+    route whose measurements the ladder lacks.
 
     >>> fitted = lc.fit(ladder, route="direct", seed=1)
     """
@@ -67,8 +77,12 @@ def fit(
         ladder, priors, route=route, seed=seed, chains=chains, warmup=warmup, draws=draws,
         device=device, progress=progress, within=within,
     )  # fmt: skip
+    of_ladder = of_data(ladder)
+    warn_of(ladder.name, of_ladder)
     with settings_of_fits():
-        return run(work)
+        tree = run(work)
+    warn_of("the fit", [own for own in suspicions_of(tree.attrs) if own not in of_ladder])
+    return tree
 
 
 def prepare(
@@ -87,21 +101,22 @@ def prepare(
     """The work of `fit`, to be run in `settings_of_fits`; raises as `fit` does, at once."""
     if not isinstance(ladder, Ladder):
         raise TypeError(f"a {type(ladder).__name__} is no ladder: read it with `read_ladder` first")
-    wrong = [
-        f"{name}={value}"
-        for name, value in {"chains": chains, "warmup": warmup, "draws": draws}.items()
-        if value < 1
-    ]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)}: give whole numbers of at least 1")
-    routes, place = routes_for(ladder, route), device_named(device)
     given = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
-    return _fit(ladder, priors or Priors(), routes, place, given, progress, within)
+    given = {name: whole(value) for name, value in given.items()}
+    wrong = []
+    for name, value in given.items():
+        least, most = (0, MOST_SEED) if name == "seed" else (1, MOST_STEPS)
+        if not is_whole(value, least) or value > most:
+            wrong.append(f"{name}={value!r}: give a whole number from {least} to {most}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    routes, place = routes_for(ladder, route), device_named(device)
+    return _fit(ladder, priors or Priors(), routes, route is None, place, given, progress, within)
 
 
 def _fit(
-    ladder: Ladder, priors: Priors, routes: Sequence[Route], device: Any, given: dict[str, int],
-    progress: bool, within: Ladder | None,
+    ladder: Ladder, priors: Priors, routes: Sequence[Route], may_fail: bool, device: Any,
+    given: dict[str, int], progress: bool, within: Ladder | None,
 ) -> Fit[xr.DataTree]:  # fmt: skip
     design, observed, labels, frame = ladder_design(ladder)
     shape = shape_of(design) if within is None else _shape_within(shape_of(design), within)
@@ -109,21 +124,26 @@ def _fit(
     args = padded[0], priors, padded[1]
     runs = ladder.table.groupby(c.MODEL)[[c.PARAMS, c.TOKENS]].max().loc[labels.model]
     warmup, draws = given["warmup"], given["draws"]
-    steps = WARMUPS * steps_taken(warmup) + steps_taken(settling(warmup) + draws)
+    # The least: each further warm-up makes it more.
+    steps = steps_taken(warmup) + steps_taken(settling(warmup) + draws)
     trees = {}
     with progress_bar(len(routes) * given["chains"] * steps, progress) as bar:
         for route in routes:
             make_room()
             bar.set_description(route.name)
-            samples = yield from sample(
-                route.model,
-                args,
-                start=start(*args),
-                blocks=c.TASK,
-                device=device,
-                bar=bar,
-                **given,
-            )
+            try:
+                samples = yield from sample(
+                    route.model,
+                    args,
+                    start=start(*args),
+                    blocks=c.TASK,
+                    device=device,
+                    bar=bar,
+                    **given,
+                )
+            except Exception as error:
+                error.add_note(f"in the route {route.name} of {ladder.name}")
+                raise
             tree = as_tree(
                 route, samples, priors, padded, design=design, observed=observed, labels=labels,
                 frame=frame, tasks=ladder.tasks, runs=runs,
@@ -132,23 +152,40 @@ def _fit(
                 samples.settings | {"device": device.platform, "rungs": ladder.rungs}
             )
             trees[route.name] = tree
-    tree = xr.DataTree.from_dict({})
+    failed = {name: summary(found) for name, own in trees.items() if (found := complaints_of(own))}
+    left_out = failed if may_fail and len(failed) < len(trees) else {}
+    for name, why in left_out.items():
+        del trees[name]
+        warn(f"{ladder.name}: left out {name}, as it has not converged ({why})", SkippedWarning)
+    tree, suspicions = xr.DataTree.from_dict({}), of_data(ladder)
     for name, own in trees.items():
         tree[name] = own
+        suspicions += of_posterior(name, own["posterior"].to_dataset(), priors)
     tree.attrs = {
         "routes": ", ".join(trees),
+        "left_out": json.dumps(left_out),
         "seed": given["seed"],
         "priors": json.dumps(_described(priors)),
         "fingerprint": ladder.fingerprint,
+        "draws": _fingerprint(trees),
+        "suspicions": json.dumps(suspicions),
         "versions": json.dumps({name: version(name) for name in RECORDED}),
     }
     return mark(tree, "the fit")
 
 
+def _fingerprint(trees: dict[str, xr.DataTree]) -> str:
+    """SHA-256 that fits of other draws do not share: the energies of all routes' draws."""
+    found = hashlib.sha256()
+    for tree in trees.values():
+        found.update(np.ascontiguousarray(tree["sample_stats"]["energy"].to_numpy()).tobytes())
+    return found.hexdigest()
+
+
 def settings_of_fits() -> ExitStack:
     """Float64 on a CPU, and one thread for sums of small matrices, which several would hinder."""
     stack = on_device(device_named("cpu"))
-    stack.enter_context(ThreadpoolController().limit(limits=1, user_api="blas"))
+    stack.enter_context(one_blas_thread())
     return stack
 
 

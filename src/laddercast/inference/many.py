@@ -7,6 +7,7 @@ from typing import Any
 import xarray as xr
 
 from laddercast.data.ladder import Ladder
+from laddercast.data.settings import as_list, check_whole
 from laddercast.inference.fitting import prepare, settings_of_fits
 from laddercast.sampling.work import run_all
 
@@ -19,9 +20,9 @@ as long for all as for one."""
 
 
 def fit_each(
-    ladders: Sequence[Ladder],
+    ladders: Sequence[Ladder] | Ladder,
     *,
-    seeds: Sequence[int] | None = None,
+    seeds: Sequence[int] | int | None = None,
     chains: int = 4,
     device: str = "cpu",
     **settings: Any,
@@ -30,13 +31,17 @@ def fit_each(
 
     `seeds` has one for each ladder, all 0 unless given. On a CPU chains of one fit run while others
     are prepared. On another device the chains of up to 256 fits move as one batch. Each is the same
-    as `fit` gives. Warns and raises as `fit` does. When the iterator is closed, ladders not yet
-    begun are left alone.
+    as `fit` gives. Warns and raises as `fit` does, but of suspicions tells only in the attribute.
+    When the iterator is closed, ladders not yet begun are left alone.
 
     >>> parts = [ladder.keep(ladder.models[:n]) for n in (8, 12)]
     >>> fits = list(lc.fit_each(parts, route="direct", within=ladder))
     """
-    numbers = [0] * len(ladders) if seeds is None else list(seeds)
+    ladders = [ladders] if isinstance(ladders, Ladder) else list(ladders)
+    numbers = [0] * len(ladders) if seeds is None else as_list(seeds)
+    if len(numbers) != len(ladders):
+        raise ValueError(f"seeds={seeds}: give one for each ladder, {len(ladders)}")
+    chains = check_whole("chains", chains)
     fits = [
         prepare(ladder, seed=number, chains=chains, device=device, **settings)
         for ladder, number in zip(ladders, numbers, strict=True)

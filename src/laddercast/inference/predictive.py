@@ -13,6 +13,7 @@ from numpyro import handlers
 
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder
+from laddercast.data.settings import check_whole
 from laddercast.inference.fitting import device_named
 from laddercast.inference.results import observed_data, routes_of
 from laddercast.model.design import SITES, Design, Observed, ladder_design
@@ -46,6 +47,7 @@ def predictive(
     """
     if fitted.attrs.get("fingerprint", ladder.fingerprint) != ladder.fingerprint:
         raise ValueError(f"{ladder.name} is not the ladder of this fit: give that one")
+    draws = check_whole("draws", draws)
     known = ROUTES | {one.name: one for one in ([route] if isinstance(route, Route) else route)}
     design, observed, labels, frame = ladder_design(ladder)
     models, tasks = np.array(labels.model), np.array(labels.task)

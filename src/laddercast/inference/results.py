@@ -93,6 +93,8 @@ def as_tree(
     tree["log_likelihood"] = xr.DataTree(_of_cells(log_likelihood, design, model, task))
     if samples.complaints:
         tree[COMPLAINTS] = xr.DataTree(_as_dataset(samples.complaints))
+    for own in tree.children.values():
+        own.attrs.pop("created_at", None)  # the same fit is the same file
     tree.attrs["route"] = route.name
     tree.attrs["frame"] = json.dumps(frame._asdict())
     return tree
@@ -230,6 +232,12 @@ def mark(tree: xr.DataTree, what: str) -> xr.DataTree:
             NotConvergedWarning,
         )
     return tree
+
+
+def converged(tree: xr.DataTree) -> bool | None:
+    """Whether a fit or forecast has converged; None where it does not say, as of a damaged file."""
+    found = tree.attrs.get("converged")
+    return None if found is None else bool(found)
 
 
 def routes_of(fitted: xr.DataTree) -> dict[str, xr.DataTree]:

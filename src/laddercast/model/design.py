@@ -49,6 +49,9 @@ WIDTHS = 0.005, 0.05
 LEAST_STEPS = 16
 """Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
 
+FEW_TARGETS = 32
+"""Up to so many targets, the steps beyond the ladder are filled up to as many as there can be."""
+
 
 class Frame(NamedTuple):
     """What a ladder fixes for its forecasts: reference sizes, and where discrepancy is told.
@@ -178,7 +181,8 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
         # Every checkpoint is a row of the likelihood, which already tells their noise.
         spreads = {quantity: spread.iloc[:0] for quantity, spread in spreads.items()}
     rows = rows[rows[quantities].notna().any(axis=1)]
-    models = [model for model in ladder.models if model in set(rows[c.MODEL])]
+    present = set(rows[c.MODEL].unique())
+    models = [model for model in ladder.models if model in present]
     labels = Labels(models, list(ladder.tasks.index), ladder.several_recipes)
     points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates()
     if labels.recipe:
@@ -283,18 +287,19 @@ def _known(seen: Seen, runs: int) -> np.ndarray:
 
 
 def target_design(
-    targets: pd.DataFrame, tasks: pd.DataFrame, frame: Frame
+    targets: pd.DataFrame, tasks: pd.DataFrame, frame: Frame, *, of_sizes: bool = True
 ) -> tuple[Design, pd.DataFrame]:
     """The design of targets, all tasks of each jointly; and its rows (`model ... task`).
 
     `targets` has one row per model with `params, tokens, checkpoints`, uniquely named, and with
-    `recipe` where the frame has several.
+    `recipe` where the frame has several. Without `of_sizes`, discrepancy is the walks alone: no
+    size deviates.
     """
     rows = targets.merge(pd.DataFrame({c.TASK: list(tasks.index)}), how="cross")
     labels = Labels(list(targets[c.MODEL]), list(tasks.index), list(frame.recipes))
     words = [c.MODEL, c.PARAMS, c.TOKENS, *([c.RECIPE] if frame.recipes else [])]
     points = targets[words].reset_index(drop=True)
-    design = _design(points, tasks, labels, frame)
+    design = _design(points, tasks, labels, frame, of_sizes=of_sizes)
     checkpoints = targets[c.CHECKPOINTS].to_numpy(float)[:, None]
     everywhere: dict[str, Any] = {}
     for quantity in QUANTITIES:
@@ -309,8 +314,10 @@ def in_few_shapes(design: Design) -> Design:
     runs, steps = few_sizes(len(design.end)), design.beyond.shape[1]
     room = Shape(runs, runs, few_sizes(design.walk.shape[1], LEAST_STEPS))
     wide, _ = pad(design, Observed(), room)
-    # Each target is at most a step in params, one in tokens and a new size beyond the ladder.
-    more = few_sizes(3 * runs, LEAST_STEPS) - steps
+    # Each target is at most a step in params, one in tokens and a new size beyond the ladder. Those
+    # of a grid share most steps.
+    most = few_sizes(3 * runs if runs <= FEW_TARGETS else steps, LEAST_STEPS)
+    more = most - steps
     return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, more)]))
 
 
@@ -434,7 +441,7 @@ def _steps(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.sqrt(np.abs(stop - start)) * share
 
 
-def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+def _walks(points: pd.DataFrame, frame: Frame, of_sizes: bool) -> tuple[np.ndarray, np.ndarray]:
     """Weights (points, steps) of discrepancy's steps inside the ladder, and beyond it."""
     within, beyond = [], []
     slack = 1e-9
@@ -453,8 +460,8 @@ def _walks(points: pd.DataFrame, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     size = size_numbers(points[c.PARAMS])
     known = np.array(frame.sizes)
     new = np.setdiff1d(size, known)
-    within.append(SIZE_STEP * (size[:, None] == known))
-    beyond.append(SIZE_STEP * (size[:, None] == new))
+    within.append(SIZE_STEP * of_sizes * (size[:, None] == known))
+    beyond.append(SIZE_STEP * of_sizes * (size[:, None] == new))
     return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1)
 
 
@@ -464,11 +471,14 @@ def _twins(log_params: np.ndarray, log_tokens: np.ndarray) -> np.ndarray:
     return np.asarray(sizes.map(dict(zip(sizes[::-1], sizes.index[::-1], strict=True))), int)
 
 
-def _design(points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame) -> Design:
+def _design(
+    points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame, *,
+    of_sizes: bool = True,
+) -> Design:  # fmt: skip
     """Everything but what was measured."""
     log_params = np.log(points[c.PARAMS].to_numpy(float))
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))
-    walk, beyond = _walks(points, frame)
+    walk, beyond = _walks(points, frame, of_sizes)
     run = pd.Index(labels.model).get_indexer(points[c.MODEL])
     recipe = np.zeros(len(points), int)
     if labels.recipe:

@@ -1,11 +1,12 @@
 """The priors: one NumPyro distribution per symbol, to be replaced one by one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from math import log
 from typing import Any
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 
 type Distribution = dist.Distribution
@@ -133,6 +134,40 @@ class Priors:
         ]
         if wrong:
             raise TypeError(f"{'; '.join(wrong)}; give NumPyro distributions")
+        faults = [fault for prior in fields(self) if (fault := _outside(prior, self))]
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+PLACES = np.array([-1e9, -1e3, -1.0, -1e-3, 1e-3, 0.5, 0.999, 1.001, 2.0, 1e3, 1e9])
+"""On both sides of what can bound a parameter, 0 and 1."""
+
+
+def _outside(prior: Field, priors: Priors) -> str:
+    """What is wrong with the support of a prior: it must lie in that of the default."""
+    make: Any = prior.default_factory
+    given, default = getattr(priors, prior.name), make()
+    name = f"the prior of {prior.name}, {type(given).__name__}"
+    if given.support.is_discrete:
+        return f"{name}, is of whole numbers; give a continuous one"
+    # Against all elements of an array of priors.
+    places = PLACES.reshape(-1, *[1] * len(given.batch_shape))
+    within = np.asarray(given.support(places)).reshape(len(PLACES), -1).any(axis=1)
+    beyond = PLACES[within & ~np.asarray(default.support(PLACES))]
+    if not len(beyond):
+        return ""
+    positive = default.support is dist.constraints.positive
+    reached = "below 0" if (beyond < 0).any() else "above 1"
+    bounds = "positive" if positive else "between 0 and 1"
+    return (
+        f"{name}, reaches {reached}, and {prior.name} is {bounds}; give one that is, as "
+        f"{_words(default)}"
+    )
+
+
+def _words(prior: Distribution) -> str:
+    names = ", ".join(f"{float(getattr(prior, name)):.3g}" for name in prior.arg_constraints)
+    return f"{type(prior).__name__}({names})"
 
 
 @jax.tree_util.register_pytree_node_class

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from laddercast.data import words as c
+from laddercast.data.writing import nearest
 from laddercast.model import laws
 from laddercast.model.design import Design, Frame, Observed
 from laddercast.model.discrepancy import Walk
@@ -139,5 +140,9 @@ def as_route(given: Route | str) -> Route:
     if isinstance(given, Route):
         return given
     if given not in ROUTES:
-        raise ValueError(f"no route {given!r}: give one of {', '.join(ROUTES)}, or a `Route`")
+        near = nearest(given, ROUTES) if isinstance(given, str) else None
+        meant = f"did you mean {near}? " if near else ""
+        raise ValueError(
+            f"no route {given!r}: {meant}give one of {', '.join(ROUTES)}, or a `Route`"
+        )
     return ROUTES[given]

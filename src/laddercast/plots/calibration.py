@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from laddercast.data import words as c
+from laddercast.evaluation.backtests import check_backtest
 from laddercast.plots.style import (
     BLUE,
     GREEN,
@@ -35,6 +36,7 @@ def plot_calibration(table: pd.DataFrame, ax: Any = None) -> Panels:
 
     >>> axes = lc.plot_calibration(table)
     """
+    check_backtest(table)
     if "distance" not in table:
         table = table.assign(distance="all")
     quantities = [q for q in (c.ACCURACY, c.LOSS) if table.loc[table["quantity"] == q, "pit"].any()]

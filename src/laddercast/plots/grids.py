@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from laddercast.data import words as c
 from laddercast.data.sizes import flops
-from laddercast.data.writing import STYLES, short_number
+from laddercast.data.sources import names_of
+from laddercast.data.writing import STYLES, no_such, short_number
 from laddercast.plots.style import (
     BLUE,
     NOT_CONVERGED,
@@ -29,14 +30,14 @@ from laddercast.plots.style import (
 
 
 def plot_what_if(
-    table: pd.DataFrame, tasks: Sequence[str] | None = None, x: str = c.TOKENS, ax: Any = None
+    table: pd.DataFrame, tasks: Sequence[str] | str | None = None, x: str = c.TOKENS, ax: Any = None
 ) -> Panels:
     """Accuracy against `tokens` (or `x="flops"`) for each size: medians, 50 and 80 % bands.
 
     `table` as `what_if` gives it (of losses alone: losses); a panel per task, `tasks` if given
-    (`all` is their mean). Lines are whole up to the compute of the largest rung and dashed beyond;
-    where the ladder says little, so that `forecast` would warn, there is no band and the median is
-    dotted.
+    (one or several; `all` is their mean). Lines are whole up to the compute of the largest rung and
+    dashed beyond; where the ladder says little, so that `forecast` would warn, there is no band and
+    the median is dotted.
 
     >>> axes = lc.plot_what_if(lc.what_if(fitted, params=[1e9, 7e9]))
     """
@@ -78,7 +79,7 @@ def plot_what_if(
 
 def plot_iso_accuracy(
     table: pd.DataFrame,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str] | str | None = None,
     rungs: pd.DataFrame | None = None,
     ax: Any = None,
 ) -> Panels:
@@ -141,7 +142,7 @@ def _label(quantity: str) -> str:
     return "accuracy (%)" if quantity == c.ACCURACY else quantity
 
 
-def _chosen(table: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
+def _chosen(table: pd.DataFrame, tasks: Sequence[str] | str | None) -> pd.DataFrame:
     """Rows of accuracy, in the order of `tasks`; by default without the mean of a single task.
 
     Of a table of losses alone, these.
@@ -151,12 +152,12 @@ def _chosen(table: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
     known = list(dict.fromkeys(rows[c.TASK]))
     if tasks is None:
         tasks = known if len(known) > 2 else [name for name in known if name != c.ALL]
-    missing = [name for name in tasks if name not in known]
-    if missing or not len(tasks):
-        raise ValueError(
-            f"no {quantity} of {', '.join(missing) or 'no task'}; there are {', '.join(known)}"
-        )
-    return pd.concat([rows[rows[c.TASK] == name] for name in tasks])
+    # A task's name may have a comma in it.
+    names = [str(tasks)] if tasks in known else names_of(tasks) or []
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        raise ValueError(f"{quantity}: {no_such('task', missing or ['none'], known)}")
+    return pd.concat([rows[rows[c.TASK] == name] for name in names])
 
 
 def _grid(rows: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:

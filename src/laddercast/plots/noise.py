@@ -12,6 +12,7 @@ from laddercast.plots.style import (
     Panels,
     add_legend,
     line_handle,
+    literal,
     marker_handle,
     panels_of,
 )
@@ -56,7 +57,7 @@ def plot_noise(noise: pd.DataFrame, error: pd.DataFrame | None = None, ax: Any =
                 panel.plot([row["q05"], row["q95"]], [y, y], color=colour, lw=4, alpha=0.5)
                 panel.plot(row["q50"], y, "|", ms=9, mew=2, color=colour)
             panel.plot(row["measured"], y, "o", ms=5, color=colour, mec="black", mew=0.6, zorder=4)
-        panel.set_yticks(range(len(ranked)), ranked[c.TASK], fontsize=SMALL)
+        panel.set_yticks(range(len(ranked)), list(map(literal, ranked[c.TASK])), fontsize=SMALL)
         panel.set_ylim(-0.6, len(ranked) - 0.4)
         panel.set_xlim(left=0)
         panel.set_title(title, fontsize=SMALL + 1)

@@ -30,7 +30,10 @@ ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
 TARGETS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 LINE_WIDTHS = {95: 2.5, 80: 5.0, 50: 7.0}
 """Of intervals in percent, the widest first."""
+SIMULATED = "SIMULATED"
 NOT_CONVERGED = "NOT CONVERGED: do not rely on these intervals"
+LONGEST = 60
+"""Characters of a name that a figure shows."""
 Panels = np.ndarray[Any, np.dtype[np.object_]]
 
 
@@ -92,9 +95,18 @@ def panels_of(ax: Any, count: int, columns: int = COLUMNS, height: float = 1.75)
     return axes[:count]
 
 
+def literal(name: Any, longest: int = LONGEST) -> str:
+    """A name as it is drawn: no formula, nothing hidden from legends, not wider than the figure."""
+    text = " ".join(str(name).split())
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    # A legend leaves out what begins with an underscore.
+    text = f"\u200a{text}" if text.startswith("_") else text
+    return text.replace("$", r"\$") if mpl.rcParams["text.parse_math"] else text
+
+
 def set_title(ax: Axes, title: str) -> None:
     """A panel's title, and its ticks to match."""
-    ax.set_title(title, fontsize=SMALL + 1, pad=3)
+    ax.set_title(literal(title), fontsize=SMALL + 1, pad=3)
     ax.tick_params(labelsize=SMALL - 1)
 
 
@@ -132,12 +144,12 @@ def draw_equal_compute(ax: Axes, params: np.ndarray, low: float, high: float) ->
 
 def line_handle(colour: Any, linestyle: str, label: str, lw: float = 1.5) -> Line2D:
     """A line for a legend."""
-    return Line2D([], [], color=colour, ls=linestyle, lw=lw, label=label)
+    return Line2D([], [], color=colour, ls=linestyle, lw=lw, label=literal(label))
 
 
 def marker_handle(marker: str, label: str, **style: Any) -> Line2D:
     """A marker for a legend."""
-    return Line2D([], [], ls="", marker=marker, ms=5, label=label, **style)
+    return Line2D([], [], ls="", marker=marker, ms=5, label=literal(label), **style)
 
 
 def add_legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bool) -> None:
@@ -147,5 +159,7 @@ def add_legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bo
         axes[-1].legend(**style)
         return
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(WIDTH * 14 / (longest + 6))))
-    axes[0].figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    columns = max(1, min(len(handles), int(figure.get_figwidth() * 14 / (longest + 6))))
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)

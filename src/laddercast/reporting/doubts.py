@@ -1,5 +1,6 @@
 """Which forecasts to doubt, and why: plain rules, each with the reason for its limit."""
 
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +11,10 @@ from scipy.stats import binom
 from laddercast.data import words as c
 from laddercast.data.lines import NEAR, Line, factor_off
 from laddercast.data.sizes import log10_flops
-from laddercast.data.writing import STYLES
+from laddercast.data.writing import STYLES, Style
 from laddercast.forecasting.forecasts import FAR_DECADES, decades_beyond
+from laddercast.inference.results import converged, routes_of
+from laddercast.inference.suspicions import AT_EDGE, EDGE, ORDER, suspicions_of
 from laddercast.sampling.diagnostics import (
     ESS_FORECASTS,
     RHAT_POPULATION,
@@ -24,6 +27,11 @@ RULES = {
     "not converged": "The draws have not converged by the limits that fit and forecast set "
     f"themselves (of a forecast: R-hat below {RHAT_POPULATION}, effective sample sizes above "
     f"{ESS_FORECASTS}). Another seed may then give other intervals.",
+    ORDER: "In the runs' ends losses rise with compute, or accuracies fall with it or rise with "
+    "losses (rank correlation; p below 0.05, one-sided). Every law here says the contrary, so that "
+    "either the measurements are mixed up or this task follows no such law.",
+    AT_EDGE: f"A parameter's median lies more than {EDGE:g} standard deviates from its prior's. "
+    "Either prior or law is wrong for these data, or the sampler has found the wrong mode.",
     "far in compute": "The target lies further beyond the largest rung, in decades of compute "
     "(params x tokens), than the ladder itself spans, or further than "
     f"{FAR_DECADES:g} decades, beyond which a forecast warns. A law is then extended over more "
@@ -37,8 +45,9 @@ RULES = {
     "rests on the discrepancy": "More than half of the variance (so more than from all else) comes "
     "from the discrepancy beyond the ladder: how far the law is allowed to bend there, which the "
     "ladder can hardly tell.",
-    "routes disagree": "More than half of the variance comes from the difference between the "
-    "routes that the fit pools: accounts of the same rungs that part further out.",
+    "routes disagree": "The median of one route lies outside the 80 % interval of another that the "
+    "fit pools, or more than half of the variance comes from the difference between them: accounts "
+    "of the same rungs that contradict each other further out.",
     "mostly noise": "More than half of the variance comes from noise between runs and between "
     "checkpoints. No better ladder narrows this interval; more checkpoints, or another "
     "benchmark, might.",
@@ -47,8 +56,11 @@ RULES = {
     "may be no gain": "The 80 % interval reaches the best rung's expected accuracy, or loss: there "
     "is at least one chance in ten that the target is no better than a model that you have.",
     "near chance": "The best rung's expected accuracy is within two standard errors of guessing, "
-    "sqrt(chance (1 - chance) / items): with so many questions it cannot be told from guessing, "
-    "so the curve's rise was not seen.",
+    "sqrt(chance (1 - chance) / items), or within 2 points where the number of questions is not "
+    "known: it cannot be told from guessing, so the curve's rise was not seen, and the rungs tell "
+    "nearly nothing of this task. Where and whether it rises rests on the priors and on the other "
+    "tasks. The target is said to leave chance where it is above it by 2 points, or by two "
+    "standard errors where these are more.",
     "missed in the backtest": "In the backtest, more measurements of this task lay outside their "
     "95 % intervals than honest intervals would let happen one time in twenty (binomial). Cells "
     "of one model err together, and folds forecast the same cell again, so this is a hint, not a "
@@ -73,6 +85,9 @@ CURES = {
     "route": "rungs nearer to the target, where the routes part",
 }
 """What would narrow an interval that comes from each source."""
+
+CLEAR_OF_CHANCE = 0.02
+"""The accuracy above chance that counts as having left it, or two standard errors if more."""
 
 
 class Evidence(NamedTuple):
@@ -100,13 +115,19 @@ def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) 
     rows = table[table["quantity"] == quantity].reset_index(drop=True)
     shares = variance_shares(forecast)
     quality = convergence(forecast)
+    suspicions = suspicions_of(forecast.attrs)
+    leaving = leaves_chance(forecast, evidence)
+    by_route = _route_quantiles(forecast, quantity)
     found: list[tuple[str, str, str, str]] = []
     for number, row in enumerate(rows.to_dict("records")):
         whys = {
             **_of_draws(forecast, quality.iloc[number]),
+            **_of_suspicions(suspicions, row[c.TASK]),
             **_of_distance(row, evidence),
             **_of_variance(shares.iloc[number] if len(shares) else pd.Series(dtype=float)),
+            **_of_routes(by_route, number, STYLES[quantity]),
             **_of_level(row, evidence, quantity),
+            **_of_chance(leaving.iloc[number]),
             **_of_backtest(row[c.TASK], evidence.cells, quantity),
         }
         found += [(str(row[c.MODEL]), str(row[c.TASK]), rule, why) for rule, why in whys.items()]
@@ -150,9 +171,19 @@ def _of_draws(forecast: xr.DataTree, found: pd.Series) -> dict[str, str]:
             "not converged": f"R-hat is {found['rhat']:.3f}, the least effective sample size "
             f"{least:.0f}."
         }
-    if not forecast.attrs.get("converged", 1):
+    if (known := converged(forecast)) is None:
+        return {"not converged": "The file does not say whether the fit has converged."}
+    if not known:
         return {"not converged": "The fit, or another row of the forecast, has not converged."}
     return {}
+
+
+def _of_suspicions(found: list[dict[str, str]], task: str) -> dict[str, str]:
+    whys: dict[str, list[str]] = {}
+    for one in found:
+        if one[c.TASK] in ("", task):
+            whys.setdefault(one["rule"], []).append(one["why"])
+    return {rule: f"{'; '.join(own)}." for rule, own in whys.items()}
 
 
 def _of_distance(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:
@@ -173,9 +204,9 @@ def _of_distance(row: dict[Any, Any], evidence: Evidence) -> dict[str, str]:
     own = row[c.TOKENS] / row[c.PARAMS]
     slack = 1.005  # as written: three digits
     if own > slack * ratio.max() or own * slack < ratio.min():
+        ends = list(dict.fromkeys(f"{end:,.0f}" for end in (ratio.min(), ratio.max())))
         found["another length"] = (
-            f"It has {own:,.0f} tokens per parameter, the rungs {ratio.min():,.0f} to "
-            f"{ratio.max():,.0f}."
+            f"It has {own:,.0f} tokens per parameter, the rungs {' to '.join(ends)}."
         )
     return found
 
@@ -189,15 +220,44 @@ def _of_variance(shares: pd.Series) -> dict[str, str]:
     ):
         share = shares.reindex(sources).sum()
         if share > 0.5:
-            found[rule] = f"{share:.0%} of the variance of this forecast."
+            found[rule] = f"{100 * share:.0f} % of the variance of this forecast."
     return found
+
+
+def _route_quantiles(forecast: xr.DataTree, quantity: str) -> dict[str, np.ndarray]:
+    """Of each route that is pooled, 10, 50 and 90 % quantiles of each row: (3, rows)."""
+    routes = {
+        name: own["predictions"]
+        for name, own in routes_of(forecast).items()
+        if "predictions" in own.children and quantity in own["predictions"]
+    }
+    if len(routes) < 2:
+        return {}
+    return {
+        name: own[quantity].quantile([0.1, 0.5, 0.9], ("chain", "draw")).to_numpy()
+        for name, own in routes.items()
+    }
+
+
+def _of_routes(quantiles: dict[str, np.ndarray], row: int, style: Style) -> dict[str, str]:
+    """The pair of routes of which one's median lies furthest outside the other's interval."""
+    found = []
+    for (one, x), (other, y) in permutations(quantiles.items(), 2):
+        (low, _, high), middle = y[:, row], x[1, row]
+        outside = max(low - middle, middle - high)
+        if outside > 0:
+            said = (
+                f"The median of {one} is {style.value(middle)}{style.unit}, outside the 80 % "
+                f"interval of {other}, {style.value(low)} to {style.value(high)}{style.unit}."
+            )
+            found.append((outside, said))
+    return {"routes disagree": max(found)[1]} if found else {}
 
 
 def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[str, str]:
     found, style = {}, STYLES[quantity]
     lower_is_better = quantity == c.LOSS
     expected = evidence.expected.loc[evidence.expected[c.TASK] == row[c.TASK], "q50"]
-    known = evidence.tasks.loc[row[c.TASK]]
     best = expected.min() if lower_is_better else expected.max()
     span = expected.max() - expected.min()
     width = row["q90"] - row["q10"]
@@ -212,16 +272,77 @@ def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[st
             f"The 80 % interval {word} at {style.value(end)}{style.unit}, the best rung is "
             f"expected at {style.value(best)}{style.unit}."
         )
-    if quantity != c.ACCURACY:
-        return found
-    chance, items = float(known[c.CHANCE]), float(known[c.ITEMS])
-    error = np.sqrt(chance * (1 - chance) / items)
-    if best < chance + 2 * error:
-        found["near chance"] = (
-            f"The best rung is expected at {100 * best:.1f} %, guessing gives {100 * chance:.1f} % "
-            f"with a standard error of {100 * error:.1f} points over {items:,.0f} questions."
-        )
     return found
+
+
+def leaves_chance(forecast: xr.DataTree, evidence: Evidence) -> pd.DataFrame:
+    """What the rungs tell of each row's task beside guessing: `best, chance, items, error, by`.
+
+    `best` is the best rung's expected accuracy, `error` the standard error of guessing, and `by`
+    how far above chance counts as having left it. `probability` that the target does; NaN where
+    the rungs have left chance, or where no accuracy is forecast.
+    """
+    predictions = forecast["predictions"].to_dataset()
+    names = predictions[c.TASK].to_numpy().astype(str)
+    best = evidence.expected.groupby(c.TASK)["q50"].max().reindex(names).to_numpy()
+    known = evidence.tasks.reindex(names)
+    chance, items = (known[word].to_numpy(float) for word in (c.CHANCE, c.ITEMS))
+    error = np.sqrt(chance * (1 - chance) / items)
+    noise = np.where(np.isfinite(error), 2 * error, CLEAR_OF_CHANCE)
+    by = np.maximum(noise, CLEAR_OF_CHANCE)
+    table = pd.DataFrame({"best": best, "chance": chance, "items": items, "error": error, "by": by})
+    table["probability"] = np.nan
+    if c.ACCURACY in predictions:
+        above = predictions[c.ACCURACY].transpose(..., "row").to_numpy() > chance + by
+        share = above.reshape(-1, len(names)).mean(axis=0)
+        table["probability"] = np.where(best < chance + noise, share, np.nan)
+    return table
+
+
+def _of_chance(row: pd.Series) -> dict[str, str]:
+    if np.isnan(row["probability"]):
+        return {}
+    about = (
+        f" with a standard error of {100 * row['error']:.1f} points over {row['items']:,.0f} "
+        "questions"
+        if np.isfinite(row["error"])
+        else ""
+    )
+    return {
+        "near chance": f"The best rung is expected at {100 * row['best']:.1f} %, guessing gives "
+        f"{100 * row['chance']:.1f} %{about}. The target leaves chance, by more than "
+        f"{100 * row['by']:.1f} points, with a probability of {likely(row['probability'])}."
+    }
+
+
+def likely(share: float) -> str:
+    """A probability in percent, never 0 or 100 %, which draws cannot tell."""
+    if share > 0.995:
+        return "over 99 %"
+    return "under 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+
+
+def split_doubts(table: pd.DataFrame, found: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What is true of all, or of all tasks of a target, and what tells forecasts apart.
+
+    `table` has a row per forecast. The first is `model, rule`, a row each, with no model where the
+    rule speaks against every forecast; the second the rows of `found` that it does not cover.
+    """
+    models = table[c.MODEL].astype(str)
+    tasks = models.value_counts()
+    common: list[tuple[str, str]] = []
+    apart = np.ones(len(found), dtype=bool)
+    for rule in dict.fromkeys(found["rule"]):
+        here = (found["rule"] == rule).to_numpy()
+        count = found.loc[here, c.MODEL].value_counts()
+        whole = [m for m in dict.fromkeys(models) if tasks[m] > 1 and count.get(m, 0) == tasks[m]]
+        if len(table) > 1 and here.sum() == len(table):
+            common.append(("", rule))
+            apart &= ~here
+            continue
+        common += [(model, rule) for model in whole]
+        apart &= ~(here & found[c.MODEL].isin(whole).to_numpy())
+    return pd.DataFrame(common, columns=[c.MODEL, "rule"]), found[apart]
 
 
 def _of_backtest(task: str, cells: pd.DataFrame | None, quantity: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from laddercast.plots.style import (
     SMALL,
     VERMILION,
     draw_equal_compute,
+    literal,
 )
 from laddercast.reporting.doubts import SOURCES, variance_shares
 
@@ -43,14 +44,14 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def forecast_svg(forecast: xr.DataTree) -> str:
+def forecast_svg(forecast: xr.DataTree, baseline: pd.DataFrame | None) -> str:
     """`plot_forecast` with its legend below."""
     predictions = forecast["predictions"]
     targets, tasks = (len(set(predictions[w].to_numpy().astype(str))) for w in (c.MODEL, c.TASK))
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
-        plot_forecast(forecast, ax=ax)
+        plot_forecast(forecast, baseline, ax=ax)
         _move_legend(figure, ax)
 
     return _svg("forecast", 1.2 + tasks * (0.16 + 0.2 * targets) + 0.2 * targets, draw)
@@ -74,10 +75,10 @@ def variance_svg(forecast: xr.DataTree) -> str:
                 values = 100 * shares.loc[here, source].to_numpy()
                 ax.barh(range(len(values)), values, left=left, color=colour, height=0.75)
                 left += values
-            ax.set_yticks(range(len(left)), tasks[here], fontsize=SMALL)
+            ax.set_yticks(range(len(left)), list(map(literal, tasks[here])), fontsize=SMALL)
             ax.set_ylim(len(left) - 0.5, -0.5)
             ax.set_xlim(0, 100)
-            ax.set_title(name, fontsize=SMALL + 1, loc="left")
+            ax.set_title(literal(name), fontsize=SMALL + 1, loc="left")
         axes[-1].set_xlabel("share of the forecast's variance (%)")
         handles = [
             mpl.patches.Patch(color=colour, label=SOURCES.get(source, source))
@@ -109,9 +110,11 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
                 )
         ax.plot(rungs[c.PARAMS], rungs[c.TOKENS], "o", ms=5, color=BLUE, label="rungs")
         ax.plot(targets[c.PARAMS], targets[c.TOKENS], "*", ms=11, color=VERMILION, label="targets")
-        for name, row in targets.iterrows():
+        for number, (name, row) in enumerate(targets.iterrows()):
+            # Above and below in turn: targets lie close together.
             ax.annotate(
-                _cut(str(name)), (row[c.PARAMS], row[c.TOKENS]), xytext=(-7, 4),
+                literal(name, 24), (row[c.PARAMS], row[c.TOKENS]),
+                xytext=(-7, -11 if number % 2 == 0 else 4),
                 textcoords="offset points", fontsize=SMALL, ha="right",
             )  # fmt: skip
         ax.set(xscale="log", yscale="log", xlim=wide, ylim=(y.min() / 2, y.max() * 2.5))
@@ -165,7 +168,3 @@ def _svg(name: str, height: float, draw: Callable[[Figure], Any]) -> str:
         found = found.replace(before, f"{before}{name}-")
     # The page sets the size; the view box keeps the proportions.
     return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", found, count=1)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 24 else text[:23] + "…"

@@ -5,33 +5,51 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from laddercast.data import words as c
 from laddercast.data.lines import line_through
+from laddercast.data.sizes import log10_flops
+from laddercast.data.temporary import passing_folder
 from laddercast.data.writing import STYLES
-from laddercast.evaluation.backtests import BOOTSTRAP, OURS, RIVALS
-from laddercast.evaluation.scores import UNITS, score
+from laddercast.decisions.questions import headline
+from laddercast.evaluation.backtests import check_backtest
+from laddercast.evaluation.scores import score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
 from laddercast.forecasting.grids import distance, expected_table
-from laddercast.inference.results import points_of, rungs_of, tasks_of
+from laddercast.inference.results import converged, points_of, routes_of, rungs_of, tasks_of
 from laddercast.model.routes import Route
 from laddercast.reporting import figures, tables, words
-from laddercast.reporting.doubts import RULES, Evidence, convergence, find_doubts, variance_shares
+from laddercast.reporting.directions import isolated
+from laddercast.reporting.doubts import (
+    RULES,
+    Evidence,
+    convergence,
+    find_doubts,
+    leaves_chance,
+    split_doubts,
+    variance_shares,
+)
 
 MEDIAN_DRAWS = 1000
 """Draws of the posterior for the medians of the rungs' expected accuracies."""
 
 NAME = "report.html"
 
-MEANS = ["crps", *(f"{word}{level}" for word in ("cover", "width") for level in c.INTERVALS)]
-"""Scores that a saved backtest has only as means over cells."""
+GENERATOR = b'<meta name="generator" content="laddercast">'
+"""In the first lines of the template."""
+
+CONTENTS = {"predictions.nc": ("predictions",), "fit.nc": ("constant_data",)}
+"""Groups without which a file is damaged."""
+
+SHARED = ("fingerprint", "draws", "routes", "seed")
+"""Attributes that a forecast has from its fit."""
 
 
 def report(
@@ -40,24 +58,27 @@ def report(
     out: str | Path = NAME,
     *,
     backtest: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | None = None,
     route: Route | Sequence[Route] = (),
 ) -> Path:
     """Write one HTML file that stands by itself, and return its path.
 
-    What the targets will score, on average and per task; which forecasts to doubt and why; how the
-    method did in a `backtest` of the same ladder, a table as `backtest` gives it; convergence; the
-    data; how to reproduce it. `forecast` is of `fitted`; `route` as `lc.forecast` takes it. Of a
-    forecast of losses alone, all this is of losses, without a mean over tasks. A file of that name
-    is replaced once the new one is whole. Raises OSError where it cannot be written.
+    What the targets will score, how much better that is than the best rung and than another target,
+    and how far to trust it; each task; which forecasts to doubt and why; how the method did in a
+    `backtest` of the same ladder, a table as `backtest` gives it; convergence; the data; how to
+    reproduce it. `forecast` is of `fitted`; `baseline`, as `baseline` gives it, adds the published
+    method to the figure; `route` as `lc.forecast` takes it. Of a forecast of losses alone, all this
+    is of losses, without a mean over tasks. A file of that name is replaced once the new one is
+    whole. Raises OSError where it cannot be written.
 
     >>> path = lc.report(forecast, fitted, "report.html")
     """
-    page = render(forecast, fitted, backtest, route)
-    out = Path(out)
+    page = render(forecast, fitted, backtest, baseline, route)
+    out = Path(out).expanduser()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".laddercast-", dir=out.parent) as folder:
-            passing = Path(folder) / NAME
+        with passing_folder(out.parent) as folder:
+            passing = folder / NAME
             passing.write_text(page, encoding="utf-8")
             os.replace(passing, out)
     except OSError as error:
@@ -71,9 +92,12 @@ def render(
     forecast: xr.DataTree,
     fitted: xr.DataTree,
     backtest: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | None = None,
     route: Route | Sequence[Route] = (),
 ) -> str:
     """The page of `report` as text."""
+    if backtest is not None:
+        check_backtest(backtest)
     # Text may have another type after it was saved and read.
     table = forecast_table(forecast).astype({c.MODEL: str, c.TASK: str})
     quantity = c.main_quantity(table)
@@ -86,12 +110,17 @@ def render(
     rungs, tasks = rungs_of(fitted), tasks_of(fitted)
     targets = of_tasks.drop_duplicates(c.MODEL).set_index(c.MODEL)
     targets = targets[[c.PARAMS, c.TOKENS]].astype(float)
-    headed = of_tasks if of_average is None and len(tasks) == 1 else of_average
+    # Losses of several tasks have no mean.
+    headed = of_average is not None or len(set(of_tasks[c.TASK])) == 1
+    headlines = headline(forecast, fitted, backtest) if headed else []
     decades, _ = distance(rungs, targets)
     expected = expected_table(fitted, rungs, route=route, draws=MEDIAN_DRAWS)
     expected = expected[expected["quantity"] == quantity].astype({c.TASK: str})
     line = line_through(points_of(fitted))
-    doubts = find_doubts(forecast, table, Evidence(rungs, tasks, expected, backtest, line))
+    evidence = Evidence(rungs, tasks, expected, backtest, line)
+    doubts = find_doubts(forecast, table, evidence)
+    common, apart = split_doubts(of_tasks, doubts)
+    leaving = leaves_chance(forecast, evidence)["probability"]
     shares, quality = variance_shares(forecast), convergence(forecast)
     measured = bool(of_tasks["measured"].notna().any())
     scores = score(forecast) if measured else None
@@ -102,31 +131,40 @@ def render(
         "script_hash": f"sha256-{digest}",
         "title": words.title(list(targets.index)),
         "subtitle": words.subtitle(rungs, tasks, forecast.attrs),
-        "alarm": "" if forecast.attrs.get("converged", 1) else _complaints(forecast),
+        "alarm": "" if converged(forecast) else _complaints(forecast),
+        "alarm_word": "Not converged" if converged(forecast) is not None
+        else "Not known to have converged",
+        "simulated": "truth" in forecast.children,
         "parts": [
-            ("average", "On average" if of_average is not None else "Targets"),
-            ("tasks", "Task by task"), ("doubts", "Doubts"),
+            ("answer", "In short"), ("tasks", "Task by task"), ("doubts", "Doubts"),
             ("backtest", "On your rungs"), ("convergence", "Convergence"), ("data", "Data"),
             ("settings", "To reproduce"),
         ],
         "quantity": quantity,
-        "headlines": words.headlines(
-            of_tasks.iloc[:0] if headed is None else headed, targets, len(tasks), decades, style
+        "answers": words.answers(headlines, targets),
+        "comparisons": words.comparisons(forecast, headlines),
+        "trust": words.trust(
+            headlines, decades, np.ptp(log10_flops(rungs)), bool(converged(forecast))
         ),
+        "chance": words.chance_sentence(of_tasks, leaving),
         "averages": None if of_average is None
         else tables.intervals("Mean accuracy over tasks, %", of_average, style),
         "tasks": tables.intervals(
-            "Accuracy per task, %" if quantity == c.ACCURACY else "Loss per task", of_tasks, style
+            "Accuracy per task, %" if quantity == c.ACCURACY else "Loss per task",
+            of_tasks,
+            style,
+            words.chance_notes(leaving),
         ),
         "measured": measured,
         "scores": None if scores is None
         else tables.scores(f"Scores of {quantity}", scores, [c.TASK]),
         "score_sentence": "" if scores is None else words.score_sentence(scores),
         "cells": len(of_tasks),
-        "doubts": tables.doubts(of_tasks, doubts, style) if len(doubts) else None,
-        "doubt_sentence": words.doubt_sentence(of_tasks, doubts),
+        "doubts": tables.doubts(of_tasks, apart, style) if len(apart) else None,
+        "common_doubts": words.common_doubts(common),
+        "doubt_sentence": words.doubt_sentence(of_tasks, apart),
         "reasons": words.reasons(of_tasks, doubts),
-        "rules": RULES,
+        "quiet": {rule: text for rule, text in RULES.items() if rule not in set(doubts["rule"])},
         "variance": tables.variance(forecast, shares) if len(shares) else None,
         "variance_sentence": words.variance_sentence(forecast, shares),
         "convergence": tables.convergence(of_tasks, quality),
@@ -138,8 +176,9 @@ def render(
         "priors": tables.listed("Priors", "prior", forecast.attrs, "priors"),
         "versions": tables.listed("Versions", "package", forecast.attrs, "versions"),
         "backtest": None,
+        "published": baseline is not None,
         "figures": {
-            "forecast": figures.forecast_svg(forecast),
+            "forecast": figures.forecast_svg(forecast, baseline),
             "variance": figures.variance_svg(forecast) if len(shares) else "",
             "ladder": figures.ladder_svg(rungs, targets),
         },
@@ -150,71 +189,75 @@ def render(
     return _environment().get_template("report.html").render(context)
 
 
+def is_report(path: Path) -> bool:
+    """Whether a file is a report, by its first lines."""
+    with path.open("rb") as file:
+        return GENERATOR in file.read(2000)
+
+
 def read_results(folder: str | Path) -> tuple[xr.DataTree, xr.DataTree]:
     """The forecast and the fit that `laddercast forecast --out folder` wrote.
 
     Raises ValueError, naming every file that is missing or cannot be read.
     """
     trees, faults = [], []
-    for name in ("predictions.nc", "fit.nc"):
+    for name, needed in CONTENTS.items():
         path = Path(folder) / name
         try:
             with xr.open_datatree(path, engine="h5netcdf") as tree:
                 trees.append(tree.load())
         except FileNotFoundError:
             faults.append(f"{path} is missing")
-        except (OSError, ValueError, KeyError) as error:
-            faults.append(f"{path} cannot be read ({error})")
+        except Exception as error:
+            # Of damaged files, readers raise nearly anything.
+            why = " ".join(str(error).split())[:200]
+            faults.append(f"{path} cannot be read ({why or type(error).__name__})")
+        else:
+            lacking = [group for group in needed if not _has(trees[-1], group)]
+            if lacking:
+                faults.append(f"{path} is damaged: it lacks {', '.join(lacking)}")
     if faults:
         cure = "`laddercast forecast ... --out DIR` writes both"
         raise ValueError("; ".join(faults) + f": {cure}")
-    return trees[0], trees[1]
+    forecast, fitted = trees
+    apart = [word for word in SHARED if forecast.attrs.get(word) != fitted.attrs.get(word)]
+    if apart:
+        raise ValueError(
+            f"{folder}: predictions.nc is not of the fit in fit.nc ({', '.join(apart)} differ); "
+            "run `laddercast forecast` again, or put back the file that belongs to the other"
+        )
+    return forecast, fitted
 
 
-def read_backtest(folder: str | Path) -> pd.DataFrame | None:
-    """The backtest that `laddercast backtest --out folder` wrote, as a table like `backtest`'s.
-
-    None where the folder has no backtest. The files have CRPS and the bootstrap's coverage only as
-    means over kind x distance x task, which each cell is given: `score_backtest` is as it was but
-    for `laddercast_crps` where a rival lacks cells.
-    """
-    paths = [Path(folder) / name for name in ("forecast.csv", "scores.csv")]
-    if not all(path.exists() for path in paths):
-        return None
-    texts = dict.fromkeys((c.MODEL, c.TASK, "kind", "fold", "distance", "method"), str)
-    # A model may be called NA.
-    table, scores = (
-        pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""]) for path in paths
+def _has(tree: xr.DataTree, group: str) -> bool:
+    """Whether a tree, or each of its routes, has a group and something in it."""
+    places = [tree] if group in tree.children else list(routes_of(tree).values())
+    return bool(places) and all(
+        group in own.children and len(own[group].data_vars) > 0 for own in places
     )
-    if not {"kind", "fold", "decades", "distance"} <= set(table) or "method" not in scores:
+
+
+def read_published(folder: str | Path) -> pd.DataFrame | None:
+    """The published method's forecasts that `laddercast forecast --out folder` wrote, if it did."""
+    path = Path(folder) / "published.csv"
+    if not path.exists():
         return None
-    rivals = [name for name in RIVALS if name in table]
-    unit = table["quantity"].map(UNITS).astype(float)
-    for name in ("mean", "sd", *c.QUANTILES, "measured", *rivals):
-        table[name] *= unit
-    table["median"] = table["q50"]
-    table["error"] = (table["median"] - table["measured"]).abs()
-    for name in rivals:
-        table[f"{name}_error"] = (table[name] - table["measured"]).abs()
-    for level, (low, high) in c.INTERVALS.items():
-        table[f"inside{level}"] = table["measured"].between(table[low], table[high])
-        table[f"width{level}"] = table[high] - table[low]
-    keys = ["kind", "distance", "quantity", c.TASK]
-    of = {method: rows[keys + MEANS] for method, rows in scores.groupby("method")}
-    table = table.merge(of[OURS][[*keys, "crps"]], on=keys, how="left")
-    if BOOTSTRAP in rivals and BOOTSTRAP in of:
-        names = {name: f"{BOOTSTRAP}_{name.replace('cover', 'inside')}" for name in MEANS}
-        table = table.merge(of[BOOTSTRAP].rename(columns=names), on=keys, how="left")
-    return table
+    names = dict.fromkeys((c.MODEL, c.TASK), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 def _complaints(forecast: xr.DataTree) -> str:
+    if converged(forecast) is None:
+        return "The file does not say whether the sampler has converged"
     return str(forecast.attrs.get("complaints") or "The sampler's draws cannot be trusted")
 
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("laddercast.reporting"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("laddercast.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=isolated,
     )
 
 

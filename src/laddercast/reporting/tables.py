@@ -11,14 +11,20 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.sizes import flops
 from laddercast.data.writing import STYLES, Style, short_number
-from laddercast.evaluation.backtests import ALL_FOLDS, OURS, score_backtest
+from laddercast.evaluation.backtests import ALL_FOLDS, OURS, RIVALS, score_backtest
 from laddercast.inference.results import routes_of
-from laddercast.reporting.words import RIVAL_NAMES, backtest_sentences, parsed
+from laddercast.reporting.words import (
+    RIVAL_NAMES,
+    backtest_legend,
+    backtest_sentences,
+    parsed,
+)
 
 SHOWN_LEVELS = (80, 50, 95)
 """The interval that decides comes first: a phone shows no more of them at once."""
 
-DASH = "-"
+DASH, DAGGER = "-", "\N{DAGGER}"
+"""What is not known; a fit that did not converge."""
 
 
 class Head(NamedTuple):
@@ -43,15 +49,16 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def intervals(caption: str, table: pd.DataFrame, style: Style) -> Table:
-    """Median and intervals of a quantity, and what was measured where any was."""
+def intervals(caption: str, table: pd.DataFrame, style: Style, notes: Sequence[str] = ()) -> Table:
+    """Median and intervals of a quantity, what was measured where any was, and a note a row."""
     several = (table[c.TASK] != c.ALL).any()
     measured = table["measured"].notna().any()
     head = [Head("target", False), *([Head("task", False)] if several else [])]
     head += [Head("median", True), *(Head(f"{level} % interval", True) for level in SHOWN_LEVELS)]
     head += [Head("measured", True)] if measured else []
+    head += [Head("note", False)] if any(notes) else []
     rows = []
-    for row in table.to_dict("records"):
+    for number, row in enumerate(table.to_dict("records")):
         cells = [Cell(str(row[c.MODEL])), *([Cell(str(row[c.TASK]))] if several else [])]
         cells.append(_value_of(row["q50"], style))
         for low, high in (c.INTERVALS[level] for level in SHOWN_LEVELS):
@@ -59,6 +66,7 @@ def intervals(caption: str, table: pd.DataFrame, style: Style) -> Table:
             # Sorted by width: the lower ends would sort much as the medians do.
             cells.append(Cell(text, _value(row[high] - row[low])))
         cells += [_value_of(row["measured"], style)] if measured else []
+        cells += [Cell(notes[number])] if any(notes) else []
         rows.append(cells)
     return Table(f"{caption} (intervals sort by width)", head, rows)
 
@@ -100,16 +108,13 @@ def doubts(table: pd.DataFrame, found: pd.DataFrame, style: Style) -> Table:
             names = [str(row[c.MODEL]), str(row[c.TASK])]
             rows.append((len(own), width, [Cell(name) for name in names], ", ".join(own)))
     rows.sort(key=lambda row: (-row[0], -row[1]))
-    head = [Head("target", False), Head("task", False), Head("doubts", True)]
     unit = f",{style.of_errors}" if style.of_errors else ""
-    head += [Head(f"80 % width{unit}", True), Head("which", False)]
+    head = [Head("target", False), Head("task", False), Head("doubts of its own", False)]
+    head += [Head(f"80 % width{unit}", True)]
     return Table(
-        "Forecasts to doubt, the most doubtful first",
+        "Forecasts with doubts of their own, the most doubtful first",
         head,
-        [
-            [*names, _number(count, ".0f"), _value_of(width, style), Cell(which)]
-            for count, width, names, which in rows
-        ],
+        [[*names, Cell(which), _value_of(width, style)] for _, width, names, which in rows],
     )
 
 
@@ -182,7 +187,7 @@ def known(tasks: pd.DataFrame, expected: pd.DataFrame, style: Style) -> Table:
     return Table(f"Tasks, with the rungs' expected {style.plural} by this fit", head, rows)
 
 
-ELSEWHERE = ("priors", "versions", "complaints", "converged")
+ELSEWHERE = ("priors", "versions", "complaints", "converged", "suspicions")
 
 
 def settings(forecast: xr.DataTree) -> Table:
@@ -204,7 +209,7 @@ def listed(caption: str, first: str, attrs: Mapping[Any, Any], word: str) -> Tab
 
 
 def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) -> dict[str, Any]:
-    """Sentences and tables of a backtest's scores: all methods together, ours per task."""
+    """Sentences and tables of a backtest: ours beside rivals, all scores of each, ours per task."""
     table = score_backtest(cells)
     if len(set(cells["kind"])) == 1:
         table = table[table["kind"] != ALL_FOLDS]  # would say the same again
@@ -214,14 +219,58 @@ def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) 
     overall = shown[table[c.TASK] == c.ALL]
     by_task = shown[(table[c.TASK] != c.ALL) & (table["method"] == OURS)]
     return {
-        "backtest": scores(f"Backtest, {quantity}, all tasks", overall, ["held out", "method"]),
+        "backtest": beside(cells[cells["quantity"] == quantity], table, quantity),
+        "backtest_methods": scores(
+            f"All scores of each method, {quantity}, all tasks", overall, ["held out", "method"]
+        ),
         "backtest_tasks": scores(
-            f"Backtest of laddercast, {quantity}, per task",
+            f"Scores of laddercast, {quantity}, per task",
             by_task.drop(columns="laddercast_error"),
             ["held out", c.TASK],
         ),
-        "backtest_sentences": backtest_sentences(cells, table, rungs, decades),
+        "legend": backtest_legend(cells),
+        "backtest_sentences": backtest_sentences(cells, rungs, decades),
     }
+
+
+def beside(cells: pd.DataFrame, table: pd.DataFrame, quantity: str) -> Table:
+    """A row for each kind and distance: what was held out, errors of all methods, our coverage."""
+    style = STYLES[quantity]
+    own = table[(table[c.TASK] == c.ALL) & (table["quantity"] == quantity)]
+    rivals = [name for name in RIVALS if (own["method"] == name).any()]
+    unit = f",{style.of_errors}" if style.of_errors else ""
+    head = [Head("held out", False), Head(OURS, True)]
+    head += [Head(RIVAL_NAMES.get(name, name), True) for name in rivals]
+    head += [Head(f"in {level} %", True) for level in SHOWN_LEVELS]
+    head += [Head(f"80 % width{unit}", True), Head("models", True), Head("decades beyond", True)]
+    rows = []
+    for row in own[own["method"] == OURS].to_dict("records"):
+        kind, distance = row["kind"], row["distance"]
+        here = cells[cells["distance"] == distance]
+        here = here if kind == ALL_FOLDS else here[here["kind"] == kind]
+        line = [Cell(row["held out"] + ("" if row["converged"] else f" {DAGGER}"))]
+        line += [_number(row["error"], f".{style.error_digits}f")]
+        of = own[(own["kind"] == kind) & (own["distance"] == distance)].set_index("method")
+        for rival in rivals:
+            known = rival in of.index
+            error = of.loc[rival, "error"] if known else np.nan
+            cell = _number(error, f".{style.error_digits}f")
+            fewer = known and of.loc[rival, "cells"] < row["cells"]
+            line.append(Cell(cell.text + "*" * int(fewer), cell.value))
+        for level in SHOWN_LEVELS:
+            share = row[f"cover{level}"]
+            inside = round(share * row["cells"])
+            line.append(Cell(f"{inside} of {row['cells']:.0f}", _value(share)))
+        line.append(_number(row["width80"], f".{style.digits}f"))
+        # Inside the ladder is beyond it by nothing.
+        line.append(_number(here[c.MODEL].nunique(), ".0f"))
+        line.append(_number(max(here["decades"].max(), 0.0), ".1f"))
+        rows.append(line)
+    caption = (
+        f"Backtest, {quantity}, all tasks: mean errors{unit and f' in{style.of_errors}'}, ours "
+    )
+    caption += "and of others; measurements inside our intervals"
+    return Table(caption, head, rows)
 
 
 def _own(found: pd.DataFrame, row: Mapping[Any, Any]) -> list[str]:

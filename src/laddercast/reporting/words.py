@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.sizes import flops, log10_flops
-from laddercast.data.writing import STYLES, Style, counted, short_number
-from laddercast.evaluation.backtests import ALL_FOLDS, BASELINE, OURS
-from laddercast.reporting.doubts import CURES, RULES, SOURCES
+from laddercast.data.writing import STYLES, counted, listed, short_number
+from laddercast.decisions.questions import Headline, gain
+from laddercast.evaluation.backtests import ALL_FOLDS, FAR
+from laddercast.inference.results import converged
+from laddercast.reporting.doubts import CURES, RULES, SOURCES, likely
 
 RIVAL_NAMES = {
     "baseline": "published",
@@ -21,6 +24,29 @@ RIVAL_NAMES = {
     "lowest_loss_rung": "same as lowest-loss rung",
 }
 """What rivals are called; others by their name."""
+
+KIND_WORDS = {
+    "sizes": "all rungs above a size, from those up to it",
+    "lengths": "all rungs with more tokens per parameter than some, from the others",
+    "one-size": "all rungs of one size, from the others",
+    "one-task": "one task of the larger rungs, from its smaller ones and the other tasks",
+    "reruns": "second runs of a rung, from the others",
+    "largest-size": "the rungs of the largest size, from the others",
+    "longest-runs": "the rungs of the longer lengths, from the others",
+    "named": "the rungs that were named, from the others",
+    ALL_FOLDS: "all folds together",
+}
+"""What each kind of folds holds out."""
+
+DISTANCE_WORDS = {
+    "inside": "no more parameters, tokens per parameter or compute than the rungs that were kept",
+    "near": f"beyond them in one of these, and by less than {FAR:g} decade of compute",
+    "far": f"beyond them, by {FAR:g} decade of compute or more",
+}
+"""What a backtest calls the distance of a forecast."""
+
+LEADING = 3
+"""Of more targets than this, no more are compared with each other."""
 
 
 def title(targets: Sequence[str]) -> str:
@@ -42,32 +68,119 @@ def subtitle(rungs: pd.DataFrame, tasks: pd.DataFrame, attrs: Mapping[Any, Any])
     )
 
 
-def headlines(
-    table: pd.DataFrame, targets: pd.DataFrame, tasks: int, decades: np.ndarray, style: Style
-) -> list[str]:
-    """One sentence per target, whose only task or mean over tasks has a row of the table."""
-    found = []
-    rows = table.set_index(c.MODEL)
-    for (name, size), far in zip(targets.iterrows(), decades, strict=True):
-        where = (
-            f"{far:.1f} decades of compute beyond the largest rung" if far > 0
-            else "within the compute of the ladder"
-        )  # fmt: skip
-        text = (
-            f"{name} ({short_number(size[c.PARAMS])} parameters, "
-            f"{short_number(size[c.TOKENS])} tokens, {where})"
+def answers(found: Sequence[Headline], targets: pd.DataFrame) -> list[dict[str, str]]:
+    """Of each target: `name`, `size`, `value`, what that is of, its `interval` and its `gain`.
+
+    Without headlines, as of losses of several tasks, names and sizes alone.
+    """
+    by_name = {own.model: own for own in found}
+    shown = []
+    for name, size in targets.iterrows():
+        sizes = f"{short_number(size[c.PARAMS])} parameters, {short_number(size[c.TOKENS])} tokens"
+        answer = {"name": str(name), "size": sizes, "value": ""}
+        if str(name) in by_name:
+            answer |= _answer(by_name[str(name)])
+        shown.append(answer)
+    return shown
+
+
+def _answer(own: Headline) -> dict[str, str]:
+    style = STYLES[own.quantity]
+    what = f"{own.quantity} of {own.task}"
+    if own.task == c.ALL:
+        what = f"mean {own.quantity} over {counted(own.tasks, 'task')}"
+    told = {
+        "value": f"{style.value(own.q50)}{style.unit}",
+        "what": what,
+        "interval": f"{style.value(own.q10)} to {style.value(own.q90)}{style.unit}",
+        "gain": "",
+        "over": "No rung has all tasks, so that none is the best.",
+    }
+    if own.rung:
+        low, middle, high = (
+            _signed(x, own.quantity) for x in (own.gain_q10, own.gain_q50, own.gain_q90)
         )
-        if name in rows.index:
-            row = rows.loc[name]
-            mean = row[c.TASK] == c.ALL
-            of = f"on average over {counted(tasks, 'task')}" if mean else f"of {row[c.TASK]}"
-            text += (
-                f": {style.value(row['q50'])}{style.unit} {of}; "
-                f"with a probability of 80 % between {style.value(row['q10'])} and "
-                f"{style.value(row['q90'])}{style.unit}"
-            )
-        found.append(f"{text}.")
-    return found
+        told["gain"] = f"{middle}{style.of_errors}"
+        told["over"] = (
+            f"({low} to {high}) over today's best rung, {own.rung} "
+            f"({style.value(own.rung_value)}{style.unit}); better with a probability of "
+            f"{likely(own.probability)}"
+        )
+    return told
+
+
+def _signed(value: float, quantity: str) -> str:
+    """A gain: above 0 where the target is better."""
+    style = STYLES[quantity]
+    return f"{style.factor * value:+.{style.digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def comparisons(forecast: xr.DataTree, found: Sequence[Headline]) -> list[str]:
+    """How much better each of the leading targets is than the next one."""
+    if len(found) < 2:
+        return []
+    lower = found[0].quantity == c.LOSS
+    ranked = sorted(found, key=lambda own: own.q50 if lower else -own.q50)
+    task, style, sentences = found[0].task, STYLES[found[0].quantity], []
+    for first, second in pairwise(ranked[:LEADING]):
+        table = gain(forecast, second.model, task=task).set_index(c.MODEL)
+        row = table.loc[first.model]
+        middle, low, high = (_signed(row[word], first.quantity) for word in ("q50", "q10", "q90"))
+        sentences.append(
+            f"{first.model} against {second.model}: {middle}{style.of_errors} ({low} to {high}); "
+            f"better with a probability of {likely(row['probability'])}."
+        )
+    return sentences
+
+
+def trust(found: Sequence[Headline], decades: np.ndarray, span: float, converged: bool) -> str:
+    """One line on how far to believe it."""
+    parts = ["the draws converged" if converged else "THE DRAWS DID NOT CONVERGE"]
+    own = found[0] if found else None
+    if own is not None and own.cells:
+        style = STYLES[own.quantity]
+        parts.append(
+            f"held out of your own rungs, {round(own.inside80 * own.cells)} of "
+            f"{counted(own.cells, 'measurement')} lay in their 80 % intervals, "
+            f"{style.error(own.error)}{style.of_errors} off the median on average"
+        )
+    else:
+        parts.append("not tested on your own rungs (no backtest)")
+    far = float(decades.max())
+    parts.append(
+        f"the targets lie up to {far:.1f} decades of compute beyond the ladder, which spans "
+        f"{span:.1f}"
+        if far > 0
+        else "the targets lie within the compute of the ladder"
+    )
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def chance_sentence(rows: pd.DataFrame, leaving: pd.Series) -> str:
+    """Of tasks of which the rungs tell nothing, how likely each target leaves chance."""
+    found = []
+    for task in dict.fromkeys(rows.loc[leaving.notna(), c.TASK]):
+        here = rows[c.TASK] == task
+        each = [
+            f"{model} {likely(share)}"
+            for model, share in zip(rows.loc[here, c.MODEL], leaving[here], strict=True)
+        ]
+        found.append(f"{task} ({listed(each, 4)})")
+    if not found:
+        return ""
+    return (
+        f"Near chance on all rungs, so that they tell nearly nothing of it: {listed(found, 6)}; in "
+        "brackets the probability that the target leaves chance."
+    )
+
+
+def chance_notes(leaving: pd.Series) -> list[str]:
+    """A note on each forecast of a task of which the rungs tell nothing; else none."""
+    return [
+        "" if np.isnan(share) else f"near chance; leaves it with a probability of {likely(share)}"
+        for share in leaving
+    ]
 
 
 def score_sentence(table: pd.DataFrame) -> str:
@@ -81,14 +194,21 @@ def score_sentence(table: pd.DataFrame) -> str:
     )
 
 
-def doubt_sentence(table: pd.DataFrame, found: pd.DataFrame) -> str:
-    """How many forecasts are doubted."""
-    count = len(found[[c.MODEL, c.TASK]].drop_duplicates())
-    return (
-        f"At least one of the rules below speaks against {count} of {len(table)} forecasts. They "
-        "are read from the draws and the ladder; their limits are reasons, not tuned numbers, and "
-        "are given below."
-    )
+def common_doubts(common: pd.DataFrame) -> list[str]:
+    """What is true of every forecast, or of all those of a target, as `split_doubts` finds it."""
+    sentences = []
+    for model, own in common.groupby(c.MODEL, sort=False):
+        who = f"all forecasts of {model}" if model else "every forecast"
+        sentences.append(f"True of {who}: {', '.join(own['rule'])}.")
+    return sentences
+
+
+def doubt_sentence(table: pd.DataFrame, apart: pd.DataFrame) -> str:
+    """How many forecasts have doubts of their own."""
+    count = len(apart[[c.MODEL, c.TASK]].drop_duplicates())
+    if not count:
+        return "No other rule tells one forecast from another."
+    return f"{count} of {len(table)} forecasts have doubts of their own:"
 
 
 def reasons(table: pd.DataFrame, found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -103,7 +223,7 @@ def reasons(table: pd.DataFrame, found: pd.DataFrame) -> list[dict[str, Any]]:
             who = "all tasks" if every else ", ".join(cells[c.TASK])
             rows.append({"who": f"{model}, {who}", "why": why})
         if rows:
-            groups.append({"rule": rule, "rows": rows, "count": len(own)})
+            groups.append({"rule": rule, "text": RULES[rule], "rows": rows, "count": len(own)})
     return groups
 
 
@@ -116,8 +236,9 @@ def variance_sentence(forecast: xr.DataTree, shares: pd.DataFrame) -> str:
     for model, row in shares.groupby(models, sort=False).mean().iterrows():
         source = str(row.idxmax())
         cure = CURES.get(source)
+        part = "most" if row.max() > 0.5 else "the largest part"
         found.append(
-            f"{model}: most ({row.max():.0%} on average over tasks) comes from "
+            f"{model}: {part} ({100 * row.max():.0f} % on average over tasks) comes from "
             f"{SOURCES.get(source, source)}" + (f"; what would narrow it: {cure}." if cure else ".")
         )
     return " ".join(found)
@@ -127,7 +248,9 @@ def convergence_sentence(fitted: xr.DataTree, forecast: xr.DataTree) -> str:
     """The verdicts of the fit and of the forecast, and the divergences."""
     found = []
     for what, tree in (("fit", fitted), ("forecast", forecast)):
-        if tree.attrs.get("converged", 1):
+        if (known := converged(tree)) is None:
+            found.append(f"Whether the {what} converged, its file does not say.")
+        elif known:
             found.append(f"The {what} converged.")
         else:
             found.append(f"The {what} did not converge: {tree.attrs.get('complaints', '')}.")
@@ -158,30 +281,17 @@ def data_sentence(rungs: pd.DataFrame, tasks: pd.DataFrame) -> str:
     )
 
 
-def backtest_sentences(
-    cells: pd.DataFrame, scores: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray
-) -> list[str]:
-    """The scores by kind and distance, and how far the targets lie beyond, at `decades`."""
-    overall, quantity = c.overall(scores), c.main_quantity(scores)
-    style = STYLES[quantity]
-    points = overall[overall["method"] == BASELINE].set_index(["kind", "distance"])
+def backtest_legend(cells: pd.DataFrame) -> dict[str, str]:
+    """What the kinds of folds and the distances of a backtest's table mean."""
+    known = KIND_WORDS | DISTANCE_WORDS
+    used = [*dict.fromkeys(cells["kind"]), *dict.fromkeys(cells["distance"])]
+    found = {word: known[word] for word in used if word in known}
+    return found | ({ALL_FOLDS: KIND_WORDS[ALL_FOLDS]} if len(set(cells["kind"])) > 1 else {})
+
+
+def backtest_sentences(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) -> list[str]:
+    """How far the targets lie beyond, at `decades`, and whose rungs the backtest is of."""
     sentences = []
-    for row in overall[overall["method"] == OURS].to_dict("records"):
-        key = (row["kind"], row["distance"])
-        here = (cells["distance"] == key[1]) & (cells["quantity"] == quantity)
-        here &= (cells["kind"] == key[0]) | (key[0] == ALL_FOLDS)
-        text = (
-            f"Held out: {key[0]}, {key[1]} ({counted(cells.loc[here, c.MODEL].nunique(), 'model')} "
-            f"in {counted(len(cells.loc[here, ['kind', 'fold']].drop_duplicates()), 'fold')}). "
-            f"The medians of {counted(row['cells'], 'forecast')} missed by "
-            f"{style.error(row['error'])}{style.of_errors} on average"
-        )
-        if key in points.index:
-            text += f" ({_published(points.loc[key], row['cells'], style)})"
-        text += f"; {_inside(row)}. {_reach(cells.loc[here, 'decades'])}"
-        if not row["converged"]:
-            text += " A fit did not converge: do not rely on it."
-        sentences.append(text)
     sentences.append(
         f"The targets of this report lie up to {max(decades.max(), 0):.1f} decades beyond the "
         "ladder: what held nearer by may not hold there. Forecasts of one model err together, and "
@@ -191,26 +301,10 @@ def backtest_sentences(
     foreign = sorted(set(cells[c.MODEL].astype(str)) - set(rungs))
     if foreign:
         sentences.append(
-            f"Another ladder: {', '.join(foreign[:3])}{' and more' if len(foreign) > 3 else ''} "
-            f"{'is' if len(foreign) == 1 else 'are'} not among the rungs of this fit."
+            f"Another ladder: {listed(foreign, 3)} {'is' if len(foreign) == 1 else 'are'} not "
+            "among the rungs of this fit."
         )
     return sentences
-
-
-def _published(row: pd.Series, cells: int, style: Style) -> str:
-    """The published method's error, and ours on the same cells where it lacks some."""
-    if row["cells"] == cells:
-        return f"published method: {style.error(row['error'])}"
-    return (
-        f"published method, which gives {row['cells']} of them: {style.error(row['error'])}, "
-        f"laddercast there: {style.error(row['laddercast_error'])}"
-    )
-
-
-def _reach(decades: pd.Series) -> str:
-    if decades.max() <= 0:
-        return "They lie within the compute of the rungs that were kept."
-    return f"They reach {decades.max():.1f} decades of compute beyond the rungs that were kept."
 
 
 def _inside(row: Mapping[Any, Any] | pd.Series) -> str:

@@ -1,5 +1,6 @@
 """NUTS chains of NumPyro in standard coordinates: compiled once a shape, run in chunks."""
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache, partial
@@ -15,6 +16,7 @@ from numpyro.infer.util import ParamInfo
 
 from laddercast.sampling.preconditioner import Preconditioner
 from laddercast.sampling.programs import QUICKLY, WELL
+from laddercast.sampling.threads import stop_in_a_fork
 from laddercast.sampling.work import Batched, Calls, Fit
 
 CHUNK = 50
@@ -240,9 +242,13 @@ def run_chains(
             bar.update(CHUNK * chains)
         return found, [jax.tree.map(itemgetter(number), batch) for number in range(chains)]
 
+    stopped = threading.Event()
+
     def one_chain(number: int, state: Any, some: range) -> Any:
         with on_device(device):
             for chunk in some:
+                if stopped.is_set():
+                    break
                 state, part = advance(state, (places[number], data), target)
                 keep(slice(number, number + 1), chunk, Draws(*(np.asarray(x)[None] for x in part)))
                 bar.update(CHUNK)
@@ -252,7 +258,7 @@ def run_chains(
     states = [one_chain(0, states[0], range(1)), *states[1:]]
     left = [range(1, chunks)] + [range(chunks)] * (chains - 1)
     calls = [partial(one_chain, *of) for of in zip(range(chains), states, left, strict=True)]
-    states = yield Calls(calls)
+    states = yield Calls(calls, stopped.set)
     return found, states
 
 
@@ -263,6 +269,7 @@ def in_threads(device: Any) -> bool:
 
 def on_device(device: Any) -> ExitStack:
     """Float64 on this device for our own computations, in this thread only."""
+    stop_in_a_fork()
     stack = ExitStack()
     stack.enter_context(jax.enable_x64(True))
     stack.enter_context(jax.default_device(device))

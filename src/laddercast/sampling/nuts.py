@@ -111,8 +111,8 @@ def sample(
         )
         early, steps = some(found.position[:, warmup // 2 :]), found.num_steps[:, warmup // 2 :]
         if not left or steps.mean() < FEW_STEPS:
-            lengthen(bar, -left * one_warmup)
             break
+        lengthen(bar, one_warmup)
         early, data = adapted(model, data, layout, sites, early)
         centers = early[:, -1]
         coordinates = preconditioned(model, data, layout, early.reshape(-1, early.shape[-1]), None)

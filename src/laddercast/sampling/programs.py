@@ -18,6 +18,8 @@ import jax
 import numpy as np
 import pooch
 
+from laddercast.sampling.threads import TRACING
+
 SWITCH = "LADDERCAST_COMPILED"
 """Environment variable: another folder, or `off`."""
 
@@ -92,7 +94,8 @@ def in_batches(one: Callable[..., Any], rows: Any, *rest: Any) -> Any:
         for whole, new in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
             whole[some] = np.asarray(new)[: some.stop - first]
 
-    begun = part(0)
+    with TRACING:
+        begun = part(0)
     # Written to as it comes: parts and the whole at once would be twice as much.
     found = jax.tree.map(lambda x: np.empty((count, *x.shape[1:]), x.dtype), begun)
     write(0, begun)

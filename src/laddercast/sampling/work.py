@@ -13,11 +13,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from laddercast.sampling.interrupts import heard
+from laddercast.sampling.threads import TRACING
+
 
 class Calls(NamedTuple):
-    """Calls to be made side by side in threads; the answer is the list of their results."""
+    """Calls to be made side by side in threads; the answer is the list of their results.
+
+    `stop` asks calls under way to end early, as nobody waits for them any more.
+    """
 
     calls: Sequence[Callable[[], Any]]
+    stop: Callable[[], None] | None = None
 
 
 class Batched(NamedTuple):
@@ -44,15 +51,17 @@ class _Running:
         self.fit = fit
         self.futures: list[Future[Any]] = []
         self.batched: Batched | None = None
+        self.stop: Callable[[], None] | None = None
         self.done = False
         self.result: Any = None
         self.error: Exception | None = None
 
     def go_on(self, answer: Any, pool: ThreadPoolExecutor) -> None:
         """Run the fit to the next work that it waits for, or to its end."""
-        self.futures, self.batched = [], None
+        self.futures, self.batched, self.stop = [], None, None
         try:
-            asked = self.fit.send(answer)
+            with TRACING:
+                asked = self.fit.send(answer)
         except StopIteration as end:
             self.done, self.result = True, end.value
             return
@@ -62,6 +71,7 @@ class _Running:
         if isinstance(asked, Batched):
             self.batched = asked
         else:
+            self.stop = asked.stop
             self.futures = [pool.submit(call) for call in asked.calls]
 
     def fail(self, error: Exception) -> None:
@@ -97,10 +107,15 @@ def run_all[T](fits: Iterable[Fit[T]], at_once: int = 1) -> Iterator[T]:
                 first = running.pop(0)
                 begin()
                 yield first.result
+        except KeyboardInterrupt:
+            heard()
+            raise
         finally:
             for one in running:
                 for future in one.futures:
                     future.cancel()
+                if one.stop is not None:
+                    one.stop()
                 one.fit.close()
 
 
@@ -132,7 +147,8 @@ def _advance(running: Sequence[_Running], pool: ThreadPoolExecutor, most: int) -
     for group in groups.values():
         asked = [one.batched for one in group if one.batched is not None]
         try:
-            answers = _answers(asked, most)
+            with TRACING:
+                answers = _answers(asked, most)
         except Exception as error:
             for one in group:
                 one.fail(error)

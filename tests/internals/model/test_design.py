@@ -286,12 +286,13 @@ def test_targets_near_and_far_few_and_some_are_of_one_size(small_table: pd.DataF
     )
 
     def shapes(targets: pd.DataFrame) -> list[tuple[int, ...]]:
-        wide = in_few_shapes(target_design(targets, ladder.tasks, frame)[0])
+        own, _ = target_design(targets, ladder.tasks, frame)
+        # As forecasts have it: one step for each target.
+        wide = in_few_shapes(own._replace(beyond=np.eye(len(targets))))
         return [np.shape(leaf) for leaf in jax.tree.leaves(wide)]
 
     assert shapes(grid[9:12]) == shapes(grid[16:]) != shapes(grid[:5])
     assert shapes(grid[:17]) == shapes(grid)
-    # Each of another size and length, so that each takes three steps beyond the ladder.
     assert shapes(grid.assign(tokens=grid["params"] * 10**4)) == shapes(grid)
     own, _ = target_design(grid[:3], ladder.tasks, frame)
     wide = in_few_shapes(own)

@@ -2,33 +2,18 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from laddercast.data import words as c
-from laddercast.data.checks import check_ladder_rows, read_table, stop_on
+from laddercast.data.cautions import AssumedWarning, warn
+from laddercast.data.checks import check_ladder_rows
+from laddercast.data.faults import stop_on
+from laddercast.data.known_tasks import chance_of, items_of
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.manifest import RUN
-from laddercast.data.loaders.presets import CHANCE
-from laddercast.data.writing import listed, listed_by
-
-type Tasks = str | Path | pd.DataFrame | Sequence[str]
-
-
-def read_tasks(tasks: Tasks | None, faults: list[str]) -> tuple[list[str] | None, pd.DataFrame]:
-    """Names of the tasks asked for (None: all), and their table if that was given."""
-    if tasks is None:
-        return None, pd.DataFrame()
-    if not isinstance(tasks, str | Path | pd.DataFrame):
-        return [str(name) for name in tasks], pd.DataFrame()
-    table, name = read_table(tasks, "tasks", faults)
-    table.attrs["name"] = name
-    if table.index.name == c.TASK and c.TASK not in table:
-        table = table.reset_index()
-    names = table[c.TASK].dropna().astype(str).str.strip().tolist() if c.TASK in table else None
-    return names, table
+from laddercast.data.writing import listed, listed_by, nearest
 
 
 def check_named(
@@ -39,8 +24,11 @@ def check_named(
         return list(found)
     absent = [task for task in named if task not in found]
     if absent:
+        near = dict.fromkeys(filter(None, (nearest(task, found) for task in absent)))
+        meant = f" did you mean {listed(near)}?" if near else ""
         faults.append(
-            f"{name}: no measurements of {listed(absent)}; its tasks are {listed(sorted(found))}"
+            f"{name}: no measurements of {listed(absent)};{meant} its tasks are "
+            f"{listed(sorted(found))}"
         )
     return [task for task in named if task in found]
 
@@ -55,8 +43,8 @@ def build_ladder(
 ) -> Ladder:
     """The ladder of `rows`, in which `run` says where a row comes from.
 
-    Chance and items come from `tasks`, else `known`, else the rows; chance last from a list of
-    well-known tasks. Rows before training (tokens of 0) are left out.
+    Chance and items come from `tasks`, else `known`, else the rows, else the list of well-known
+    tasks. Rows before training (tokens of 0) are left out.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     if RUN in table:
@@ -75,12 +63,30 @@ def build_ladder(
                 "give tasks= (--tasks) a table with task, chance, items"
             )
         items = [_items(table, task, known) for task in guessing.index]
+        _tell_known(table, guessing, known)
         tasks = pd.DataFrame({c.TASK: guessing.index, c.CHANCE: guessing.values, c.ITEMS: items})
     if faults:
         # Values that were read may have faults too: they belong in the same error.
         check_ladder_rows(table.drop(columns=c.LOSS_KIND, errors="ignore"), name, faults)
         stop_on(faults)
     return Ladder(table, tasks, used, name)
+
+
+def _tell_known(
+    table: pd.DataFrame, guessing: pd.Series, known: Mapping[str, tuple[float, float]]
+) -> None:
+    """Warn of tasks whose chance is not the logs' own, where it is used."""
+    taken = [
+        task
+        for task, chance in guessing.items()
+        if task not in known and _first(table, str(task), c.CHANCE) is None and chance == chance
+    ]
+    if taken and c.measured(table, c.ACCURACY):
+        warn(
+            f"the accuracy of guessing of {listed(sorted(taken), 10)} is that of "
+            "lc.known_tasks(); tasks= (--tasks) gives another",
+            AssumedWarning,
+        )
 
 
 def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:
@@ -104,22 +110,12 @@ def _chance(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, flo
 
 def _items(table: pd.DataFrame, task: str, known: Mapping[str, tuple[float, float]]) -> float:
     measured = known[task][1] if task in known else _first(table, task, c.ITEMS)
-    return float("nan") if measured is None else measured
+    return items_of(task) if measured is None else measured
 
 
 def _first(table: pd.DataFrame, task: str, word: str) -> float | None:
     values = table.loc[table[c.TASK] == task, word].dropna() if word in table else pd.Series()
     return float(values.iloc[0]) if len(values) else None
-
-
-def chance_of(task: str) -> float:
-    """Accuracy of guessing in a well-known task, also under a name like `csqa_val`; else NaN."""
-    return next((chance for known, chance in CHANCE.items() if is_task(task, known)), float("nan"))
-
-
-def is_task(task: str, known: str) -> bool:
-    """Whether a log's name, such as `csqa_val` or `csqa:mc`, means this known task."""
-    return task == known or task.startswith((f"{known}_", f"{known}:"))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

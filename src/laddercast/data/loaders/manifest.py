@@ -1,20 +1,20 @@
 """The manifest: what logs do not record of a run, joined to it by name."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from laddercast.data import words as c
-from laddercast.data.checks import check_columns, check_ladder_rows, read_table
+from laddercast.data.checks import check_columns, check_ladder_rows
+from laddercast.data.sources import Table, read_table
 from laddercast.data.writing import listed
 
 RUN = "run"
 """Optional column: the run's name in the logs, where that is not the name of the model."""
 JOINED = (c.PARAMS, c.TOKENS, c.RECIPE, c.SEED, c.FLOPS, c.REFERENCE_LOSS)
 
-type Manifest = str | Path | pd.DataFrame
+type Manifest = Table
 
 
 def read_manifest(

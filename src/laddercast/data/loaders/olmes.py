@@ -11,34 +11,36 @@ from typing import Any
 import pandas as pd
 
 from laddercast.data import words as c
-from laddercast.data.checks import read_table, stop_on
+from laddercast.data.faults import stop_on
+from laddercast.data.known_tasks import is_task
 from laddercast.data.ladder import Ladder, Rungs
 from laddercast.data.loaders.build import (
-    Tasks,
     build_ladder,
     check_named,
     check_same_items,
-    is_task,
     mean_and_error,
-    read_tasks,
 )
 from laddercast.data.loaders.files import (
+    Placed,
     Source,
     find_files,
-    number,
-    part,
+    place,
     read_json,
     read_jsonl,
     run_name,
     source_name,
+    tell,
 )
 from laddercast.data.loaders.manifest import RUN, Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, DATADECIDE_PARAMS, WITH_SPACE
+from laddercast.data.loaders.shapes import ANY, COUNT, NUMBER, TEXT, Shape, number
+from laddercast.data.sources import Tasks, read_table, read_tasks
 from laddercast.data.writing import listed, listed_by
 
 LOSSES = ("bits_per_byte_corr", "logits_per_byte_corr")
 """The same quantity, by its newer and its older name."""
 TABLES = (".csv", ".parquet", ".pq")
+PREDICTION: Shape = {"metrics": dict.fromkeys(LOSSES, NUMBER), "model_output": ANY}
 DATADECIDE = ("params", "data", "task", "step", "seed", "tokens", "metrics")
 
 
@@ -111,7 +113,7 @@ def read_olmes(
 
 def _as_table(path: Source | pd.DataFrame, faults: list[str]) -> pd.DataFrame | None:
     if isinstance(path, pd.DataFrame):
-        return path
+        return read_table(path, "table", faults)[0]
     several = [path] if isinstance(path, str | Path) else list(path)
     if len(several) == 1 and Path(several[0]).is_dir():
         inside = [file for end in TABLES for file in sorted(Path(several[0]).glob(f"*{end}"))]
@@ -169,6 +171,7 @@ def _table_rows(
     for where, run, row in zip(kept.index, names, kept.to_dict("records"), strict=True):
         try:
             metrics = _dictionary(row["metrics"])
+            found = _quantities(str(row["task"]), metrics, accuracy)
         except ValueError as error:
             bad.append(f"{where} ({error})")
             continue
@@ -176,7 +179,7 @@ def _table_rows(
             **known[run],
             c.TOKENS: row["tokens"],
             c.TASK: str(row["task"]),
-            **_quantities(str(row["task"]), metrics, accuracy),
+            **found,
             c.RECIPE: row["data"],
             c.SEED: row["seed"],
             **({c.FLOPS: row["compute"] or None} if "compute" in row else {}),
@@ -196,7 +199,7 @@ def _dictionary(metrics: object) -> dict[str, Any]:
     text = re.sub(r"(?<=[:\s])-?(nan|inf)(?=[,}\s])", "None", str(metrics))
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise ValueError(f"{type(error).__name__}: {text[:40]}") from None
     if not isinstance(value, dict):
         raise ValueError(text[:40])
@@ -205,23 +208,23 @@ def _dictionary(metrics: object) -> dict[str, Any]:
 
 def _quantities(task: str, metrics: Mapping[str, Any], accuracy: str) -> dict[str, Any]:
     plain = accuracy == "acc_per_char" and any(is_task(task, word) for word in ACC_TASKS)
-    loss = next((_number(metrics.get(word)) for word in LOSSES if word in metrics), None)
-    return {
-        c.LOSS: loss,
-        c.ACCURACY: _number(metrics.get("acc_raw" if plain else accuracy)),
-        c.LOSS_KIND: None if loss is None else WITH_SPACE,
-    }
-
-
-def _number(value: object) -> float | None:
-    return None if isinstance(value, bool) else number(value)
+    words = {c.ACCURACY: "acc_raw" if plain else accuracy}
+    words |= {c.LOSS: next((word for word in LOSSES if word in metrics), LOSSES[0])}
+    found = {name: number(metrics.get(word)) for name, word in words.items()}
+    wrong = [w for name, w in words.items() if found[name] is None and metrics.get(w) is not None]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is no finite number")
+    return {**found, c.LOSS_KIND: None if found[c.LOSS] is None else WITH_SPACE}
 
 
 def _file_rows(
     files: Sequence[Path], root: object, manifest: Mapping[str, dict[str, Any]],
     manifest_name: str, recipe: str | None, accuracy: str, faults: list[str],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    read = [_read_folder(folder, group, root, faults) for folder, group in _by_folder(files)]
+    placed: Placed = []
+    shape = _shape(accuracy)
+    read = [_read_folder(path, group, root, shape, placed) for path, group in _by_folder(files)]
+    tell(placed, faults)
     found = [task for tasks in read for task in tasks]
     known = join({task.run: task.others for task in found}, manifest)
     check_joined(known, (c.PARAMS, c.TOKENS), manifest_name, faults)
@@ -255,6 +258,16 @@ def _file_rows(
     return rows
 
 
+def _shape(accuracy: str) -> Shape:
+    return {
+        "task_name": TEXT,
+        "task_config": {"split": ANY, "num_shots": ANY, "metadata": {"alias": TEXT}},
+        "num_instances": COUNT,
+        "metrics": dict.fromkeys((*LOSSES, "acc_raw", accuracy), NUMBER),
+        "model_config": {"model": TEXT, "model_path": TEXT, "revision": TEXT},
+    }
+
+
 def _by_folder(files: Iterable[Path]) -> list[tuple[Path, list[Path]]]:
     folders: dict[Path, list[Path]] = {}
     for file in files:
@@ -263,55 +276,57 @@ def _by_folder(files: Iterable[Path]) -> list[tuple[Path, list[Path]]]:
 
 
 def _read_folder(
-    folder: Path, files: Sequence[Path], root: object, faults: list[str]
+    folder: Path, files: Sequence[Path], root: object, shape: Shape, placed: Placed
 ) -> list[_Task]:
     """The tasks of one folder, from `metrics-all.jsonl` if present: it repeats the other files."""
     whole = [file for file in files if file.name == "metrics-all.jsonl"]
     single = [file for file in files if file.name.endswith("metrics.json")]
     entries: list[tuple[str, dict[str, Any]]] = []
     for file in whole:
-        entries += read_jsonl(file, faults)
+        entries += read_jsonl(file, shape, placed)
     for file in () if whole else single:
-        content = read_json(file, faults)
-        entries += [(file.name, content)] if content else []
+        content = read_json(file, shape, placed)
+        entries += [(place(file), content)] if content else []
     run = run_name(folder, root)
     tasks = []
     for where, entry in entries:
-        if not isinstance(entry.get("metrics"), dict) or "task_name" not in entry:
-            faults.append(f"{where}: has no `task_name` and `metrics`; give metrics of OLMES")
+        if "metrics" not in entry or "task_name" not in entry:
+            placed.append((where, "has no `task_name` and `metrics`; give metrics of OLMES"))
             continue
-        config, model = part(entry, "task_config"), part(entry, "model_config")
-        names = [str(model[word]) for word in ("model", "model_path") if model.get(word)]
+        config, model = entry.get("task_config", {}), entry.get("model_config", {})
+        names = [model[word] for word in ("model", "model_path") if model.get(word)]
         if model.get("revision"):
             names = [f"{word}@{model['revision']}" for word in names]
-        alias = str(part(config, "metadata").get("alias") or entry["task_name"])
-        shots = f"{config.get('split')} split, {config.get('num_shots')} examples"
+        alias = config.get("metadata", {}).get("alias") or entry["task_name"]
+        shots = (
+            f"{str(config.get('split'))[:60]} split, {str(config.get('num_shots'))[:60]} examples"
+        )
         tasks.append(_Task(
-            f"{run}/{where}", run, (folder.name, *names), str(entry["task_name"]), alias,
-            entry["metrics"], int(number(entry.get("num_instances")) or 0), shots,
+            where, run, (folder.name, *names), entry["task_name"], alias,
+            entry["metrics"], int(entry.get("num_instances", 0)), shots,
         ))  # fmt: skip
-    _add_predictions(tasks, [f for f in files if f.name.endswith("-predictions.jsonl")], faults)
+    _add_predictions(tasks, [f for f in files if f.name.endswith("-predictions.jsonl")], placed)
     return tasks
 
 
-def _add_predictions(tasks: Sequence[_Task], files: Sequence[Path], faults: list[str]) -> None:
+def _add_predictions(tasks: Sequence[_Task], files: Sequence[Path], placed: Placed) -> None:
     for file in files:
         name = re.sub(r"^task-\d+-", "", file.name.removesuffix("-predictions.jsonl"))
         owners = [task for task in tasks if name in (task.task, task.alias.replace(":", "_"))]
         if len(owners) == 1:
-            owners[0].questions = [line for _, line in read_jsonl(file, faults)]
+            owners[0].questions = [line for _, line in read_jsonl(file, PREDICTION, placed)]
             asked, items = len(owners[0].questions), owners[0].items
             if items and asked != items:
-                faults.append(f"{file.name}: {asked} questions, but {owners[0].where} counts "
-                              f"{items}; the file may be cut off, evaluate again")  # fmt: skip
+                what = f"{asked} questions, but {owners[0].where} counts {items}"
+                placed.append((place(file), f"{what}; the file may be cut off, evaluate again"))
 
 
 def _of_questions(task: _Task) -> dict[str, Any]:
     """From predictions: loss where metrics lack it, its standard error, accuracy of guessing."""
-    per_question = [part(question, "metrics") for question in task.questions]
+    per_question = [question.get("metrics", {}) for question in task.questions]
     losses = [
         value for metrics in per_question for word in LOSSES[:1 if LOSSES[0] in metrics else 2]
-        if (value := _number(metrics.get(word))) is not None
+        if (value := number(metrics.get(word))) is not None
     ]  # fmt: skip
     found: dict[str, Any] = {}
     n = len(losses)

@@ -1,9 +1,25 @@
 """What is known of each format, as data: keys, sizes, tasks, definitions of bits per byte."""
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
+
+from laddercast.data.loaders.fields import (
+    as_chances,
+    as_mapping,
+    as_objects,
+    as_text,
+    as_texts,
+    as_weights,
+    build_objects,
+    check_fields,
+    has_braces,
+    raise_faults,
+)
+from laddercast.data.loaders.shapes import number
 
 WITHOUT_SPACE = "bpb without space"
 WITH_SPACE = "bpb with space"
@@ -11,15 +27,8 @@ BARE_CHOICE = "bpb of bare choice"
 """Values of `loss_kind`: -log2 p(right answer) over its bytes without or with the space before it,
 or over the bare string of the choice. For a short answer they differ by a quarter."""
 
-FORMATS = ("wandb:olmo", "wandb:olmo-core", "wandb:levanter", "lm-eval", "olmes")
-"""What the command line's `--from` takes."""
-
-CHANCE: Mapping[str, float] = MappingProxyType({
-    "arc_challenge": 1 / 4, "arc_easy": 1 / 4, "boolq": 1 / 2, "commonsense_qa": 1 / 5,
-    "csqa": 1 / 5, "hellaswag": 1 / 4, "mmlu": 1 / 4, "openbookqa": 1 / 4, "piqa": 1 / 2,
-    "social_iqa": 1 / 3, "socialiqa": 1 / 3, "winogrande": 1 / 2,
-})  # fmt: skip
-"""Accuracy of guessing in tasks for which many logs lack it."""
+FORMATS = ("wandb:olmo", "wandb:olmo-core", "wandb:levanter", "wandb", "lm-eval", "olmes")
+"""What the command line's `--from` takes; `wandb` with a preset of the user's."""
 
 ACC_TASKS = ("boolq", "winogrande")
 """Tasks scored by plain accuracy: their answers are equally long, or the same."""
@@ -30,7 +39,7 @@ class Size:
     """Runs of one size: those whose whole name `run` (a regular expression) matches.
 
     `model` is the name in the ladder and may hold groups of `run`; `flops_per_token` is training
-    compute (6 x params where not known).
+    compute (6 x params where not known). Raises ValueError that names every fault.
 
     >>> size = lc.Size("tiny-.*", "tiny", params=190354176)
     """
@@ -41,38 +50,61 @@ class Size:
     flops_per_token: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the expression, and that it has the groups that `model` names."""
+        """Check the expression, that it has the groups that `model` names, and the numbers."""
+        faults = []
         try:
             re.sub(self.run, self.model, "")
-        except (re.error, IndexError) as error:
-            raise ValueError(
-                f"size {self.run!r}, {self.model!r}: {error}; give a regular expression, and a "
-                "name with its groups"
-            ) from None
+        except (re.error, IndexError, TypeError, OverflowError, RecursionError) as error:
+            faults.append(f"{error}; give a regular expression, and a name with its groups")
+        for word in ("params", "flops_per_token"):
+            given = getattr(self, word)
+            if (given is not None or word == "params") and not (number(given) or 0) > 0:
+                faults.append(f"{word} is no number above 0")
+        raise_faults(f"size {self.run!r}, {self.model!r}", faults)
 
 
 @dataclass(frozen=True)
 class Keys:
     """One set of keys, each with `{task}` in it, and which bits per byte `loss` is.
 
-    `accuracy` in order of preference; `log_soft` is minus the task cross-entropy.
+    `accuracy` is one key, or several in order of preference; `log_soft` is minus the task
+    cross-entropy. Either of `loss` and `accuracy` may be left out. Raises ValueError that names
+    every fault.
 
-    >>> keys = lc.Keys("val/{task}/bpb", "bpb with space", accuracy=("val/{task}/acc",))
+    >>> keys = lc.Keys("val/{task}/bpb", "bpb with space", accuracy="val/{task}/acc")
+    >>> alone = lc.Keys(accuracy="val/{task}/acc")
     """
 
-    loss: str
-    loss_kind: str
-    accuracy: tuple[str, ...]
+    loss: str | None = None
+    loss_kind: str | None = None
+    accuracy: tuple[str, ...] = ()
     log_soft: str | None = None
 
     def __post_init__(self) -> None:
         """Check that each key has the place of a task's name."""
-        given = [self.loss, *self.accuracy, *([] if self.log_soft is None else [self.log_soft])]
-        for key in given:
-            if "{task}" not in key or set("{}") & set(key.replace("{task}", "")):
-                raise ValueError(
-                    f"key {key!r}: write {{task}} where a task's name stands, and no other braces"
-                )
+        faults: list[str] = []
+        object.__setattr__(self, "accuracy", as_texts(self.accuracy, "accuracy", faults))
+        for word in ("loss", "loss_kind", "log_soft"):
+            as_text(getattr(self, word), word, faults)
+        if not faults:
+            faults = [
+                f"{key!r}: write {{task}} where a task's name stands, and no other braces"
+                for key in self.patterns
+                if "{task}" not in key or has_braces(key)
+            ]
+        if not faults and not self.losses and not self.accuracy:
+            faults.append("neither loss nor accuracy; give one of both")
+        raise_faults("keys", faults)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The key of the loss, if there is one."""
+        return () if self.loss is None else (self.loss,)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """All keys."""
+        return (*self.losses, *self.accuracy, *(() if self.log_soft is None else (self.log_soft,)))
 
 
 @dataclass(frozen=True)
@@ -82,11 +114,12 @@ class Preset:
     `keys` in order of preference; the first that all runs have is used. `task_keys` maps tasks to
     their names in keys (empty: every task the keys match, by that name). `accuracy` holds tasks
     whose accuracy has another key. `aggregates` are weighted means of other tasks. `tasks` has
-    chance and items. Tokens are in the first column of `tokens` present, else `step` x
-    `batch_tokens`; the run is in the first column of `run` present, else the file's name.
+    chance and items, or chance alone. Tokens are in the first column of `tokens` present, else
+    `step` x `batch_tokens`; the run is in the first column of `run` present, else the file's name.
+    Where several are meant, one may be given. Raises ValueError that names every fault.
 
-    >>> keys = lc.Keys("val/{task}/bpb", "bpb with space", accuracy=("val/{task}/acc",))
-    >>> preset = lc.Preset((keys,), tokens=("train/tokens",), params="num_params")
+    >>> keys = lc.Keys("val/{task}/bpb", "bpb with space", accuracy="val/{task}/acc")
+    >>> preset = lc.Preset(keys, tokens="train/tokens", params="num_params")
     """
 
     keys: tuple[Keys, ...]
@@ -101,6 +134,30 @@ class Preset:
     batch_tokens: str = "batch_size_in_tokens"
     run: tuple[str, ...] = ("run", "run_name", "name", "Name")
     params: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check each field, and keep one where several are meant as a tuple of one."""
+        faults: list[str] = []
+        checked: dict[str, object] = {
+            "keys": as_objects(self.keys, Keys, "keys", faults),
+            "sizes": as_objects(self.sizes, Size, "sizes", faults),
+            "tasks": as_chances(self.tasks, faults),
+            "aggregates": as_weights(self.aggregates, faults),
+        }
+        checked |= {word: as_texts(getattr(self, word), word, faults) for word in ("tokens", "run")}
+        for word in ("task_keys", "accuracy"):
+            texts = checked[word] = as_mapping(getattr(self, word), word, faults)
+            for task, key in texts.items():
+                as_text(key, f"{word}.{task}", faults)
+                if isinstance(key, str) and has_braces(key):
+                    faults.append(f"{word}.{task} {key!r}: no braces but {{task}}")
+        for word in ("reference_loss", "params", "step", "batch_tokens"):
+            as_text(getattr(self, word), word, faults)
+        if not faults and not checked["keys"]:
+            faults.append("keys: none; give lc.Keys, or in TOML a table [[keys]]")
+        for word, value in checked.items():
+            object.__setattr__(self, word, value)
+        raise_faults("preset", faults)
 
 
 OLMO = Preset(
@@ -208,6 +265,39 @@ LEVANTER = Preset(
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {"olmo": OLMO, "olmo-core": OLMO_CORE, "levanter": LEVANTER}
 )
+
+
+def as_preset(given: object) -> Preset:
+    """A preset by its name, from a TOML file, or as it is."""
+    if isinstance(given, Preset):
+        return given
+    if isinstance(given, str) and given in PRESETS:
+        return PRESETS[given]
+    if isinstance(given, Path) or (isinstance(given, str) and given.lower().endswith(".toml")):
+        return read_preset(Path(given))
+    raise ValueError(f"preset {given!r}: use {', '.join(PRESETS)}, a TOML file, or a Preset")
+
+
+def read_preset(path: Path) -> Preset:
+    """A preset from TOML: its fields, `[[keys]]` and `[[sizes]]`, whose `model` is else `run`'s."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is no TOML that can be read ({error}); see the how-to") from None
+    faults: list[str] = []
+    sizes = content.get("sizes", [])
+    sizes = sizes if isinstance(sizes, list) else [sizes]
+    whole = {"model": r"\g<0>"}
+    content["sizes"] = [whole | size if isinstance(size, dict) else size for size in sizes]
+    for word, kind in (("keys", Keys), ("sizes", Size)):
+        content[word] = build_objects(content.get(word, []), kind, word, faults)
+    check_fields(content, Preset, "preset", faults)
+    raise_faults(path.name, faults)
+    try:
+        return Preset(**content)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
 
 DATADECIDE_PARAMS: Mapping[str, int] = MappingProxyType({
     "4M": 3744832, "6M": 6010464, "8M": 8538240, "10M": 9900432, "14M": 14380224, "16M": 16004560,

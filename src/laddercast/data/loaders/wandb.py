@@ -1,23 +1,30 @@
-"""Exports of experiment trackers: wide tables, a row per evaluation, a column per key."""
+"""Exports of experiment trackers: wide tables, a row per step, a column per key."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from laddercast.data import words as c
-from laddercast.data.cautions import warn
-from laddercast.data.checks import read_table, stop_on
+from laddercast.data.cautions import AssumedWarning, warn
+from laddercast.data.faults import stop_on
+from laddercast.data.known_tasks import is_task
 from laddercast.data.ladder import Ladder, Rungs
-from laddercast.data.loaders.build import Tasks, build_ladder, check_named, is_task, read_tasks
-from laddercast.data.loaders.files import find_files, source_name
+from laddercast.data.loaders.build import build_ladder, check_named
+from laddercast.data.loaders.files import Placed, find_files, source_name, tell
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
-from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size
+from laddercast.data.loaders.presets import PRESETS, Keys, Preset, Size, as_preset
+from laddercast.data.loaders.tracker_rows import Counts, as_numbers, read_checkpoints
 from laddercast.data.sizes import flops
+from laddercast.data.sources import Tasks, read_table, read_tasks
 from laddercast.data.writing import listed, listed_by
+
+NEAR_NAME = 0.6
+"""Columns as like as this to what is wanted are named in errors."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class _Log:
 
 def read_wandb(
     source: str | Path | pd.DataFrame | Sequence[str | Path],
-    preset: str | Preset = "olmo",
+    preset: str | Path | Preset = "olmo",
     manifest: Manifest | None = None,
     tasks: Tasks | None = None,
     rungs: Rungs = "last",
@@ -39,19 +46,18 @@ def read_wandb(
     """Read a tracker's exports: CSV or Parquet, one file a run, or one long table of all runs.
 
     `source` is a folder, files or a DataFrame. `preset` says what the keys mean: "olmo",
-    "olmo-core", "levanter", or a `Preset` of your own. `manifest` (`model, params`, or `run` too)
-    gives what the log lacks and overrides the preset. Logs may have accuracies alone, or losses
-    alone; one loss common to all tasks is `reference_loss` of the preset. `tasks` are names, or a
-    table as `read_ladder` takes. Every run becomes a model of the ladder, targets too:
-    `ladder.split(hold_out=[...])` parts them. Raises ValueError that names every fault.
+    "olmo-core", "levanter", a TOML file, or a `Preset` of your own. `manifest` (`model, params`, or
+    `run` too) gives what the log lacks and overrides the preset. Logs may have accuracies alone, or
+    losses alone; one loss common to all tasks is `reference_loss` of the preset. `tasks` are names,
+    or a table as `read_ladder` takes. Rows without evaluations tell of tokens alone. What was
+    logged within 0.5 % of a run's tokens is one checkpoint; of a resumed run the later pass counts.
+    Every run becomes a model of the ladder, targets too: `ladder.split(hold_out=[...])` parts them.
+    Warns of what it assumed. Raises ValueError that names every fault.
 
     >>> ladder = lc.read_wandb("runs", preset="levanter", manifest="manifest.csv")
     """
     faults: list[str] = []
-    if isinstance(preset, str) and preset not in PRESETS:
-        faults.append(f"preset {preset!r}: use {', '.join(PRESETS)}, or a Preset")
-    stop_on(faults)
-    chosen = PRESETS[preset] if isinstance(preset, str) else preset
+    chosen = as_preset(preset)
     name = "log" if isinstance(source, pd.DataFrame) else source_name(source)
     named, task_table = read_tasks(tasks, faults)
     rows_of, manifest_name = read_manifest(manifest, faults)
@@ -66,14 +72,25 @@ def read_wandb(
     read = check_named(named, found, name, faults)
     sizes = _known_runs(logs, chosen, rows_of, manifest_name, faults)
     accuracy_keys = _accuracy_keys(read, keys, chosen, logs)
-    parts = []
+    parts, resumed = [], []
+    placed: Placed = []
     for log in logs:
-        tokens = _tokens(log, chosen, faults)
-        if sizes.get(log.run) and tokens is not None:
-            common = _common_columns(log, chosen, sizes[log.run], tokens)
+        evaluated = _evaluated(log.table, keys, chosen)
+        found_counts = _counts(log, chosen, placed)
+        points = found_counts and read_checkpoints(
+            log.table, found_counts, evaluated, _cure(log, chosen), log.where, placed
+        )
+        if points and sizes.get(log.run):
+            resumed += [log.run] if points.resumed else []
+            merged = replace(log, table=points.table)
+            common = _common_columns(merged, chosen, sizes[log.run], points.tokens)
             parts += [
-                _long(log, task, keys, chosen, common, accuracy_keys, faults) for task in read
+                _long(merged, task, keys, chosen, common, accuracy_keys, faults) for task in read
             ]
+    tell(placed, faults)
+    if resumed:
+        warn(f"{listed(resumed, 5)} went over some tokens twice, as after a crash: of these the "
+             "later pass is read", AssumedWarning)  # fmt: skip
     table = pd.concat(parts) if parts else pd.DataFrame()
     if parts:
         table = table.dropna(subset=[c.LOSS, c.ACCURACY], how="all").dropna(axis=1, how="all")
@@ -84,7 +101,7 @@ def _read_logs(
     source: str | Path | pd.DataFrame | Sequence[str | Path], preset: Preset, faults: list[str]
 ) -> list[_Log]:
     if isinstance(source, pd.DataFrame):
-        tables = [("log", source)]
+        tables = [("log", read_table(source, "log", faults)[0])]
     else:
         files = find_files(source, ("*.csv", "*.parquet", "*.pq"), "exports", faults)
         tables = [(file.stem, read_table(file, "log", faults)[0]) for file in files]
@@ -98,6 +115,11 @@ def _read_logs(
         where = stem if isinstance(source, pd.DataFrame) else wheres[stem]
         if not len(table.columns):
             continue
+        table = table.set_axis([str(column) for column in table], axis=1)
+        if not table.columns.is_unique:
+            twice_there = table.columns[table.columns.duplicated()]
+            faults.append(f"{where}: columns given twice: {listed(twice_there, 5)}; keep one")
+            table = table.loc[:, ~table.columns.duplicated()]
         column = next((word for word in preset.run if word in table), None)
         if column is None and isinstance(source, pd.DataFrame):
             faults.append(f"{where}: no column names the run; add one of {', '.join(preset.run)}")
@@ -120,10 +142,11 @@ def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[s
     """The preferred keys that all runs have; a fault where they share none."""
     has: dict[str, list[Keys]] = {}
     for log in logs:
-        for word in ("loss", "accuracy"):
-            has[log.run] = [k for k in preset.keys if _has(log.table, getattr(k, word), preset)]
-            if has[log.run]:
-                break
+        of_loss = [keys for keys in preset.keys if _has(log.table, keys.losses, preset)]
+        has[log.run] = of_loss or [
+            keys for keys in preset.keys
+            if _has(log.table, (*keys.accuracy, *preset.accuracy.values()), preset)
+        ]  # fmt: skip
     keyless = [log for log in logs if not has[log.run]]
     if keyless:
         faults.append(_no_key(keyless, preset))
@@ -143,44 +166,45 @@ def _common_keys(logs: Sequence[_Log], preset: Preset, name: str, faults: list[s
 
 def _no_key(logs: Sequence[_Log], preset: Preset) -> str:
     """One fault for all logs without the preset's keys; it names a preset whose keys they have."""
-    patterns = [pattern for keys in preset.keys for pattern in (keys.loss, *keys.accuracy)]
+    patterns = [pattern for keys in preset.keys for pattern in (*keys.losses, *keys.accuracy)]
     wanted = " or ".join(f"`{pattern}`" for pattern in dict.fromkeys(patterns))
     others = [
         name
         for name, other in PRESETS.items()
-        if all(any(_has(log.table, keys.loss, other) for keys in other.keys) for log in logs)
+        if all(any(_has(log.table, keys.losses, other) for keys in other.keys) for log in logs)
     ]
     cure = "choose the preset of its trainer, or write one"
     if others:
         cure = f"these are keys of preset {listed(others)}"
     where = listed(dict.fromkeys(log.where for log in logs), 5)
-    shown = listed([str(column) for column in logs[0].table], 6)
-    return f"{where}: no key {wanted}; {cure} (columns are {shown})"
+    near = _nearest(patterns, logs[0].table)
+    shown = f"nearest are {listed(near)}; columns are {listed(logs[0].table, 6)}"
+    shown = shown if near else shown.partition("; ")[2]
+    return f"{where}: no key {wanted}; {cure} ({shown})"
 
 
-def _has(table: pd.DataFrame, patterns: str | Sequence[str], preset: Preset) -> bool:
-    patterns = [patterns] if isinstance(patterns, str) else [*patterns, *preset.accuracy.values()]
-    return any(_key_names(table, pattern, preset) for pattern in patterns)
+def _has(table: pd.DataFrame, patterns: Sequence[str], preset: Preset) -> bool:
+    return any(_columns(table, pattern, preset) for pattern in patterns)
 
 
-def _key_names(table: pd.DataFrame, pattern: str, preset: Preset) -> list[str]:
-    """Tasks that have a column of this pattern with a value in it."""
-    filled = [str(column) for column in table.columns[table.notna().any()]]
+def _columns(table: pd.DataFrame, pattern: str, preset: Preset) -> dict[str, str]:
+    """Columns of this pattern that have a value, by their task."""
+    filled = table.columns[table.notna().any()]
     if preset.task_keys:
-        keys = {pattern.format(task=key): task for task, key in preset.task_keys.items()}
-        return [keys[column] for column in filled if column in keys]
+        keys = {task: pattern.format(task=key) for task, key in preset.task_keys.items()}
+        return {task: key for task, key in keys.items() if key in filled}
     whole = re.escape(pattern).replace(re.escape("{task}"), "(.+)")
     matches = (re.fullmatch(whole, column) for column in filled)
-    return [match[min(1, match.re.groups)] for match in matches if match]
+    return {match[min(1, match.re.groups)]: match[0] for match in matches if match}
 
 
 def _tasks(logs: Sequence[_Log], keys: Keys, preset: Preset) -> list[str]:
     """Tasks with a loss or, where no run has any, an accuracy, in the order of the preset."""
     found: set[str] = set()
-    for patterns in ((keys.loss,), keys.accuracy):
+    for patterns in (keys.losses, keys.accuracy):
         for log in logs if not found else ():
             for pattern in patterns:
-                found.update(_key_names(log.table, pattern, preset))
+                found.update(_columns(log.table, pattern, preset))
     means = [task for task, parts in preset.aggregates.items() if set(parts) <= found]
     order = [*preset.tasks, *preset.task_keys, *sorted(found)]
     return [task for task in dict.fromkeys([*order, *means]) if task in found or task in means]
@@ -237,26 +261,64 @@ def _renamed(run: str, preset: Preset) -> str:
     return match.expand(size.model) if match and size else run
 
 
-def _tokens(log: _Log, preset: Preset, faults: list[str]) -> pd.Series | None:
-    """Training tokens of each row: as counted, else steps x tokens of a batch."""
-    tokens = pd.Series(np.nan, index=log.table.index)
-    with_counts = [word for word in preset.tokens if word in log.table]
-    for word in with_counts:
-        tokens = tokens.fillna(pd.to_numeric(log.table[word], errors="coerce"))
-    if {preset.step, preset.batch_tokens} <= set(log.table):
-        steps = pd.to_numeric(log.table[preset.step], errors="coerce")
-        batch = pd.to_numeric(log.table[preset.batch_tokens], errors="coerce")
-        tokens = tokens.fillna(steps * batch)
-    lacking = tokens.index[tokens.isna()]
-    if len(lacking):
-        keys = " or ".join(f"`{word}`" for word in preset.tokens)
-        faults.append(
-            f"{log.where} row {lacking[0]}: tokens are not known (also of "
-            f"{len(lacking) - 1} more rows of run {log.run}); log {keys}, or `{preset.step}` and "
-            f"`{preset.batch_tokens}`"
-        )
-        return None
-    return tokens
+def _evaluated(table: pd.DataFrame, keys: Keys, preset: Preset) -> list[str]:
+    """Columns that hold evaluations."""
+    patterns = [*keys.patterns, *preset.accuracy.values()]
+    found = {key for pattern in patterns for key in _columns(table, pattern, preset).values()}
+    return [column for column in table if column in found or column == preset.reference_loss]
+
+
+def _counts(log: _Log, preset: Preset, placed: Placed) -> Counts | None:
+    """Tokens as counted, else steps x tokens of a batch; None after a fault."""
+    before = len(placed)
+    known = {
+        word: as_numbers(log.table[word])
+        for word in (*preset.tokens, preset.step, preset.batch_tokens)
+        if word in log.table
+    }
+    for word, numbers in known.items():
+        given = log.table[word]
+        wrong = given[np.isnan(numbers) & given.notna().to_numpy()]
+        if len(wrong):
+            place = f"{log.where} row {wrong.index[0]}"
+            placed.append((place, f"`{word}` is no finite number; give a number or nothing"))
+    tokens = np.full(len(log.table), np.nan)
+    for word in preset.tokens:
+        tokens = np.where(np.isnan(tokens), known.get(word, tokens), tokens)
+    steps = known.get(preset.step)
+    if steps is not None and preset.batch_tokens in known:
+        with np.errstate(over="ignore"):
+            tokens = np.where(np.isnan(tokens), steps * known[preset.batch_tokens], tokens)
+    return None if len(placed) > before else Counts(tokens, steps)
+
+
+def _cure(log: _Log, preset: Preset) -> str:
+    """What to log where tokens are not known, with columns that may be meant."""
+    words = " or ".join(f"`{word}`" for word in preset.tokens)
+    near = _nearest(preset.tokens, log.table)
+    also = f"; or name one of {listed(near)} as `tokens` of a preset" if near else ""
+    return f"log {words}, or `{preset.step}` and `{preset.batch_tokens}`{also}"
+
+
+def _nearest(wanted: Sequence[str], table: pd.DataFrame) -> list[str]:
+    """Columns with names like these, which are not these, the nearest first."""
+    likeness = {
+        column: max(_likeness(word, column) for word in wanted)
+        for column in table
+        if column not in wanted
+    }
+    near = [column for column in likeness if likeness[column] >= NEAR_NAME]
+    return sorted(near, key=lambda column: -likeness[column])[:3]
+
+
+def _likeness(word: str, column: str) -> float:
+    """From 0 to 1; of a key with a place for a task what stands before it and behind it counts."""
+    before, place, behind = word.partition("{task}")
+    if not place:
+        tail = word.rpartition("/")[2]
+        return max(SequenceMatcher(None, word, column).ratio(), column.endswith(tail))
+    ends = column[: len(before)] + column[-len(behind) :] * bool(behind)
+    return SequenceMatcher(None, before + behind, ends).ratio()
 
 
 def _common_columns(
@@ -341,7 +403,11 @@ def _key(task: str, pattern: str, preset: Preset) -> str:
     return pattern.format(task=preset.task_keys.get(task, task))
 
 
-def _values(log: _Log, task: str, pattern: str, preset: Preset, faults: list[str]) -> pd.Series:
+def _values(
+    log: _Log, task: str, pattern: str | None, preset: Preset, faults: list[str]
+) -> pd.Series:
+    if pattern is None:
+        return pd.Series(np.nan, index=log.table.index)
     key = _key(task, pattern, preset)
     if key in log.table:
         return log.table[key]
@@ -357,8 +423,7 @@ def _values(log: _Log, task: str, pattern: str, preset: Preset, faults: list[str
 
 def _numbers(log: _Log, values: pd.Series, faults: list[str]) -> pd.Series:
     """Values to reckon with, NaN where there are none; faults are those that are no numbers."""
-    numbers = pd.to_numeric(values, errors="coerce").astype(float)
-    numbers = numbers.where(np.isfinite(numbers))
+    numbers = pd.Series(as_numbers(values), index=values.index)
     wrong = values[numbers.isna() & values.notna()]
     if len(wrong):
         shown = f"{log.where} row {wrong.index[0]}: `{values.name}` {str(wrong.iloc[0])[:60]}"

@@ -1,0 +1,114 @@
+"""The command `plan`: which small models to train next, to know the targets better."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from laddercast.data import words as c
+from laddercast.data.writing import short_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILES = ("plan.csv", "plan.png", "NOT_CONVERGED.txt")
+
+TIMES = 4
+"""So many times as many questions are told of."""
+
+
+def add_plan(command: Callable[..., Any], *parents: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    text = "fit a ladder, and tell which small models to train next to know the targets better"
+    added = command("plan", _plan, text, *parents)
+    added.add_argument("--budget", type=_number, required=True, metavar="FLOPS", help="training "
+                       "compute of all that is chosen")  # fmt: skip
+    added.add_argument("--candidates", metavar="CANDIDATES", help="table of models that could be "
+                       "trained: params, tokens; flops if not 6ND, checkpoints averaged by a "
+                       "measurement (default: sizes and lengths up to the targets')")  # fmt: skip
+    added.add_argument("--count", type=int, metavar="N", help="models chosen, at most (default: "
+                       "10)")  # fmt: skip
+    added.add_argument("--task", metavar="NAME", help="the task whose forecast is to become "
+                       "narrower; all: the mean over tasks (default: each task alike)")  # fmt: skip
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number") from None
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from laddercast.cli.commands import _converged, _inputs, _plots, _read, _save, _settings
+    from laddercast.cli.folders import results_folder
+    from laddercast.data.sizes import whole_runs
+    from laddercast.decisions.candidates import check_budget, check_targets, read_candidates
+    from laddercast.decisions.items import more_items
+    from laddercast.decisions.rungs import MOST_RUNGS, plan_rungs
+    from laddercast.inference.fitting import fit
+    from laddercast.inference.results import diagnose
+    from laddercast.sampling.programs import keep as keep_compiled
+
+    keep_compiled()
+    ladder, targets = _read(args)
+    count = MOST_RUNGS if args.count is None else args.count
+    rungs = whole_runs(ladder.table)
+    # Before a fit, which takes its time.
+    check_budget(args.budget, count)
+    check_targets(targets, rungs)
+    if args.candidates is not None:
+        read_candidates(args.candidates, rungs)
+    with results_folder(args.out, FILES, _inputs(args)) as folder:
+        fitted = fit(ladder, **_settings(args))
+        plan = plan_rungs(
+            fitted, targets, budget=args.budget, candidates=args.candidates, task=args.task,
+            count=count, seed=args.seed,
+        )  # fmt: skip
+        plan.to_csv(folder / "plan.csv", index=False)
+        _save(lambda: _plots().plot_plan(plan, rungs, targets)[0], folder / "plan.png")
+        print_plan(plan)
+        if c.measured(ladder.table, c.ACCURACY):
+            print()
+            print_items(more_items(fitted, targets, times=[TIMES], seed=args.seed))
+        return _converged(fitted.attrs["complaints"], folder, diagnose(fitted))
+
+
+def print_plan(plan: "pd.DataFrame") -> None:
+    """The rungs chosen, in order, and the SD of the targets' forecast before and after each."""
+    from laddercast.cli.printing import print_rows
+
+    chosen = plan[plan["order"].notna()]
+    unit = "%" if plan.attrs["quantity"] == c.LOSS else "points"
+    if chosen.empty:
+        print(f"none of {len(plan)} candidates makes the forecast any narrower")
+        return
+    rows, spent = [], 0.0
+    for row in chosen.to_dict("records"):
+        spent += row[c.FLOPS]
+        rows.append(
+            [
+                str(row["order"]),
+                short_number(row[c.PARAMS]), short_number(row[c.TOKENS]), f"{row[c.FLOPS]:.2e}",
+                f"{spent:.2e}", f"{row['variance_after'] ** 0.5:.2f}",
+            ]
+        )  # fmt: skip
+    before = plan["variance_before"].max() ** 0.5
+    print(f"SD of the targets' forecast now: {before:.2f} {unit}")
+    print_rows(["order", "params", "tokens", "FLOPs", "spent", f"SD then ({unit})"], rows, left=1)
+
+
+def print_items(table: "pd.DataFrame") -> None:
+    """What more questions would buy, a row a target and task."""
+    from laddercast.cli.printing import print_rows
+
+    print(f"80 % width in points, now and with {TIMES} times as many questions")
+    rows = [
+        [
+            row[c.MODEL], row[c.TASK],
+            *(f"{row[x]:.1f}" for x in ("width80_now", "width80_target", "width80")),
+            f"{row['equivalent_items']:.0f}",
+        ]
+        for row in table.to_dict("records")
+    ]  # fmt: skip
+    print_rows(["target", "task", "now", "of the target", "of all", "as uncertain as"], rows)
+    print("as uncertain as: the forecast now, as an accuracy of so many questions")

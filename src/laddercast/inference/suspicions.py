@@ -1,0 +1,65 @@
+"""What in the data or the posterior speaks against a fit, though its draws have converged."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.special import ndtri
+
+from laddercast.data import words as c
+from laddercast.data.cautions import DoubtWarning, warn
+from laddercast.data.ladder import Ladder
+from laddercast.data.order import in_wrong_order
+from laddercast.model.priors import Priors
+
+EDGE = 3.0
+"""Standard deviates from a prior's median at which a posterior's median lies at its edge."""
+
+ORDER, AT_EDGE = "wrong order", "at the edge of a prior"
+SHOWN = 5
+
+
+def of_data(ladder: Ladder) -> list[dict[str, str]]:
+    """What is wrong with the order of a ladder's measurements."""
+    return [{c.TASK: task, "rule": ORDER, "why": why} for task, why in in_wrong_order(ladder)]
+
+
+def of_posterior(route: str, posterior: xr.Dataset, priors: Priors) -> list[dict[str, str]]:
+    """Parameters of which data say nearly the contrary of what the prior says."""
+    found = []
+    for field in fields(priors):
+        if field.name not in posterior:
+            continue
+        prior, draws = getattr(priors, field.name), posterior[field.name]
+        median = np.median(draws.to_numpy(), axis=(0, 1))
+        try:
+            deviate = np.asarray(ndtri(np.asarray(prior.cdf(median))))
+        except NotImplementedError:  # of a prior of the user's own
+            continue
+        for place in np.argwhere(np.atleast_1d(np.abs(deviate) > EDGE)):
+            index = tuple(place) if deviate.ndim else ()
+            names = draws[c.TASK].to_numpy() if c.TASK in draws.dims else [""]
+            why = (
+                f"{field.name} of {route} is {median[index]:.3g}, {abs(deviate[index]):.1f} "
+                f"standard deviates {'above' if deviate[index] > 0 else 'below'} its prior's median"
+            )
+            found.append({c.TASK: str(names[place[0]]), "rule": AT_EDGE, "why": why})
+    return found
+
+
+def suspicions_of(attrs: Mapping[Any, Any]) -> list[dict[str, str]]:
+    """What `fit` has recorded of both kinds: `task` (empty: all), `rule`, `why`."""
+    return list(json.loads(attrs.get("suspicions", "[]")))
+
+
+def warn_of(what: str, found: list[dict[str, str]]) -> None:
+    """Warn of what speaks against a ladder or a fit, if anything does."""
+    if not found:
+        return
+    texts = [f"{one[c.TASK]}: {one['why']}" if one[c.TASK] else one["why"] for one in found]
+    more = f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    cure = "do not rely on forecasts of these; look at how they were measured"
+    warn(f"{what}: {'; '.join(texts[:SHOWN])}{more}; {cure}", DoubtWarning)

@@ -1,0 +1,78 @@
+"""What speaks against a fit though its draws have converged: told, and told of the right task."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import laddercast as lc
+from laddercast.data.order import in_wrong_order
+from laddercast.inference.suspicions import of_posterior
+
+QUICK = {"route": "direct", "chains": 2, "warmup": 50, "draws": 50, "progress": False}
+
+
+def turned(table: pd.DataFrame, quantity: str, task: str) -> pd.DataFrame:
+    """The table with the sizes of a task's measurements in the contrary order."""
+    ends = table[quantity].where(table["task"] != task, table[quantity].max() - table[quantity])
+    return table.assign(**{quantity: ends + 0.1})
+
+
+def test_a_sound_ladder_is_in_order(small_table):
+    assert in_wrong_order(lc.read_ladder(small_table)) == []
+
+
+@pytest.mark.parametrize(
+    ("quantity", "told"), [("loss", "loss rises with compute"),
+                           ("accuracy", "accuracy falls with compute")],
+)  # fmt: skip
+def test_the_wrong_order_is_told_of_its_task(small_table, quantity, told):
+    table = turned(small_table, quantity, "easy")
+    if quantity == "accuracy":
+        table["accuracy"] = table["accuracy"].clip(0, 1)
+    found = in_wrong_order(lc.read_ladder(table))
+    assert {task for task, _ in found} == {"easy"}
+    assert any(why.startswith(told) for _, why in found)
+
+
+def test_two_rungs_are_told_if_their_loss_rises(small_table):
+    two = lc.read_ladder(turned(small_table, "loss", "easy")).keep(["200M-20", "800M-100"])
+    assert ("easy", "loss rises with compute (rank correlation 1.00 over 2 rungs)") in (
+        in_wrong_order(two)
+    )
+
+
+def test_noise_about_chance_is_no_wrong_order(small_table):
+    rng = np.random.default_rng(0)
+    few = []
+    for _ in range(40):
+        noise = 0.25 + rng.normal(0, 0.01, len(small_table))
+        found = in_wrong_order(lc.read_ladder(small_table.assign(accuracy=noise)))
+        few.append(any("compute" in why for _, why in found))
+    assert np.mean(few) < 0.35
+
+
+def test_parameters_at_the_edge_of_their_prior_are_named():
+    draws = np.random.default_rng(0).normal(0, 0.01, (4, 100))
+    lower = np.stack([draws, draws + 0.4], axis=2)
+    posterior = xr.Dataset(
+        {"q": (("chain", "draw"), 6.7 + draws), "log_lower": (("chain", "draw", "task"), lower)},
+        coords={"task": ["easy", "hard"]},
+    )
+    found = of_posterior("direct", posterior, lc.Priors())
+    named = {(one["task"], one["why"].split()[0]) for one in found}
+    assert named == {("hard", "log_lower"), ("", "q")}
+    assert any("6.7, 3.7 standard deviates above its prior's median" in x["why"] for x in found)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*has not converged")
+def test_a_fit_of_the_wrong_order_warns_at_once_and_records_it(small_table):
+    table = turned(small_table, "accuracy", "easy")
+    table["accuracy"] = table["accuracy"].clip(0, 1)
+    with pytest.warns(lc.DoubtWarning, match="easy: accuracy falls with compute"):
+        fitted = lc.fit(lc.read_ladder(table), **QUICK)
+    found = json.loads(fitted.attrs["suspicions"])
+    assert {one["task"] for one in found if one["rule"] == "wrong order"} == {"easy"}
