@@ -20,6 +20,7 @@ import xarray as xr
 
 import laddercast as lc
 from laddercast.evaluation.backtest_files import write_backtest
+from laddercast.evaluation.simulation import simulate_from_prior
 from test_datasets import GADRE
 from test_howto import lm_eval_files, olmes_files, table_files, tracker_files
 from test_plots import fitted_of
@@ -85,10 +86,13 @@ def shared() -> dict[str, Any]:
         warnings.simplefilter("ignore", lc.NotConvergedWarning)
         fitted = lc.fit(ladder, route="direct", within=ladder, **SHORT)
         forecast = lc.forecast(fitted, targets)
+        of_recipes, *_ = simulate_from_prior(route="direct", tasks=2, recipes=("books", "web"))
+        fitted_recipes = lc.fit(of_recipes, route="direct", **SHORT)
         table = lc.backtest(ladder, folds=["largest-size"], route="direct", **SHORT)
     return {
         "ladder": ladder, "targets": targets, "truth": truth, "fitted": fitted,
         "forecast": forecast, "table": table, "tasks": ladder.tasks,
+        "fitted_recipes": fitted_recipes,
     }  # fmt: skip
 
 

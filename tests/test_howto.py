@@ -68,6 +68,15 @@ def table_files(folder: Path) -> None:
     targets(folder, {"big": (6887575552, 3945065873408)})
 
 
+def recipe_files(folder: Path) -> None:
+    """Two recipes, one of them better by three points."""
+    table_files(folder)
+    table = pd.read_csv(folder / "ladder.csv")
+    better = table.assign(recipe="books", accuracy=table["accuracy"] + 0.03)
+    both = pd.concat([table.assign(recipe="web"), better])
+    both.to_csv(folder / "ladder.csv", index=False)
+
+
 def targets(folder: Path, models: dict[str, tuple[int, int]]) -> None:
     rows = [(name, *sizes) for name, sizes in models.items()]
     columns = ["model", "params", "tokens"]
@@ -197,7 +206,7 @@ def assert_forecasts(after: list[dict[str, object]]) -> None:
 
 def test_every_page_is_run():
     assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {
-        *PAGES, *OF_FITS, *DECISIONS, "route",
+        *PAGES, *OF_FITS, *DECISIONS, "compare", "route",
     }  # fmt: skip
 
 
@@ -244,6 +253,24 @@ def test_the_page_of_routes_runs():
     (names,) = run(HOWTO / "route.md", lambda words: None)
     assert list(names["fitted"].children) == ["by_compute", "direct"]
     assert names["forecast"].attrs["converged"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
+def test_the_page_of_recipes_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    quick = {"route": "direct", "chains": 2, "warmup": 30, "draws": 20, "progress": False}
+    monkeypatch.setattr(lc, "fit", partial(lc.fit, **quick))
+    written = []
+
+    def command(words: list[str]) -> None:
+        assert cli.main([*words, *QUICK, "--route", "direct"]) in (0, 3)
+        written.extend(path.name for path in Path("out").iterdir())
+
+    (names,) = run(HOWTO / "compare.md", command)
+    assert {"comparisons.csv", "ranking.csv", "forecast.csv", "compare.png"} <= set(written)
+    assert set(names["found"].comparisons["task"]) == {"arc_easy", "piqa", "all"}
 
 
 @pytest.mark.parametrize("name", PAGES)

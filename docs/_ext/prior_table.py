@@ -103,6 +103,42 @@ GROUPS: dict[str, dict[str, Meaning]] = {
             "", "part of its square that all tasks have in common", "fraction"
         ),
     },
+    "Between recipes": {
+        "log_loss_level_recipe_scale": Meaning(
+            "", "SD between recipes of the log of the loss, in common", "log loss"
+        ),
+        "log_loss_level_recipe_task_scale": Meaning(
+            "", "... SD about that of each task's", "log loss"
+        ),
+        "log_reference_level_recipe_scale": Meaning(
+            "", "SD between recipes of the log of the reference loss", "log loss"
+        ),
+        "logit_level_recipe_scale": Meaning("", "SD of the logit, in common", "logit"),
+        "logit_level_recipe_task_scale": Meaning("", "... about that of each task's", "logit"),
+        "log_alpha_recipe_scale": Meaning("", "SD of the log of alpha", "log"),
+        "log_beta_recipe_scale": Meaning("", "SD of the log of beta", "log"),
+        "reference_alpha_recipe_scale": Meaning("", "the same of the reference loss", "log"),
+        "reference_beta_recipe_scale": Meaning("", "the same of the reference loss", "log"),
+        "log_slope_recipe_scale": Meaning("", "SD of the log of the slope, in common", "log"),
+        "log_slope_recipe_task_scale": Meaning("", "... about that of each task's", "log"),
+        "log_rise_recipe_scale": Meaning("", "SD of the log of the rise, in common", "log"),
+        "log_rise_recipe_task_scale": Meaning("", "... about that of each task's", "log"),
+        "run_loss_recipe_correlation": Meaning(
+            "", "in the place of `run_loss_correlation` where there are several", "fraction"
+        ),
+        "run_accuracy_recipe_correlation": Meaning(
+            "", "in the place of `run_accuracy_correlation` likewise", "fraction"
+        ),
+        "run_loss_twin_share": Meaning(
+            "", "part of that which runs of the same params and tokens share", "fraction"
+        ),
+        "run_accuracy_twin_share": Meaning("", "... of accuracy", "fraction"),
+        "walk_loss_recipe_share": Meaning(
+            "", "a recipe's own part of the square of discrepancy beyond the ladder", "fraction"
+        ),
+        "walk_reference_recipe_share": Meaning("", "... of the reference loss", "fraction"),
+        "walk_accuracy_recipe_share": Meaning("", "... of the logit", "fraction"),
+    },
     "Before the end of a run": {
         "unfinished_loss": Meaning(
             "", "excess of log task loss at the peak learning rate", "log loss"

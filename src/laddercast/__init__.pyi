@@ -14,6 +14,9 @@ from .data.cautions import (
     AssumedWarning as AssumedWarning,
 )
 from .data.cautions import (
+    AtChanceWarning as AtChanceWarning,
+)
+from .data.cautions import (
     DoubtWarning as DoubtWarning,
 )
 from .data.cautions import (
@@ -46,6 +49,9 @@ from .decisions.allocation import flops_for as flops_for
 from .decisions.items import more_items as more_items
 from .decisions.questions import gain as gain
 from .decisions.questions import probability as probability
+from .decisions.recipe_scores import score_recipes as score_recipes
+from .decisions.recipes import RecipeComparison as RecipeComparison
+from .decisions.recipes import compare_recipes as compare_recipes
 from .decisions.rungs import design_ladder as design_ladder
 from .decisions.rungs import plan_rungs as plan_rungs
 from .evaluation.backtest_files import read_backtest as read_backtest
@@ -107,6 +113,7 @@ from .plots.grids import plot_iso_accuracy as plot_iso_accuracy
 from .plots.grids import plot_what_if as plot_what_if
 from .plots.intervals import plot_forecast as plot_forecast
 from .plots.noise import plot_noise as plot_noise
+from .plots.recipes import plot_recipes as plot_recipes
 from .plots.rungs import plot_plan as plot_plan
 from .plots.stages import plot_stage1 as plot_stage1
 from .plots.stages import plot_stage2 as plot_stage2

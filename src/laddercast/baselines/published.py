@@ -18,6 +18,7 @@ from scipy.optimize import least_squares
 
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import WARMUP_SHARE, Ladder, read_targets, run_ends
 from laddercast.data.sizes import whole_runs, with_flops
 from laddercast.data.sources import Table
@@ -195,6 +196,7 @@ def _warn(task: str, method: str, reason: ValueError) -> None:
 
 
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
+    check_one_recipe(ladder.recipes, "the published method")
     for method in methods:
         if method not in METHODS:
             raise ValueError(no_such("method", [method], METHODS))
@@ -213,6 +215,7 @@ def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
 
 def target_rows(ladder: Ladder, targets: Table) -> pd.DataFrame:
     """One row per target x task of the ladder. Raises ValueError as `forecast` does."""
+    check_one_recipe(ladder.recipes, "a baseline")
     table, tasks = read_targets(targets), ladder.tasks.index
     check_targets(table, whole_runs(ladder.table), tasks)
     if c.TASK not in table:

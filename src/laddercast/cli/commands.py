@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from laddercast.cli import compare
 from laddercast.cli.allocate import add_allocate
 from laddercast.cli.failures import BAD_INPUT, tell
 from laddercast.cli.folders import check_file, folder_name, results_folder
@@ -123,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     command(
         "forecast", _forecast, "fit a ladder and forecast targets", ladder, targets, out, sampler
     )
+    text = "compare a ladder's recipes at the targets' scale: which is better, and how surely"
+    command("compare", compare.run, text, ladder, targets, out, sampler)
     command("baseline", _baseline, "forecast with the published point fits", ladder, targets, out)
     text = "hold out rungs, fit the others, forecast those held out, score"
     added = command("backtest", _backtest, text, ladder, out, of_folds)
@@ -269,7 +272,10 @@ def _fit_and_forecast(
     table = forecast_table(result)
     table.to_csv(folder / "forecast.csv", index=False)
     points = None
-    if c.measured(ladder.table, c.LOSS) or c.measured(ladder.table, c.REFERENCE_LOSS):
+    if ladder.several_recipes:
+        text = f"published method left out, as {ladder.name} has several recipes"
+        warn(text, SkippedWarning)
+    elif c.measured(ladder.table, c.LOSS) or c.measured(ladder.table, c.REFERENCE_LOSS):
         with warnings.catch_warnings():
             # A task that the published method cannot fit has no point.
             warnings.simplefilter("ignore")

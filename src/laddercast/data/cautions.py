@@ -36,6 +36,13 @@ class OffLineWarning(FarTargetWarning):
     """
 
 
+class AtChanceWarning(LaddercastWarning):
+    """Every rung is at chance in a task, of which nothing is then said.
+
+    >>> warnings.simplefilter("ignore", lc.AtChanceWarning)
+    """
+
+
 class DoubtWarning(LaddercastWarning):
     """Measurements or parameters are such that a forecast is to be doubted, converged or not.
 

@@ -132,6 +132,13 @@ def check_fittable(table: pd.DataFrame, name: str, faults: list[str]) -> None:
             f"{name}: fewer than {MIN_MODELS} models have measurements ({listed_short(models)}); "
             "add models"
         )
+    if c.RECIPE in table:
+        bare = sorted(set(table[c.RECIPE].dropna()) - set(known[c.RECIPE]))
+        if bare and len(models):
+            faults.append(
+                f"{name}: no row of recipe {listed_short(bare)} has a measurement; add some, or "
+                f"leave the recipe{'s' * (len(bare) > 1)} out"
+            )
     without = sorted(set(table[c.TASK].dropna().unique()) - set(known[c.TASK].unique()))
     if without:
         faults.append(
@@ -165,6 +172,7 @@ def _check_rows(
     table: pd.DataFrame, keys: Sequence[str], name: str, faults: list[str]
 ) -> pd.DataFrame:
     table = text_columns(table, [word for word in (c.MODEL, c.TASK) if word in table], name, faults)
+    table = _models_of_recipes(table, name, faults)
     table = count_columns(table, name, faults)
     table = measurement_columns(table, name, faults)
     _one_params_per_model(table, name, faults)
@@ -173,8 +181,31 @@ def _check_rows(
         twice = known[known.duplicated(list(keys), keep=False)]
         shown = [" x ".join(map(figure, key)) for key in twice[list(keys)].itertuples(index=False)]
         list_rows(twice.index, shown, "is given twice", "keep one row for each", name, faults)
-    _one_of_each(table, name, faults)
+    _one_loss_kind(table, name, faults)
     return table
+
+
+def check_one_recipe(recipes: Sequence[str], what: str) -> None:
+    """Raise ValueError where `what` is for one recipe, and there are several."""
+    if len(recipes) > 1:
+        raise ValueError(
+            f"{what} is for one recipe, and there are several ({listed_short(recipes)}): keep one "
+            "by recipe= (--recipe), or compare them by lc.compare_recipes (laddercast compare)"
+        )
+
+
+def _models_of_recipes(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
+    """With the recipe in the name of a model that several recipes have. Fault is a row of none."""
+    if not {c.MODEL, c.RECIPE} <= set(table):
+        return table
+    recipe = as_text(table[c.RECIPE])
+    if recipe.nunique() < 2:
+        return table
+    cure = "name it, as other rows do"
+    list_rows(table.index[recipe.isna()], [c.RECIPE], "is missing", cure, name, faults)
+    shared = recipe.groupby(table[c.MODEL]).transform("nunique") > 1
+    named = table[c.MODEL].where(~shared, table[c.MODEL] + " " + recipe)
+    return table.assign(**{c.MODEL: named, c.RECIPE: recipe})
 
 
 def has_values(table: pd.DataFrame, word: str) -> bool:
@@ -193,16 +224,14 @@ def _one_params_per_model(table: pd.DataFrame, name: str, faults: list[str]) -> 
     list_rows(again.index, shown, "", cure, name, faults)
 
 
-def _one_of_each(table: pd.DataFrame, name: str, faults: list[str]) -> None:
-    cures = {
-        c.LOSS_KIND: "losses of several definitions cannot be mixed; keep the rows of one",
-        c.RECIPE: "one law cannot hold for several recipes; choose one by recipe= (--recipe)",
-    }
-    for word, cure in cures.items():
-        if word not in table:
-            continue
-        kinds = as_text(table[word]).dropna()
-        found = sorted(kinds.unique())
-        if len(found) > 1:
-            first = kinds.index[kinds != kinds.iloc[0]][0]
-            faults.append(f"{name} row {first}: more than one {word} ({', '.join(found)}); {cure}")
+def _one_loss_kind(table: pd.DataFrame, name: str, faults: list[str]) -> None:
+    if c.LOSS_KIND not in table:
+        return
+    kinds = as_text(table[c.LOSS_KIND]).dropna()
+    found = sorted(kinds.unique())
+    if len(found) > 1:
+        first = kinds.index[kinds != kinds.iloc[0]][0]
+        faults.append(
+            f"{name} row {first}: more than one {c.LOSS_KIND} ({', '.join(found)}); "
+            "losses of several definitions cannot be mixed; keep the rows of one"
+        )

@@ -104,6 +104,16 @@ class Ladder:
         return list(whole_runs(self.table).sort_values([c.PARAMS, c.TOKENS]).index)
 
     @property
+    def recipes(self) -> list[str]:
+        """Names of the recipes, sorted; none where the table has no such column."""
+        return sorted(self.table[c.RECIPE].dropna().unique()) if c.RECIPE in self.table else []
+
+    @property
+    def several_recipes(self) -> list[str]:
+        """Names of the recipes where there are several, which a fit then tells apart."""
+        return self.recipes if len(self.recipes) > 1 else []
+
+    @property
     def line(self) -> Line | None:
         """The line in log params and log tokens on which all rungs lie, None if they do not."""
         return line_through(rung_points(self.table, self.rungs))
@@ -247,7 +257,10 @@ def as_targets(table: pd.DataFrame) -> pd.DataFrame:
         ends = run_ends(table)
         quantities = (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS)
         measured = [name for name in quantities if name in table]
-        return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *measured, c.CHECKPOINTS]]
+        if c.RECIPE in table:
+            ends[c.RECIPE] = ends[c.MODEL].map(table.groupby(c.MODEL)[c.RECIPE].first())
+        more = [c.RECIPE] if c.RECIPE in table else []
+        return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *more, *measured, c.CHECKPOINTS]]
     return table.assign(**{c.CHECKPOINTS: _checkpoints(table)}).reset_index(drop=True)
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from laddercast.data import sizes
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, LaddercastWarning, NotConvergedWarning, warn
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import Ladder
 from laddercast.data.lines import Line, line_through
 from laddercast.data.sizes import whole_runs
@@ -22,7 +23,7 @@ from laddercast.forecasting.forecasts import (
     forecast_of_laws,
 )
 from laddercast.forecasting.grids import forecast_of_runs, thinned
-from laddercast.inference.results import points_of, rungs_of, tasks_of
+from laddercast.inference.results import points_of, recipes_of, rungs_of, tasks_of
 from laddercast.model.design import DEFAULT_ITEMS
 from laddercast.model.routes import Route
 
@@ -244,6 +245,7 @@ def check_budget(ladder: Ladder, flops: float, tokens_served: float = 0.0, task:
 
 def reach_of(fitted: xr.DataTree) -> Reach:
     """What a fit's rungs bound."""
+    check_one_recipe(recipes_of(fitted), "an allocation")
     return Reach(rungs_of(fitted), line_through(points_of(fitted)))
 
 

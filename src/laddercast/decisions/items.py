@@ -9,11 +9,12 @@ import xarray as xr
 from threadpoolctl import ThreadpoolController
 
 from laddercast.data import words as c
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import read_targets
 from laddercast.decisions.measurements import Drawn, drawn_from_fit, told_of
 from laddercast.decisions.regression import halves_of, left, with_measured
 from laddercast.forecasting.forecasts import models_of
-from laddercast.inference.results import routes_of, rungs_of, tasks_of
+from laddercast.inference.results import recipes_of, routes_of, rungs_of, tasks_of
 from laddercast.model.design import DEFAULT_ITEMS
 from laddercast.model.routes import Route
 
@@ -91,6 +92,7 @@ def _rows(
     targets: pd.DataFrame, times: float,
 ) -> pd.DataFrame:  # fmt: skip
     """Rows of one number of times, of targets by tasks."""
+    check_one_recipe(recipes_of(fitted), "the worth of more questions")
     tasks, models = tasks_of(fitted), models_of(targets)
     means = np.array([own.target.mean(axis=0) for own in drawn.values()])
     between = means.var(axis=0)

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from laddercast.data import words as c
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import read_targets
 from laddercast.data.sizes import flops
 from laddercast.data.writing import short_number
@@ -20,7 +21,7 @@ from laddercast.decisions.candidates import (
 )
 from laddercast.decisions.measurements import Drawn, drawn_from_fit, drawn_from_priors, told_of
 from laddercast.decisions.regression import Halves, best_plan, halves_of
-from laddercast.inference.results import rungs_of, tasks_of
+from laddercast.inference.results import recipes_of, rungs_of, tasks_of
 from laddercast.model.priors import Priors
 from laddercast.model.routes import Route, as_route, stage_1, two_stage
 
@@ -69,6 +70,7 @@ def plan_rungs(
     >>> plan[plan["order"].notna()]
     """
     wanted = read_targets(targets)
+    check_one_recipe(recipes_of(fitted), "a plan of rungs")
     rungs = rungs_of(fitted)
     check_budget(budget, count)
     check_targets(wanted, rungs)

@@ -14,6 +14,7 @@ from laddercast.baselines.resampling import bootstrap
 from laddercast.baselines.rungs import best_rung, lowest_loss_rung
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import Ladder, read_targets
 from laddercast.data.sizes import flops, with_flops
 from laddercast.data.sources import Table
@@ -225,6 +226,7 @@ def _own_routes(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _folds(
     ladder: Ladder, kinds: Iterable[str] | None, hold_out: Iterable[str] | None
 ) -> list[Fold]:
+    check_one_recipe(ladder.recipes, "a backtest")
     named = []
     if hold_out is not None:
         rungs, held_out = ladder.split(hold_out=hold_out)

@@ -250,13 +250,15 @@ def simulate_from_prior(
     tokens_per_param: Sequence[float] = PRIOR_TOKENS_PER_PARAM,
     tasks: int = 4,
     targets: pd.DataFrame | None = None,
+    recipes: Sequence[str] = (),
 ) -> tuple[Ladder, pd.DataFrame, dict[str, float]]:
     """One draw from a route of a ladder, its targets and its population parameters.
 
     Tasks take chance and items in turn from `PRIOR_CHANCE` and `PRIOR_ITEMS`. Each run has 10
     checkpoints: white noise about the end that the route draws. Targets (`model, params, tokens`,
     maybe `checkpoints`) come back as one row per model x task with the `loss` and `accuracy` that
-    would be measured, from the same laws, noise scales and walks. The dict has every scalar site.
+    would be measured, from the same laws, noise scales and walks. With `recipes`, there are all
+    rungs and all targets of each, in a column `recipe`. The dict has every scalar site.
     """
     priors = Priors() if priors is None else priors
     targets = PRIOR_TARGETS if targets is None else targets
@@ -269,7 +271,8 @@ def simulate_from_prior(
             c.ITEMS: np.resize(PRIOR_ITEMS, tasks),
         }
     )
-    rungs = _rungs(sizes, tokens_per_param).merge(known[[c.TASK]], how="cross")
+    rungs, targets = (_each(x, recipes) for x in (_rungs(sizes, tokens_per_param), targets))
+    rungs = rungs.merge(known[[c.TASK]], how="cross")
     # The model needs a design before there are measurements: these are never read.
     blank = rungs.assign(**{c.LOSS: 1.0, c.REFERENCE_LOSS: 1.0, c.ACCURACY: 0.5})
     blank[c.CHECKPOINTS] = END_CHECKPOINTS
@@ -298,7 +301,8 @@ def simulate_from_prior(
         value = end[..., None] + noise[..., None] * scatter
         value = np.clip(value, 0.0, 1.0) if quantity == c.ACCURACY else np.exp(value)
         table[quantity] = np.broadcast_to(value, shape).ravel()
-    measured = rows[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK]].assign(
+    words = [c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *([c.RECIPE] if recipes else [])]
+    measured = rows[words].assign(
         **{
             quantity: np.broadcast_to(value, (len(targets), tasks)).ravel()
             for quantity, value in there.items()
@@ -310,6 +314,14 @@ def simulate_from_prior(
     ladder = Ladder(table, known, name="simulated ladder")
     population = {name: float(value) for name, value in common.items() if np.ndim(value) == 0}
     return ladder, measured, population
+
+
+def _each(models: pd.DataFrame, recipes: Sequence[str]) -> pd.DataFrame:
+    """The models of each recipe, if there are any."""
+    if not recipes:
+        return models
+    table = models.merge(pd.DataFrame({c.RECIPE: list(recipes)}), how="cross")
+    return table.assign(**{c.MODEL: table[c.MODEL] + " " + table[c.RECIPE]})
 
 
 # Not jitted: compiled as one, it takes longer than the draws of many ladders.

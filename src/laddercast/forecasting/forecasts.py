@@ -30,6 +30,7 @@ from laddercast.inference.results import (
     mark,
     own_draws,
     points_of,
+    recipes_of,
     routes_of,
     rungs_of,
     tasks_of,
@@ -78,7 +79,7 @@ def forecast(
     >>> forecast = lc.forecast(fitted, targets)
     >>> forecast["predictions"]["accuracy"].mean(("chain", "draw"))
     """
-    table = read_targets(targets)
+    table = of_recipes(read_targets(targets), recipes_of(fitted))
     check_targets(table, rungs_of(fitted), tasks_of(fitted).index)
     models = models_of(table)
     warn_of_far_targets(fitted, models)
@@ -144,6 +145,8 @@ def _forecast(
         word: ("row", rows[word].to_numpy()) for word in (c.MODEL, c.TASK, c.PARAMS, c.TOKENS)
     }
     coords[c.CHECKPOINTS] = ("row", rows[c.CHECKPOINTS].to_numpy())
+    if c.RECIPE in rows:
+        coords[c.RECIPE] = ("row", rows[c.RECIPE].to_numpy().astype(str))
     dims = ("chain", "draw", "row")
     levels, variances = {}, {}
     if c.ACCURACY in sites:
@@ -243,9 +246,31 @@ def models_of(table: pd.DataFrame) -> pd.DataFrame:
     ends = table.sort_values(c.TOKENS).groupby(c.MODEL, sort=False).tail(1)
     ends = ends.sort_values([c.PARAMS, c.TOKENS], kind="stable")
     checkpoints = table.groupby(c.MODEL)[c.CHECKPOINTS].max() if c.CHECKPOINTS in table else None
-    result = ends[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
+    words = [c.MODEL, c.PARAMS, c.TOKENS, *([c.RECIPE] if c.RECIPE in table else [])]
+    result = ends[words].reset_index(drop=True)
     result[c.CHECKPOINTS] = 1.0 if checkpoints is None else result[c.MODEL].map(checkpoints)
     return result
+
+
+def of_recipes(targets: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
+    """The targets with a recipe each: one that has none is a target of each, by both names.
+
+    Raises ValueError for a recipe that is not among these, if there are any.
+    """
+    if not recipes:
+        return targets.drop(columns=c.RECIPE, errors="ignore")
+    if c.RECIPE not in targets:
+        targets = targets.assign(**{c.RECIPE: None})
+    given = targets[c.RECIPE].notna()
+    if unknown := sorted(set(targets.loc[given, c.RECIPE].astype(str)) - set(recipes)):
+        raise ValueError(
+            f"targets: the fit has no recipe {', '.join(unknown)}; its recipes are "
+            f"{', '.join(recipes)}"
+        )
+    each = targets[~given].drop(columns=c.RECIPE)
+    each = each.merge(pd.DataFrame({c.RECIPE: recipes}), how="cross")
+    each[c.MODEL] = each[c.MODEL].astype(str) + " " + each[c.RECIPE]
+    return pd.concat([targets[given], each], ignore_index=True)
 
 
 def _variance(
@@ -338,17 +363,18 @@ def predictions(forecast: xr.DataTree) -> xr.Dataset:
 def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:
     """One row per model x task x quantity: moments, quantiles, and what was measured.
 
+    With `recipe` where the fit has several.
+
     >>> lc.forecast_table(forecast).to_csv("forecast.csv", index=False)
     """
     predictions = forecast["predictions"].to_dataset()
-    parts = []
+    more = [c.RECIPE] if c.RECIPE in predictions.coords else []
+    words, parts = [c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *more], []
     for quantity in (c.LOSS, c.ACCURACY):
         if quantity not in predictions:
             continue
         draws = predictions[quantity].to_numpy().reshape(-1, predictions.sizes["row"])
-        part = pd.DataFrame(
-            {word: predictions[word].to_numpy() for word in (c.MODEL, c.PARAMS, c.TOKENS, c.TASK)}
-        )
+        part = pd.DataFrame({word: predictions[word].to_numpy() for word in words})
         part["quantity"] = quantity
         part["mean"], part["sd"] = draws.mean(axis=0), draws.std(axis=0)
         for name, level in c.QUANTILES.items():
@@ -356,4 +382,4 @@ def forecast_table(forecast: xr.DataTree) -> pd.DataFrame:
         known = "measured" in forecast.children and quantity in forecast["measured"]
         part["measured"] = forecast["measured"][quantity].to_numpy() if known else np.nan
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)[list(c.FORECAST_COLUMNS)]
+    return pd.concat(parts, ignore_index=True)[[*c.FORECAST_COLUMNS, *more]]

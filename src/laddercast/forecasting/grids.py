@@ -9,6 +9,7 @@ import xarray as xr
 
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, NotConvergedWarning
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.lines import line_through, off_line
 from laddercast.data.settings import as_sizes, is_whole, whole
 from laddercast.data.sizes import flops
@@ -20,7 +21,7 @@ from laddercast.forecasting.forecasts import (
     forecast_table,
     unlike_length,
 )
-from laddercast.inference.results import converged, points_of, rungs_of
+from laddercast.inference.results import converged, points_of, recipes_of, rungs_of
 from laddercast.model.routes import Route
 
 TOKENS_POINTS = 25
@@ -68,6 +69,7 @@ def what_if(
         wrong.append(f"draws {draws}")
     if wrong:
         raise ValueError(f"{'; '.join(wrong)}: give one or more finite numbers of at least 1")
+    check_one_recipe(recipes_of(fitted), "a what-if")
     rungs = rungs_of(fitted)
     if lengths is None:
         longest = (rungs[c.TOKENS] / rungs[c.PARAMS]).max() * max(sizes)

@@ -72,7 +72,8 @@ def pool(
 
     dims = ("chain", "draw", "row")
     variables = {quantity: (dims, mixed(quantity, source)) for quantity, source in sources.items()}
-    coords: dict[str, Any] = {word: predictions[0][word] for word in WORDS}
+    more = [c.RECIPE] if c.RECIPE in predictions[0].coords else []
+    coords: dict[str, Any] = {word: predictions[0][word] for word in (*WORDS, *more)}
     coords |= {"chain": predictions[0]["chain"], "draw": np.arange(total)}
     groups = {
         "predictions": xr.Dataset(variables, coords=coords).assign_coords(

@@ -50,7 +50,7 @@ def predictive(
     draws = check_whole("draws", draws)
     known = ROUTES | {one.name: one for one in ([route] if isinstance(route, Route) else route)}
     design, observed, labels, frame = ladder_design(ladder)
-    models, tasks = (np.array(names) for names in labels)
+    models, tasks = np.array(labels.model), np.array(labels.task)
     tree = fitted.copy()
     for name, own in routes_of(tree).items():
         posterior = own["posterior"].to_dataset()

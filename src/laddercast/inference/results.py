@@ -44,7 +44,7 @@ def as_tree(
 
     Draws are of `padded` arrays: the design's own part of them is kept.
     """
-    model, task = (np.array(names) for names in labels)
+    model, task = np.array(labels.model), np.array(labels.task)
     length = {c.MODEL: len(model), c.TASK: len(task), INTERVAL: design.walk.shape[1]}
 
     def own_part(dims: tuple[str | None, ...]) -> Any:
@@ -54,6 +54,9 @@ def as_tree(
     dims: dict[str, list[Any]] = {name: list(own) for name, own in samples.dims.items()}
     derived = route.letters(posterior, frame, tasks[c.CHANCE].to_numpy(float))
     dims |= {name: [c.TASK] for name, x in derived.items() if x.shape[2:] == (len(task),)}
+    if labels.recipe:
+        both = len(labels.recipe), len(task)
+        dims |= {name: [c.RECIPE, c.TASK] for name, x in derived.items() if x.shape[2:] == both}
     log_likelihood, log_prior = _densities(route, samples.values, (padded[0], priors, padded[1]))
     points = {
         f"point_{c.MODEL}": (POINT, model[design.run]),
@@ -71,11 +74,18 @@ def as_tree(
             "observed_data": data,
             "constant_data": {name: np.asarray(value) for name, (_, value) in constant.items()},
         },
-        coords={c.MODEL: model, c.TASK: task, INTERVAL: np.arange(length[INTERVAL])},
+        coords={c.MODEL: model, c.TASK: task, INTERVAL: np.arange(length[INTERVAL])}
+        | ({c.RECIPE: np.array(labels.recipe)} if labels.recipe else {}),
         dims=dims | of_data | {name: [dim] for name, (dim, _) in constant.items()},
         check_conventions=False,
     )
     tree["observed_data"] = xr.DataTree(tree["observed_data"].to_dataset().assign_coords(points))
+    if labels.recipe:
+        of_run = np.array(labels.recipe)[design.recipe[design.end]]
+        constant_data = tree["constant_data"].to_dataset()
+        tree["constant_data"] = xr.DataTree(
+            constant_data.assign_coords({f"{c.MODEL}_{c.RECIPE}": (c.MODEL, of_run)})
+        )
     # A site's log prior is one number a draw, whatever dimensions the site itself has.
     tree["log_prior"] = xr.DataTree(
         dict_to_dataset(log_prior, sample_dims=["chain", "draw"], check_conventions=False)
@@ -253,8 +263,38 @@ def tasks_of(fitted: xr.DataTree) -> pd.DataFrame:
 
 
 def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
-    """`params, tokens` of the runs behind a fit, one row per model (its index)."""
-    return _constant(fitted, c.MODEL, (c.PARAMS, c.TOKENS))
+    """`params, tokens` of the runs behind a fit, one row per model (its index).
+
+    With `recipe` where there are several.
+    """
+    runs = _constant(fitted, c.MODEL, (c.PARAMS, c.TOKENS))
+    of_run = one_of(fitted)["constant_data"].coords.get(f"{c.MODEL}_{c.RECIPE}")
+    return runs if of_run is None else runs.assign(**{c.RECIPE: of_run.to_numpy().astype(str)})
+
+
+def runs_measured(fitted: xr.DataTree) -> pd.DataFrame:
+    """Accuracies at the ends of the runs behind a fit, a row for each model x task that has one.
+
+    Columns: `model, params, tokens, task, accuracy`, and `recipe` where there are several.
+    """
+    data = one_of(fitted)["observed_data"]
+    if c.ACCURACY not in data or c.TASK not in data[c.ACCURACY].dims:
+        return pd.DataFrame(columns=[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, c.ACCURACY])
+    points = pd.DataFrame(
+        data[c.ACCURACY].to_numpy(), columns=data[c.TASK].to_numpy().astype(str)
+    ).assign(
+        **{c.MODEL: data[f"point_{c.MODEL}"].to_numpy().astype(str)},
+        at=data[f"point_{c.TOKENS}"].to_numpy(),
+    )
+    ends = points.sort_values("at", kind="stable").groupby(c.MODEL, sort=False).tail(1)
+    long = ends.drop(columns="at").melt(c.MODEL, var_name=c.TASK, value_name=c.ACCURACY)
+    return long.dropna(subset=[c.ACCURACY]).join(rungs_of(fitted), on=c.MODEL)
+
+
+def recipes_of(fitted: xr.DataTree) -> list[str]:
+    """Names of the recipes that a fit tells apart; none where it has one."""
+    runs = rungs_of(fitted)
+    return sorted(runs[c.RECIPE].unique()) if c.RECIPE in runs else []
 
 
 def points_of(fitted: xr.DataTree) -> pd.DataFrame:

@@ -66,6 +66,9 @@ class Frame(NamedTuple):
     params_knots: tuple[float, ...]
     tokens_knots: tuple[float, ...]
     sizes: tuple[int, ...]
+    recipes: tuple[
+        str, ...
+    ] = ()  # in the order of a design's indices; none where all runs are alike
 
 
 class Seen(NamedTuple):
@@ -79,14 +82,15 @@ class Seen(NamedTuple):
 class Middle(NamedTuple):
     """The middle of each task's rungs: levels are known best there, and sampled as they are there.
 
-    Weights are of each point, and sum to 1 for each task that was measured; else they are 0.
+    Each recipe has a middle of its own. Weights are of each point, and sum to 1 for each recipe and
+    task that was measured; else they are 0.
     """
 
     reference_loss: np.ndarray  # (points, 1)
     loss: np.ndarray  # (points, tasks)
     accuracy: np.ndarray  # (points, tasks) by what each point tells of the logit
-    level: np.ndarray  # (tasks,) accuracy in the middle
-    width: np.ndarray  # (tasks,) how near to it an end of the curve can be told
+    level: np.ndarray  # (recipes, tasks) accuracy in the middle
+    width: np.ndarray  # (recipes, tasks) how near to it an end of the curve can be told
     checkpoints: dict[str, np.ndarray]  # by quantity, (tasks,): of what is known of noise, the part
     # that is of noise between checkpoints
 
@@ -105,13 +109,20 @@ class Design(NamedTuple):
     unfinished: np.ndarray  # (points, 2 or 0) share of the learning rate's fall that is to come,
     # and log of tokens over those at the run's end; no columns where all points are ends
     run: np.ndarray  # (points,) the run of each point
+    recipe: np.ndarray  # (points,) the recipe of each point
     end: np.ndarray  # (runs,) the point at which each run ends
+    twin: np.ndarray  # (runs,) the first run of the same params and tokens, of whichever recipe
     reference_loss: Seen
     loss: Seen
     accuracy: Seen
     chance: np.ndarray  # (tasks,)
     items: np.ndarray
     middle: Middle
+
+
+def recipes(design: Design) -> int:
+    """How many recipes the runs are of; 1 where they are all alike."""
+    return int(design.middle.level.shape[0])
 
 
 class Observed(NamedTuple):
@@ -126,10 +137,11 @@ class Observed(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """Names in the order of a design's indices."""
+    """Names in the order of a design's indices; of recipes none where all runs are alike."""
 
     model: list[str]
     task: list[str]
+    recipe: list[str]
 
 
 class Shape(NamedTuple):
@@ -171,13 +183,15 @@ def ladder_design(ladder: Ladder) -> tuple[Design, Observed, Labels, Frame]:
     rows = rows[rows[quantities].notna().any(axis=1)]
     present = set(rows[c.MODEL].unique())
     models = [model for model in ladder.models if model in present]
-    labels = Labels(models, list(ladder.tasks.index))
+    labels = Labels(models, list(ladder.tasks.index), ladder.several_recipes)
     points = rows[[c.MODEL, c.PARAMS, c.TOKENS]].drop_duplicates()
+    if labels.recipe:
+        points[c.RECIPE] = points[c.MODEL].map(table.groupby(c.MODEL)[c.RECIPE].first())
     # By run, in the order of the runs, as the model expects where each has one point.
     order = pd.Index(models).get_indexer(points[c.MODEL])
     points = points.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
     ends = points.sort_values(c.TOKENS).groupby(c.MODEL).tail(1)
-    frame = _frame(ends, points)
+    frame = _frame(ends, points)._replace(recipes=tuple(labels.recipe))
     design = _design(points, ladder.tasks, labels, frame)
     if ladder.rungs == "every":
         whole = points.groupby(c.MODEL)[c.TOKENS].transform("max").to_numpy(float)
@@ -246,13 +260,19 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
     """The middle of rungs with these accuracies (points, tasks), any number where not measured."""
     chance, at = design.chance, design.accuracy.at
 
+    def sums(x: np.ndarray) -> np.ndarray:
+        """(recipes, tasks) of (points, tasks)."""
+        found = np.zeros((recipes(design), x.shape[1]))
+        np.add.at(found, design.recipe, x)
+        return found
+
     def shares(weight: np.ndarray) -> np.ndarray:
-        total = weight.sum(axis=0)
-        return np.asarray(weight / np.where(total > 0, total, 1.0))
+        total = sums(weight)
+        return np.asarray(weight / np.where(total > 0, total, 1.0)[design.recipe])
 
     rise = np.maximum((accuracy - chance) * (1 - accuracy) / (1 - chance), LEAST_RISE)
     weight = shares(np.where(at, rise**2 / binomial_variance(accuracy, design.items), 0.0))
-    level = np.where(at.any(axis=0), (weight * np.where(at, accuracy, 0.0)).sum(axis=0), 0.5)
+    level = np.where(sums(at) > 0, sums(weight * np.where(at, accuracy, 0.0)), 0.5)
     unit = np.sqrt(binomial_variance(level, design.items))
     return Middle(
         shares(design.reference_loss.at.astype(float)), shares(design.loss.at.astype(float)),
@@ -271,12 +291,14 @@ def target_design(
 ) -> tuple[Design, pd.DataFrame]:
     """The design of targets, all tasks of each jointly; and its rows (`model ... task`).
 
-    `targets` has one row per model with `params, tokens, checkpoints`, uniquely named. Without
-    `of_sizes`, discrepancy is the walks alone: no size deviates.
+    `targets` has one row per model with `params, tokens, checkpoints`, uniquely named, and with
+    `recipe` where the frame has several. Without `of_sizes`, discrepancy is the walks alone: no
+    size deviates.
     """
     rows = targets.merge(pd.DataFrame({c.TASK: list(tasks.index)}), how="cross")
-    labels = Labels(list(targets[c.MODEL]), list(tasks.index))
-    points = targets[[c.MODEL, c.PARAMS, c.TOKENS]].reset_index(drop=True)
+    labels = Labels(list(targets[c.MODEL]), list(tasks.index), list(frame.recipes))
+    words = [c.MODEL, c.PARAMS, c.TOKENS, *([c.RECIPE] if frame.recipes else [])]
+    points = targets[words].reset_index(drop=True)
     design = _design(points, tasks, labels, frame, of_sizes=of_sizes)
     checkpoints = targets[c.CHECKPOINTS].to_numpy(float)[:, None]
     everywhere: dict[str, Any] = {}
@@ -346,7 +368,9 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
             accuracy=longer(design.middle.accuracy, points),
         ),
         run=np.concatenate([design.run, of_point]),
+        recipe=longer(design.recipe, points, 0),
         end=np.concatenate([design.end, added]),
+        twin=np.concatenate([design.twin, own.runs + np.arange(runs)]),
         **where,
     ), Observed(
         **{
@@ -441,6 +465,12 @@ def _walks(points: pd.DataFrame, frame: Frame, of_sizes: bool) -> tuple[np.ndarr
     return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1)
 
 
+def _twins(log_params: np.ndarray, log_tokens: np.ndarray) -> np.ndarray:
+    """The first run (runs,) whose params and tokens at its end are those of each, to a percent."""
+    sizes = pd.Series(list(zip(np.round(log_params, 2), np.round(log_tokens, 2), strict=True)))
+    return np.asarray(sizes.map(dict(zip(sizes[::-1], sizes.index[::-1], strict=True))), int)
+
+
 def _design(
     points: pd.DataFrame, tasks: pd.DataFrame, labels: Labels, frame: Frame, *,
     of_sizes: bool = True,
@@ -450,6 +480,10 @@ def _design(
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))
     walk, beyond = _walks(points, frame, of_sizes)
     run = pd.Index(labels.model).get_indexer(points[c.MODEL])
+    recipe = np.zeros(len(points), int)
+    if labels.recipe:
+        recipe = pd.Index(labels.recipe).get_indexer(points[c.RECIPE])
+    recipes = max(len(labels.recipe), 1)
     longest = pd.Series(log_tokens).groupby(run).idxmax()
     items = tasks[c.ITEMS].to_numpy(float)
     chance = tasks[c.CHANCE].to_numpy(float)
@@ -466,7 +500,9 @@ def _design(
         beyond=beyond,
         unfinished=np.zeros((len(points), 0)),
         run=run,
+        recipe=recipe,
         end=longest.to_numpy(int),
+        twin=_twins(log_params[longest], log_tokens[longest]),
         reference_loss=nothing(1),
         loss=nothing(len(tasks)),
         accuracy=nothing(len(tasks)),
@@ -475,8 +511,8 @@ def _design(
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
         middle=Middle(
             np.zeros((len(points), 1)), np.zeros((len(points), len(tasks))),
-            np.zeros((len(points), len(tasks))), np.full(len(tasks), 0.5),
-            np.full(len(tasks), 0.05),
+            np.zeros((len(points), len(tasks))), np.full((recipes, len(tasks)), 0.5),
+            np.full((recipes, len(tasks)), 0.05),
             {
                 quantity: np.zeros(1 if quantity == c.REFERENCE_LOSS else len(tasks))
                 for quantity in QUANTITIES

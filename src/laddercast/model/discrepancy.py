@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.typing import ArrayLike
 
-from laddercast.model.design import Design
+from laddercast.model.design import Design, recipes
 
 INTERVAL, BEYOND = "interval", "beyond"
 """Plates of the steps inside the ladder, and of those beyond it."""
@@ -34,29 +34,54 @@ class Walk(NamedTuple):
     full: Array
 
 
-def walk(design: Design, name: str, common: ArrayLike | None, own: ArrayLike | None = None) -> Walk:
+def walk(
+    design: Design, name: str, common: ArrayLike | None, own: ArrayLike | None = None,
+    share: ArrayLike | None = None,
+) -> Walk:  # fmt: skip
     """Discrepancy with the scales `common` () of what all tasks share, `own` (tasks,) of the rest.
 
-    Laws could have bent as it does: sites that are sampled after its steps follow them.
+    Laws could have bent as it does: sites that are sampled after its steps follow them. Inside the
+    ladder it is common to all recipes; beyond, each has the `share` () of the variance to itself.
     """
     declared = {"followed": True}
     alone = declared if own is None else {}
+    tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
 
-    def part(suffix: str, plate: str, weights: ArrayLike) -> Array:
+    def part(suffix: str, plate: str, weights: ArrayLike, times: ArrayLike = 1.0) -> Array:
         steps = jnp.shape(weights)[1]
         found: Array = jnp.zeros((steps, 1))
         if common is not None:
             with numpyro.plate(plate, steps):
                 site = f"{name}{suffix}" if own is None else f"{name}_common{suffix}"
-                found += numpyro.sample(site, dist.Normal(0, common), infer=alone)[:, None]
+                normal = dist.Normal(0, common * times)
+                found += numpyro.sample(site, normal, infer=alone)[:, None]
         if own is not None:
-            tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
             with numpyro.plate(plate, steps, dim=-2), tasks:
-                found += numpyro.sample(f"{name}{suffix}", dist.Normal(0, own), infer=declared)
+                normal = dist.Normal(0, own * times)
+                found += numpyro.sample(f"{name}{suffix}", normal, infer=declared)
         # A sum of products: for matrices as small, compiled dot products take several times longer.
         return jnp.sum(jnp.asarray(weights)[..., None] * found, axis=1)
+
+    def of_recipes(share: ArrayLike) -> Array:
+        """What each recipe has to itself beyond the ladder, at points."""
+        count, steps = recipes(design), design.beyond.shape[1]
+        found: Array = jnp.zeros((count, steps, 1))
+        each = numpyro.plate("recipe", count, dim=-3), numpyro.plate(BEYOND, steps, dim=-2)
+        if common is not None:
+            with each[0], each[1]:
+                normal = dist.Normal(0, common * jnp.sqrt(share))
+                site = f"{name}_common_recipe_beyond"
+                found += numpyro.sample(site, normal.expand((count, steps, 1)))
+        if own is not None:
+            with each[0], each[1], tasks:
+                normal = dist.Normal(0, own * jnp.sqrt(share))
+                found += numpyro.sample(f"{name}_recipe_beyond", normal)
+        return jnp.sum(jnp.asarray(design.beyond)[..., None] * found[design.recipe], axis=1)
 
     within = part("", INTERVAL, design.walk)
     if not design.beyond.shape[1]:
         return Walk(within, within)
-    return Walk(within, within + part("_beyond", BEYOND, design.beyond))
+    if share is None:
+        return Walk(within, within + part("_beyond", BEYOND, design.beyond))
+    beyond = part("_beyond", BEYOND, design.beyond, jnp.sqrt(1 - jnp.asarray(share)))
+    return Walk(within, within + beyond + of_recipes(share))

@@ -17,7 +17,8 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
 
     `chance` is (tasks,). `a, b` of any route to accuracy; `A, B, E, alpha, beta` of those that go
     through a loss, and `k, L0` of those that lead from it to accuracy; of `direct` only the
-    exponents, and `rise`, of the logit as its law falls. SDs
+    exponents, and `rise`, of the logit as its law falls. Of several recipes, what varies with them
+    is (..., recipes, tasks). SDs
     `run_*`, `checkpoint_*` and `discrepancy_*` are of the logs of losses; those of accuracy are in
     units of sqrt((p (1 - p) + .1) / items), and its discrepancy in logits.
     """
@@ -26,18 +27,38 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
     if "logit_gap" in p:
         lower, upper = (np.asarray(x) for x in ends(p["log_lower"], p["logit_gap"], chance))
         found |= {"b": upper, "a": lower - upper}
+    several = any(name.endswith("_recipe") for name in p)
+
+    def value(name: str) -> Any:
+        """A site (..., tasks), of several recipes (..., recipes, tasks) or (..., 1, tasks)."""
+        if f"{name}_recipe_task" in p:
+            return p[f"{name}_recipe_task"]
+        if not several:
+            return p[name]
+        return p[name][..., None, :] + p.get(f"{name}_recipe", np.zeros(1))[..., None]
+
+    def common(name: str) -> Any:
+        """A site (...) that all tasks have in common, of one recipe or of each (..., recipes)."""
+        return p[name][..., None] if several else p[name]
+
     if "log_rise" in p:
-        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
-        return found | {"alpha": alpha, "beta": beta, "rise": np.exp(p["log_rise"])}
+        alpha, beta = np.exp(value("log_alpha")), np.exp(value("log_beta"))
+        return found | {"alpha": alpha, "beta": beta, "rise": np.exp(value("log_rise"))}
     if "log_alpha" in p:
-        level, q = np.exp(p["log_loss_level"]), p["q"][..., None]
-        share_e, share_a = expit(p["logit_share_e"]), expit(p["logit_share_a"])
-        alpha, beta = np.exp(p["log_alpha"]), np.exp(p["log_beta"])
+        level, q = np.exp(value("log_loss_level")), common("q")[..., None]
+        share_e, share_a = expit(value("logit_share_e")), expit(value("logit_share_a"))
+        alpha, beta = np.exp(value("log_alpha")), np.exp(value("log_beta"))
     else:
-        level, q = np.exp(p["log_reference_level"]), p["q"]
-        share_e = expit(p["logit_reference_share_e"])
-        share_a = expit(p["logit_reference_share_a"])
-        alpha, beta = p["reference_alpha"], p["reference_beta"]
+        level, q = (
+            np.exp(p.get("log_reference_level_recipe", p["log_reference_level"])),
+            common("q"),
+        )
+        share_e = expit(common("logit_reference_share_e"))
+        share_a = expit(common("logit_reference_share_a"))
+        alpha, beta = (
+            common(f"reference_{word}") * np.exp(p.get(f"reference_{word}_recipe", 0.0))
+            for word in ("alpha", "beta")
+        )
     found |= {
         "alpha": alpha,
         "beta": beta,
@@ -47,9 +68,12 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
     }
     if "log_slope" not in p:
         return found
-    read = np.exp(p["log_loss_level"]) if "log_loss_level" in p else level[..., None]
-    k = np.exp(p["log_slope"]) / read
-    return found | {"k": k, "L0": read + p["logit_level"] / k}
+    # With several recipes, slopes are of the loss over that of all: its level is the task's.
+    read = level[..., None]
+    if "log_loss_level" in p:
+        read = np.exp(p["log_loss_level"][..., None, :] if several else p["log_loss_level"])
+    k = np.exp(value("log_slope")) / read
+    return found | {"k": k, "L0": read + value("logit_level") / k}
 
 
 def scales_of_noise(p: Mapping[str, Any]) -> dict[str, Any]:

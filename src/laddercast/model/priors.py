@@ -100,6 +100,31 @@ class Priors:
     trend_accuracy_scale: Distribution = _log_normal(0.1, 0.6)
     log_walk_accuracy_center: Distribution = _normal(log(0.07), 0.6)
     log_walk_accuracy_scale: Distribution = _log_normal(0.5, 0.3)
+    # Between recipes: SDs of what each is off in common, and of its tasks about that. Levels may
+    # lie far apart; of exponents and slopes two rungs tell little, so that they lie close together.
+    log_loss_level_recipe_scale: Distribution = _log_normal(0.05, 0.8)
+    log_loss_level_recipe_task_scale: Distribution = _log_normal(0.05, 0.8)
+    log_reference_level_recipe_scale: Distribution = _log_normal(0.05, 0.8)
+    logit_level_recipe_scale: Distribution = _log_normal(0.15, 0.8)
+    logit_level_recipe_task_scale: Distribution = _log_normal(0.15, 0.8)
+    log_alpha_recipe_scale: Distribution = _log_normal(0.05, 0.6)
+    log_beta_recipe_scale: Distribution = _log_normal(0.05, 0.6)
+    reference_alpha_recipe_scale: Distribution = _log_normal(0.05, 0.6)
+    reference_beta_recipe_scale: Distribution = _log_normal(0.05, 0.6)
+    log_slope_recipe_scale: Distribution = _log_normal(0.05, 0.6)
+    log_slope_recipe_task_scale: Distribution = _log_normal(0.05, 0.6)
+    log_rise_recipe_scale: Distribution = _log_normal(0.05, 0.6)
+    log_rise_recipe_task_scale: Distribution = _log_normal(0.05, 0.6)
+    # Where recipes account for what tasks have in common, runs have less of it.
+    run_loss_recipe_correlation: Distribution = _beta(1.0, 9.0)
+    run_accuracy_recipe_correlation: Distribution = _beta(1.0, 9.0)
+    # Of what runs have in common, the part that runs of other recipes but the same sizes have, too.
+    run_loss_twin_share: Distribution = _beta(2.0, 2.0)
+    run_accuracy_twin_share: Distribution = _beta(2.0, 2.0)
+    # Of discrepancy beyond the ladder, the share of the variance that each recipe has to itself.
+    walk_loss_recipe_share: Distribution = _beta(2.0, 8.0)
+    walk_reference_recipe_share: Distribution = _beta(2.0, 8.0)
+    walk_accuracy_recipe_share: Distribution = _beta(2.0, 8.0)
 
     def __post_init__(self) -> None:
         wrong = [

@@ -7,6 +7,7 @@ together little with other sites; what is `held` stays where it is while a mode 
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -15,7 +16,7 @@ from jax.typing import ArrayLike
 from numpyro import handlers
 
 from laddercast.model import laws
-from laddercast.model.design import Design, Observed, Seen, binomial_variance
+from laddercast.model.design import Design, Observed, Seen, binomial_variance, recipes
 from laddercast.model.discrepancy import Walk, scale_of, walk
 from laddercast.model.likelihood import FLOOR, T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
@@ -95,6 +96,58 @@ def pooled_about(
         return center, numpyro.sample(name, normal, infer=_declared(offset, held))
 
 
+def level_of(
+    design: Design, priors: Priors, name: str, offset: Array
+) -> tuple[Array, Array]:  # fmt: skip
+    """A level of each task (tasks,) that is not pooled, and of each recipe (recipes, tasks)."""
+    value = of_tasks(design, priors, name, jnp.mean(offset, axis=0))
+    return value, of_recipes(design, priors, name, value, offset)
+
+
+def of_recipes(
+    design: Design, priors: Priors, name: str, value: Array, offset: ArrayLike
+) -> Array:  # fmt: skip
+    """What each recipe (recipes, tasks) has in the place of the value of each task (tasks,).
+
+    A recipe is off by a part common to its tasks, and each of its tasks by one about that. Where
+    there is one recipe, it has the value itself.
+    """
+    count = recipes(design)
+    if count == 1:
+        return value[None]
+    common = between_recipes(design, priors, f"{name}_recipe")
+    scale = scalar(priors, f"{name}_recipe_task_scale", held=True)
+    with numpyro.plate("recipe", count, dim=-2), tasks_plate(design):
+        about = dist.Normal(value + common[:, None], scale)
+        return numpyro.sample(f"{name}_recipe_task", about, infer=_declared(offset))
+
+
+def between_recipes(
+    design: Design, priors: Priors, name: str, value: ArrayLike = 0.0,
+    offset: ArrayLike | None = None,
+) -> Array:  # fmt: skip
+    """What each recipe (recipes,) has about a value in common, the value itself of one recipe."""
+    count = recipes(design)
+    if count == 1:
+        return jnp.reshape(jnp.asarray(value), 1)
+    scale = scalar(priors, f"{name}_scale", held=True)
+    with numpyro.plate("recipe", count):
+        return numpyro.sample(name, dist.Normal(value, scale), infer=_declared(offset))
+
+
+def of_points(x: Array, design: Design) -> Array:
+    """Of (recipes, ...) that of each point's recipe (points, ...), or of the one there is (...)."""
+    return x[0] if recipes(design) == 1 else x[design.recipe]
+
+
+def in_middle(weights: ArrayLike, x: Array, design: Design) -> Array:
+    """The mean (recipes, tasks) of x (points, tasks) in the middle of each recipe's rungs."""
+    weighted = jnp.asarray(weights) * x
+    if recipes(design) == 1:
+        return jnp.sum(weighted, axis=0)[None]
+    return jax.ops.segment_sum(weighted, design.recipe, recipes(design))
+
+
 def _declared(offset: ArrayLike | None, held: bool = False) -> dict[str, Any]:
     declared: dict[str, Any] = {} if offset is None else {"offset": offset}
     return declared | ({"held": True} if held else {})
@@ -121,11 +174,24 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
         # Of one task, no part is common: all of the effect is integrated out.
         return Noise(run, checkpoint, jnp.zeros(()), jnp.zeros((len(design.end), 1)))
     typical, _ = _split(typical_noise, typical_share)
-    correlation = scalar(priors, f"run_{quantity}_correlation", held=True)
-    with numpyro.plate("model", design.end.shape[0]):
-        shared = numpyro.sample(
-            f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(correlation * typical))
-        )[:, None]
+    # Of one recipe, the common part also stands for whatever else its runs differ by.
+    within = "" if recipes(design) == 1 else "_recipe"
+    correlation = scalar(priors, f"run_{quantity}{within}_correlation", held=True)
+    variance: ArrayLike = correlation * typical
+    of_twins: ArrayLike = 0.0
+    runs = design.end.shape[0]
+    if recipes(design) > 1:
+        # What makes all tasks of a run better or worse is mostly its schedule: recipes that were
+        # trained alike have that in common, so that it cancels where they are compared.
+        share = scalar(priors, f"run_{quantity}_twin_share", held=True)
+        with numpyro.plate("model", runs):
+            # Of each schedule, the element of its first run; others are not read.
+            normal = dist.Normal(0, jnp.sqrt(share * variance))
+            of_twins = numpyro.sample(f"run_{quantity}_twins", normal)[design.twin]
+        variance = variance * (1 - share)
+    with numpyro.plate("model", runs):
+        shared = numpyro.sample(f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(variance)))
+    shared = (shared + of_twins)[:, None]
     return Noise(run, checkpoint, correlation, jnp.sqrt(run / typical) * shared)
 
 
@@ -143,7 +209,10 @@ def _split(log_noise: Array, share: Array) -> tuple[Array, Array]:
 
 
 class Terms(NamedTuple):
-    """Exponents (tasks,) of N and D, logs of their parts (summing to 1) at the reference sizes."""
+    """Exponents of N and D, logs of their parts (summing to 1) at the reference sizes.
+
+    All (tasks,), or of several recipes exponents (points, tasks).
+    """
 
     alpha: Array
     beta: Array
@@ -156,6 +225,15 @@ def terms(design: Design, priors: Priors, log_reducible: ArrayLike = 0.0) -> Ter
     log_a, log_b = log_parts(pooled(design, priors, "logit_share_a"))
     log_alpha = pooled(design, priors, "log_alpha", offset=-log_a - log_reducible)
     log_beta = pooled(design, priors, "log_beta", offset=-log_b - log_reducible)
+    if recipes(design) > 1:
+        log_alpha = (
+            log_alpha
+            + of_points(between_recipes(design, priors, "log_alpha_recipe"), design)[:, None]
+        )
+        log_beta = (
+            log_beta
+            + of_points(between_recipes(design, priors, "log_beta_recipe"), design)[:, None]
+        )
     return Terms(jnp.exp(log_alpha), jnp.exp(log_beta), log_a, log_b)
 
 
@@ -185,13 +263,21 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
     noise = noise_of(design, priors, quantity)
     typical, scale = pooled_about(design, priors, f"log_walk_{quantity}", held=True)
     name = f"walk_{quantity}"
+    share = share_of_recipes(design, priors, name)
     if len(design.chance) == 1:
-        found = walk(design, name, None, scale_of(scale))
+        found = walk(design, name, None, scale_of(scale), share)
     else:
         correlation = scalar(priors, f"{name}_correlation", held=True)
         common = jnp.sqrt(correlation) * scale_of(typical)
-        found = walk(design, name, common, jnp.sqrt(1 - correlation) * scale_of(scale))
+        found = walk(design, name, common, jnp.sqrt(1 - correlation) * scale_of(scale), share)
     return _with(found, unfinished(design, priors, quantity)), noise
+
+
+def share_of_recipes(design: Design, priors: Priors, name: str) -> ArrayLike | None:
+    """The share of discrepancy's variance beyond the ladder that is each recipe's own."""
+    if recipes(design) == 1:
+        return None
+    return scalar(priors, f"{name}_recipe_share", held=True)
 
 
 def _with(found: Walk, more: ArrayLike) -> Walk:
@@ -227,8 +313,9 @@ def task_loss(
     walk, noise = off
     known = law.run + walk.full + at_points(noise.shared, design)
     # Told best is the mean of what was measured.
-    middle = jnp.sum(design.middle.loss * known, axis=0)
-    level = of_tasks(design, priors, "log_loss_level", -middle)
+    middle = in_middle(design.middle.loss, known, design)
+    typical, own = level_of(design, priors, "log_loss_level", -middle)
+    level = of_points(own, design)
     seen = design.loss
     runs = Runs(
         level + known,
@@ -240,9 +327,11 @@ def task_loss(
     value = numpyro.sample("log_loss", runs, obs=observed.log_loss)
     _spread("loss", noise.checkpoint, seen, observed.loss_spread)
     effect, left = runs.effect(value)
+    # One curve of stage 2 goes for all recipes, whichever has the lower loss.
+    off_typical = level - typical
     return Path(
-        law.law + walk.near, law.discrepancy + walk.full, known + at_points(effect, design),
-        left, noise.variance + law.variance, True,
+        law.law + walk.near + off_typical, law.discrepancy + walk.full + off_typical,
+        known + at_points(effect, design) + off_typical, left, noise.variance + law.variance, True,
     )  # fmt: skip
 
 
@@ -253,18 +342,28 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     log_noise = jnp.log(scalar(priors, "noise_reference", offset=told, held=True))
     of_run, of_checkpoint = _split(log_noise, share)
     scale = scalar(priors, "walk_reference_scale", held=True)
-    off = _with(walk(design, "walk_reference", scale), unfinished(design, priors, "reference_loss"))
+    share_own = share_of_recipes(design, priors, "walk_reference")
+    off_law = walk(design, "walk_reference", scale, share=share_own)
+    off = _with(off_law, unfinished(design, priors, "reference_loss"))
     log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
     log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
     q = scalar(priors, "q")
-    found = Terms(
-        scalar(priors, "reference_alpha", offset=-log_a - log_reducible),
-        scalar(priors, "reference_beta", offset=-log_b - log_reducible), log_a, log_b,
-    )  # fmt: skip
+    alpha = scalar(priors, "reference_alpha", offset=-log_a - log_reducible)
+    beta = scalar(priors, "reference_beta", offset=-log_b - log_reducible)
+    if recipes(design) > 1:
+        # Of all tasks alike, (points, 1).
+        off_alpha = between_recipes(design, priors, "reference_alpha_recipe")
+        off_beta = between_recipes(design, priors, "reference_beta_recipe")
+        alpha = alpha * jnp.exp(of_points(off_alpha, design))[:, None]
+        beta = beta * jnp.exp(of_points(off_beta, design))[:, None]
+    found = Terms(alpha, beta, log_a, log_b)
     law = log_law(design, found, q, log_e, log_reducible)
     known = law + off.full
-    middle = jnp.sum(design.middle.reference_loss * known)
-    level = scalar(priors, "log_reference_level", offset=-middle)
+    middle = in_middle(design.middle.reference_loss, known, design)[:, 0]
+    level = scalar(priors, "log_reference_level", offset=-jnp.mean(middle))
+    if recipes(design) > 1:
+        own = between_recipes(design, priors, "log_reference_level_recipe", level, -middle)
+        level = of_points(own, design)[:, None]
     seen = design.reference_loss
     runs = Runs(level + known, of_run, of_checkpoint / seen.checkpoints, design, seen)
     value = numpyro.sample("log_reference_loss", runs, obs=observed.log_reference_loss)
@@ -297,9 +396,11 @@ def accuracy(
 
     # Told best are the accuracy in the middle of the rungs, and how fast it rises there.
     above, below, rise = _at(design.middle.level, design.middle.width, lower, upper)
-    steep = jnp.exp(pooled(design, priors, steepness, offset=-rise))
-    fall = steep * jnp.sum(design.middle.accuracy * jnp.expm1(log_x), axis=0)
-    level = of_tasks(design, priors, "logit_level", above - below + fall)
+    log_steep = pooled(design, priors, steepness, offset=-jnp.mean(rise, axis=0))
+    steeps = jnp.exp(of_recipes(design, priors, steepness, log_steep, -rise))
+    fall = steeps * in_middle(design.middle.accuracy, jnp.expm1(log_x), design)
+    _, levels = level_of(design, priors, "logit_level", above - below + fall)
+    steep, level = of_points(steeps, design), of_points(levels, design)
 
     def share(log_x: Array, shift: Array) -> Array:
         return nn.sigmoid(level - steep * jnp.expm1(log_x) + shift)
@@ -312,6 +413,8 @@ def accuracy(
     p_end, of_upper, x_end = (at_ends(x, design) for x in (p, of_upper, jnp.exp(log_x)))
     unit = binomial_variance(p_end, design.items)
     # The fall of accuracy with the log of what stage 2 reads.
+    if recipes(design) > 1:
+        steep = at_ends(steep, design)
     fall = steep * x_end * (upper - lower) * of_upper * (1 - of_upper)
     of_checkpoint, seen = noise.checkpoint * unit, design.accuracy
     runs = Runs(

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "grids": ["plot_iso_accuracy", "plot_what_if"],
         "intervals": ["plot_forecast"],
         "noise": ["plot_noise"],
+        "recipes": ["plot_recipes"],
         "rungs": ["plot_plan"],
         "stages": ["plot_stage1", "plot_stage2"],
     },

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from laddercast.data import words as c
+from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.writing import short_number
 from laddercast.forecasting.grids import thinned
-from laddercast.inference.results import routes_of, tasks_of
+from laddercast.inference.results import recipes_of, routes_of, tasks_of
 from laddercast.model import laws
 from laddercast.plots.style import (
     LINE_WIDTHS,
@@ -155,6 +156,7 @@ def _loss(letters: dict[str, np.ndarray], params: float, tokens: np.ndarray) -> 
 
 def _through_loss(fitted: xr.DataTree, letters: Sequence[str]) -> tuple[xr.DataTree, str]:
     """The first route of a fit that goes through a loss and has these letters, and that loss."""
+    check_one_recipe(recipes_of(fitted), "a figure of the laws")
     routes = routes_of(fitted)
     for own in routes.values():
         for quantity in (c.LOSS, c.REFERENCE_LOSS):
