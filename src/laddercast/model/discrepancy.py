@@ -17,6 +17,8 @@ from laddercast.model.design import Design, recipes
 INTERVAL, BEYOND = "interval", "beyond"
 """Plates of the steps inside the ladder, and of those beyond it."""
 
+SIZES = {"walk_loss": 0.3, "walk_reference": 0.3, "walk_accuracy": 1.0}
+"""Discrepancy of one size, over that of a root decade: losses of sizes lie near a smooth curve."""
 
 WIDEST = 0.5
 """Scale that none exceeds: what is off by more, from one rung to the next, is noise."""
@@ -34,6 +36,15 @@ class Walk(NamedTuple):
     full: Array
 
 
+def within_and_beyond(design: Design, name: str) -> tuple[ArrayLike, ArrayLike]:
+    """Weights (points, steps) of a walk's steps inside the ladder, and of those beyond it."""
+    of_size = SIZES.get(name, 1.0)
+    return (
+        design.walk * (1 + design.sizes * (of_size - 1)),
+        design.beyond * (1 + design.new_sizes * (of_size - 1)),
+    )
+
+
 def walk(
     design: Design, name: str, common: ArrayLike | None, own: ArrayLike | None = None,
     share: ArrayLike | None = None,
@@ -43,6 +54,7 @@ def walk(
     Laws could have bent as it does: sites that are sampled after its steps follow them. Inside the
     ladder it is common to all recipes; beyond, each has the `share` () of the variance to itself.
     """
+    inside, further = within_and_beyond(design, name)
     declared = {"followed": True}
     alone = declared if own is None else {}
     tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
@@ -76,12 +88,12 @@ def walk(
             with each[0], each[1], tasks:
                 normal = dist.Normal(0, own * jnp.sqrt(share))
                 found += numpyro.sample(f"{name}_recipe_beyond", normal)
-        return jnp.sum(jnp.asarray(design.beyond)[..., None] * found[design.recipe], axis=1)
+        return jnp.sum(jnp.asarray(further)[..., None] * found[design.recipe], axis=1)
 
-    within = part("", INTERVAL, design.walk)
+    within = part("", INTERVAL, inside)
     if not design.beyond.shape[1]:
         return Walk(within, within)
     if share is None:
-        return Walk(within, within + part("_beyond", BEYOND, design.beyond))
-    beyond = part("_beyond", BEYOND, design.beyond, jnp.sqrt(1 - jnp.asarray(share)))
+        return Walk(within, within + part("_beyond", BEYOND, further))
+    beyond = part("_beyond", BEYOND, further, jnp.sqrt(1 - jnp.asarray(share)))
     return Walk(within, within + beyond + of_recipes(share))

@@ -18,7 +18,6 @@ from laddercast.model.design import (
     KNOT_DECADES,
     QUANTITIES,
     SITES,
-    SIZE_STEP,
     Design,
     Observed,
     Seen,
@@ -176,7 +175,7 @@ def test_discrepancy_grows_with_distance_in_params_and_in_tokens(
         TARGETS["tokens"] / frame.tokens
     )
     variance = (design.walk**2).sum(axis=1) + (design.beyond**2).sum(axis=1)
-    np.testing.assert_allclose(variance, distance + SIZE_STEP**2, rtol=1e-9)
+    np.testing.assert_allclose(variance, distance + 1, rtol=1e-9)
     # Along equal compute, what grows with params does not cancel what falls with tokens.
     longer = models.assign(params=models["params"] // 4, tokens=models["tokens"] * 4)
     other, _ = target_design(longer, ladder.tasks, frame)
@@ -198,7 +197,7 @@ def test_models_of_a_known_size_share_its_deviation_and_new_ones_have_their_own(
     of_sizes = design.walk[:, -len(frame.sizes) :]
     np.testing.assert_array_equal(of_sizes.astype(bool).sum(axis=1), [1, 0, 0])
     new = design.beyond[:, -1]
-    np.testing.assert_array_equal(new, [0, SIZE_STEP, SIZE_STEP])
+    np.testing.assert_array_equal(new, [0, 1, 1])
 
 
 def test_a_long_run_has_few_points_and_its_end_is_one_of_them(small_table: pd.DataFrame) -> None:
