@@ -286,8 +286,7 @@ def test_targets_near_and_far_few_and_some_are_of_one_size(small_table: pd.DataF
 
     def shapes(targets: pd.DataFrame) -> list[tuple[int, ...]]:
         own, _ = target_design(targets, ladder.tasks, frame)
-        # As forecasts have it: one step for each target.
-        wide = in_few_shapes(own._replace(beyond=np.eye(len(targets))))
+        wide = in_few_shapes(own)
         return [np.shape(leaf) for leaf in jax.tree.leaves(wide)]
 
     assert shapes(grid[9:12]) == shapes(grid[16:]) != shapes(grid[:5])
