@@ -202,8 +202,17 @@ def test_the_command_refuses_bad_questions_before_a_fit(ladder, tmp_path: Path, 
     files = {name: str(tmp_path / f"{name}.csv") for name in ("ladder", "tasks", "targets")}
     command = ["plan", files["ladder"], "--tasks", files["tasks"], "--targets", files["targets"]]
     command += ["--out", str(tmp_path / "out")]
-    assert main([*command, "--budget", "0"]) == 2
-    assert "budget" in capsys.readouterr().err
+    own = tmp_path / "own.csv"
+    pd.DataFrame({"params": [400_000_000], "tokens": [8_000_000_000]}).to_csv(own, index=False)
+    for more, told in {
+        ("--budget", "0"): "budget=0",
+        ("--budget", "1e10"): "buys none",
+        ("--budget", "1e20", "--task", "pica"): "hellaswag, piqa, or all",
+        ("--budget", "1e20", "--count", "0"): "count=0",
+        ("--budget", "1e20", "--candidates", str(own)): "own.csv: candidate 1 (400M-8B)",
+    }.items():
+        assert main([*command, *more]) == 2
+        assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

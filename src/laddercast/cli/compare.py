@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from laddercast.forecasting.forecasts import forecast_table
     from laddercast.inference.fitting import fit
     from laddercast.inference.results import diagnose
+    from laddercast.inference.saving import save
     from laddercast.sampling.programs import keep as keep_compiled
 
     ladder, targets = commands._read(args)
@@ -43,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     names = *TABLES, *commands.FITTED, FIGURE
     with results_folder(args.out, names, commands._inputs(args)) as folder:
         fitted = fit(ladder, **commands._settings(args))
-        fitted.to_netcdf(folder / "fit.nc", engine="h5netcdf")
+        save(fitted, folder / "fit.nc")
         found = compare_recipes(fitted, targets=targets, seed=args.seed)
-        found.forecast.to_netcdf(folder / "predictions.nc", engine="h5netcdf")
+        save(found.forecast, folder / "predictions.nc")
         forecast_table(found.forecast).to_csv(folder / "forecast.csv", index=False)
         found.comparisons.to_csv(folder / "comparisons.csv", index=False)
         found.ranking.to_csv(folder / "ranking.csv", index=False)

@@ -42,7 +42,7 @@ def _plan(args: argparse.Namespace) -> int:
     from laddercast.cli.commands import _converged, _inputs, _plots, _read, _save, _settings
     from laddercast.cli.folders import results_folder
     from laddercast.data.sizes import whole_runs
-    from laddercast.decisions.candidates import check_budget, check_targets, read_candidates
+    from laddercast.decisions.candidates import candidates_for, check_plan
     from laddercast.decisions.items import more_items
     from laddercast.decisions.rungs import MOST_RUNGS, plan_rungs
     from laddercast.inference.fitting import fit
@@ -54,10 +54,8 @@ def _plan(args: argparse.Namespace) -> int:
     count = MOST_RUNGS if args.count is None else args.count
     rungs = whole_runs(ladder.table)
     # Before a fit, which takes its time.
-    check_budget(args.budget, count)
-    check_targets(targets, rungs)
-    if args.candidates is not None:
-        read_candidates(args.candidates, rungs)
+    check_plan(args.budget, count, args.task, list(ladder.tasks.index))
+    candidates_for(rungs, targets, args.budget, args.candidates)
     with results_folder(args.out, FILES, _inputs(args)) as folder:
         fitted = fit(ladder, **_settings(args))
         plan = plan_rungs(

@@ -86,8 +86,39 @@ def design_grid(targets: pd.DataFrame, budget: float) -> pd.DataFrame:
     return _cheap_first(within if len(within) else table, targets)
 
 
-def check_budget(budget: float, count: int, most: float = np.inf) -> None:
-    """Raise ValueError for a budget or a count that nothing can be planned with."""
+def candidates_for(
+    rungs: pd.DataFrame,
+    targets: pd.DataFrame,
+    budget: float,
+    source: str | Path | pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Candidates within the budget: those given, or a grid. Raises ValueError where there are none.
+
+    And for targets that the ladder has reached.
+    """
+    _check_targets(targets, rungs)
+    if source is not None:
+        return affordable(read_candidates(source, rungs), budget)
+    return affordable(candidate_grid(rungs, targets, budget), budget)
+
+
+def affordable(candidates: pd.DataFrame, budget: float) -> pd.DataFrame:
+    """Those within the budget, as the others cannot be chosen."""
+    within = candidates[candidates[c.FLOPS] <= budget * (1 + 1e-9)].reset_index(drop=True)
+    if within.empty:
+        least = candidates.loc[candidates[c.FLOPS].idxmin()]
+        raise ValueError(
+            f"a budget of {budget:.3g} FLOPs buys none of {len(candidates)} candidates: the "
+            f"cheapest, {short_number(least[c.PARAMS])} on {short_number(least[c.TOKENS])} tokens, "
+            f"takes {least[c.FLOPS]:.3g}; give more, or smaller candidates"
+        )
+    return within
+
+
+def check_plan(
+    budget: float, count: int, task: str | None, tasks: list[str], most: float = np.inf
+) -> None:
+    """Raise ValueError for a budget, a count or a task that nothing can be planned with."""
     faults = []
     if not (np.isfinite(budget) and budget > 0):
         faults.append(f"budget={budget}: give a number above 0")
@@ -95,10 +126,12 @@ def check_budget(budget: float, count: int, most: float = np.inf) -> None:
         faults.append(f"budget={budget}: give a share of the target's compute, at most {most:g}")
     if count < 1:
         faults.append(f"count={count}: give a whole number of at least 1")
+    if task not in (None, c.ALL, *tasks):
+        faults.append(f"task={task!r}: give one of {', '.join(tasks)}, or {c.ALL}, or none")
     stop_on(faults)
 
 
-def check_targets(targets: pd.DataFrame, rungs: pd.DataFrame) -> None:
+def _check_targets(targets: pd.DataFrame, rungs: pd.DataFrame) -> None:
     """Raise ValueError for targets that the ladder has reached, in size and in length."""
     reached = [
         f"target {target.model} ({_named(target)})"

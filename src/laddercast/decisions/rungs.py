@@ -11,11 +11,10 @@ from laddercast.data import words as c
 from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import read_targets
 from laddercast.data.sizes import flops
-from laddercast.data.writing import short_number
 from laddercast.decisions.candidates import (
-    candidate_grid,
-    check_budget,
-    check_targets,
+    affordable,
+    candidates_for,
+    check_plan,
     design_grid,
     read_candidates,
 )
@@ -71,17 +70,10 @@ def plan_rungs(
     """
     wanted = read_targets(targets)
     check_one_recipe(recipes_of(fitted), "a plan of rungs")
-    rungs = rungs_of(fitted)
-    check_budget(budget, count)
-    check_targets(wanted, rungs)
-    _check_task(task, list(tasks_of(fitted).index))
-    if candidates is None:
-        table = candidate_grid(rungs, wanted, budget)
-    else:
-        table = read_candidates(candidates, rungs)
-    table = _affordable(table, budget)
-    drawn = drawn_from_fit(fitted, table, wanted, route=route, draws=draws, seed=seed)
     names = list(tasks_of(fitted).index)
+    check_plan(budget, count, task, names)
+    table = candidates_for(rungs_of(fitted), wanted, budget, candidates)
+    drawn = drawn_from_fit(fitted, table, wanted, route=route, draws=draws, seed=seed)
     return _planned(drawn, table, budget, names, task, count)
 
 
@@ -110,39 +102,20 @@ def design_ladder(
     >>> plan[plan["order"].notna()]
     """
     wanted = read_targets(targets)
-    check_budget(budget, count, most=1.0)
     through = as_route(two_stage if route is None else route)
     known = DESIGN_TASKS if tasks is None else _named(tasks)
     if tasks is None and through == stage_1:
         known = DESIGN_TASKS[:1]
-    _check_task(task, list(known[c.TASK]))
+    check_plan(budget, count, task, list(known[c.TASK]), most=1.0)
     total = budget * float(flops(wanted[c.PARAMS], wanted[c.TOKENS]).max())
     table = design_grid(wanted, total) if candidates is None else read_candidates(candidates)
-    table = _affordable(table, total)
+    table = affordable(table, total)
     drawn = drawn_from_priors(through, known, table, wanted, priors=priors, draws=draws, seed=seed)
     return _planned({through.name: drawn}, table, total, list(known[c.TASK]), task, count)
 
 
 def _named(tasks: pd.DataFrame) -> pd.DataFrame:
     return tasks if c.TASK in tasks else tasks.rename_axis(c.TASK).reset_index()
-
-
-def _check_task(task: str | None, known: list[str]) -> None:
-    if task not in (None, c.ALL, *known):
-        raise ValueError(f"task={task!r}: give one of {', '.join(known)}, or {c.ALL}, or none")
-
-
-def _affordable(candidates: pd.DataFrame, budget: float) -> pd.DataFrame:
-    """Those within the budget, as the others cannot be chosen."""
-    within = candidates[candidates[c.FLOPS] <= budget * (1 + 1e-9)].reset_index(drop=True)
-    if within.empty:
-        least = candidates.loc[candidates[c.FLOPS].idxmin()]
-        raise ValueError(
-            f"a budget of {budget:.3g} FLOPs buys none of {len(candidates)} candidates: the "
-            f"cheapest, {short_number(least[c.PARAMS])} on {short_number(least[c.TOKENS])} tokens, "
-            f"takes {least[c.FLOPS]:.3g}; give more, or smaller candidates"
-        )
-    return within
 
 
 def _planned(
