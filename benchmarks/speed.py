@@ -318,7 +318,7 @@ def samplers(given: argparse.Namespace) -> pd.DataFrame:
 
 def processes(given: argparse.Namespace) -> pd.DataFrame:
     """Commands in turn; seconds of each, and how many times as long as importing libraries."""
-    from laddercast.cli.commands import NOT_CONVERGED
+    from laddercast.cli.steps import NOT_CONVERGED
 
     rows = []
     with TemporaryDirectory() as name:

@@ -453,13 +453,13 @@ def test_usage_errors_are_one_line_with_the_nearest_name(words, capsys):
 
 
 def test_help_names_every_exit_state(capsys):
-    from laddercast.cli import commands, failures
+    from laddercast.cli import commands, failures, steps
 
     with pytest.raises(SystemExit):
         main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
     status = said.partition("Exit status:")[2]
-    states = [commands.UNFIT, failures.BAD_INPUT, commands.NOT_CONVERGED, failures.INTERNAL]
+    states = [commands.UNFIT, failures.BAD_INPUT, steps.NOT_CONVERGED, failures.INTERNAL]
     for state in (0, *states, commands.INTERRUPTED):
         assert f" {state} if " in f" {status}" or f" {state} for " in f" {status}"
 

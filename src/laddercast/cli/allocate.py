@@ -4,6 +4,14 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from laddercast.cli.steps import (
+    figures,
+    inputs,
+    read_ladder_of,
+    save_figure,
+    settings,
+    status_of,
+)
 from laddercast.data import words as c
 from laddercast.data.writing import STYLES, listed, short_number
 
@@ -40,14 +48,6 @@ def _number(text: str) -> float:
 
 
 def _allocate(args: argparse.Namespace) -> int:
-    from laddercast.cli.commands import (
-        _converged,
-        _inputs,
-        _plots,
-        _read_ladder,
-        _save,
-        _settings,
-    )
     from laddercast.cli.folders import results_folder
     from laddercast.decisions.allocation import EPSILON, allocate, check_budget
     from laddercast.inference.fitting import fit
@@ -55,19 +55,19 @@ def _allocate(args: argparse.Namespace) -> int:
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
-    ladder = _read_ladder(args)
+    ladder = read_ladder_of(args)
     # Before a fit, which takes its time.
     check_budget(ladder, args.flops, args.tokens_served, args.task)
-    with results_folder(args.out, FILES, _inputs(args)) as folder:
-        fitted = fit(ladder, **_settings(args))
+    with results_folder(args.out, FILES, inputs(args)) as folder:
+        fitted = fit(ladder, **settings(args))
         table = allocate(
             fitted, args.flops, task=args.task, tokens_served=args.tokens_served,
             epsilon=EPSILON if args.epsilon is None else args.epsilon, seed=args.seed,
         )  # fmt: skip
         table.to_csv(folder / "allocation.csv", index=False)
-        _save(lambda: _plots().plot_allocation(table)[0], folder / "allocate.png")
+        save_figure(lambda: figures().plot_allocation(table)[0], folder / "allocate.png")
         print_allocation(table)
-        return _converged(fitted.attrs["complaints"], folder, diagnose(fitted))
+        return status_of(fitted.attrs["complaints"], folder, diagnose(fitted))
 
 
 def print_allocation(table: "pd.DataFrame") -> None:

@@ -1,7 +1,6 @@
 """The command line. Imports of what is slow to load stand inside the commands, for `--help`."""
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +14,24 @@ from laddercast.cli.failures import BAD_INPUT, tell
 from laddercast.cli.folders import check_file, folder_name, results_folder
 from laddercast.cli.plan import add_plan
 from laddercast.cli.printing import print_beside, print_forecast, print_rows, print_scores
+from laddercast.cli.steps import (
+    FITTED,
+    MARK,
+    NOT_CONVERGED,
+    figures,
+    inputs,
+    names_of_models,
+    read,
+    save_figure,
+    settings,
+    status_of,
+    unconverged,
+)
 from laddercast.data import words as c
 from laddercast.data.bounds import MOST_SEED, MOST_STEPS
 from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
-from laddercast.data.paths import is_file, no_file
+from laddercast.data.paths import no_file
 from laddercast.data.temporary import MANIFEST, clear, foreign, record, written_in
 from laddercast.data.writing import STYLES, nearest
 from laddercast.sampling.interrupts import insisting
@@ -30,13 +42,10 @@ if TYPE_CHECKING:
 
     from laddercast.data.ladder import Ladder
 
-UNFIT, NOT_CONVERGED, INTERRUPTED = 1, 3, 130
-MARK = "NOT_CONVERGED.txt"
-"""Written beside results that must not be relied on."""
+UNFIT, INTERRUPTED = 1, 130
 
 INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
 TABLES = ("forecast.csv", "scores.csv")
-FITTED = ("fit.nc", "predictions.nc", "published.csv", "forecast.png", "report.html", MARK)
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
 ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
@@ -242,8 +251,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _forecast(args: argparse.Namespace) -> int:
-    ladder, targets = _read(args)
-    with results_folder(args.out, (*TABLES, *FITTED), _inputs(args)) as folder:
+    ladder, targets = read(args)
+    with results_folder(args.out, (*TABLES, *FITTED), inputs(args)) as folder:
         return _fit_and_forecast(args, ladder, targets, folder)
 
 
@@ -265,7 +274,7 @@ def _fit_and_forecast(
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
-    fitted = fit(ladder, **_settings(args))
+    fitted = fit(ladder, **settings(args))
     save(fitted, folder / "fit.nc")
     result = forecast(fitted, targets, seed=args.seed)
     save(result, folder / "predictions.nc")
@@ -290,8 +299,8 @@ def _fit_and_forecast(
         print(first.answer, first.trust)
     if table["measured"].notna().any():
         _score(result, points, folder)
-    _save(lambda: _plots().plot_forecast(result, points), folder / "forecast.png")
-    return _converged(result.attrs["complaints"], folder, diagnose(result))
+    save_figure(lambda: figures().plot_forecast(result, points), folder / "forecast.png")
+    return status_of(result.attrs["complaints"], folder, diagnose(result))
 
 
 def _baseline(args: argparse.Namespace) -> int:
@@ -300,8 +309,8 @@ def _baseline(args: argparse.Namespace) -> int:
     from laddercast.baselines.published import baseline
     from laddercast.evaluation.scores import UNITS
 
-    ladder, targets = _read(args)
-    with results_folder(args.out, TABLES, _inputs(args)) as folder:
+    ladder, targets = read(args)
+    with results_folder(args.out, TABLES, inputs(args)) as folder:
         table = baseline(ladder, targets)
         table.to_csv(folder / "forecast.csv", index=False)
         known = table.dropna(subset=["q50", "measured"])
@@ -339,19 +348,19 @@ def _backtest(args: argparse.Namespace) -> int:
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
-    ladder, targets = _read(args, args.how_much)
-    with results_folder(args.out, (*TABLES, *BACKTEST), _inputs(args)) as folder:
+    ladder, targets = read(args, args.how_much, needed=False)
+    with results_folder(args.out, (*TABLES, *BACKTEST), inputs(args)) as folder:
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
-        held_out = args.hold_out and _names(args.hold_out, ladder.models)
+        held_out = args.hold_out and names_of_models(args.hold_out, ladder.models)
         warn_of(ladder.name, of_data(ladder))
-        table = backtest(ladder, folds=kinds, hold_out=held_out, **_settings(args))
+        table = backtest(ladder, folds=kinds, hold_out=held_out, **settings(args))
         scores = write_backtest(table, folder)
-        _save(lambda: _plots().plot_calibration(table)[0], folder / "backtest.png")
+        save_figure(lambda: figures().plot_calibration(table)[0], folder / "backtest.png")
         print_beside(c.overall(scores))
         folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
-        failed = [f"the fold {name}" for name in _unconverged(folds, "fold")]
+        failed = [f"the fold {name}" for name in unconverged(folds, "fold")]
         if targets is not None:
-            enough = how_much_ladder(ladder, targets, **_settings(args))
+            enough = how_much_ladder(ladder, targets, **settings(args))
             enough.to_csv(folder / "how_much.csv", index=False)
             print()
             overall = enough[enough[c.TASK] == c.ALL]
@@ -359,15 +368,15 @@ def _backtest(args: argparse.Namespace) -> int:
             quantity = c.ACCURACY if c.measured(ladder.table, c.ACCURACY) else c.LOSS
             more["80 % width"] = ("width80", f".{STYLES[quantity].digits}f")
             print_scores(overall, "ladder", more, quantity)
-            failed += [f"the ladder cut to {name}" for name in _unconverged(enough, "ladder")]
-        return _converged(", ".join(failed), folder)
+            failed += [f"the ladder cut to {name}" for name in unconverged(enough, "ladder")]
+        return status_of(", ".join(failed), folder)
 
 
 def _report(args: argparse.Namespace) -> int:
     given = [path for path in (args.folder, args.backtest) if path is not None]
     if absent := [no_file(path, "folder") for path in given if not path.is_dir()]:
         raise ValueError("\n".join(absent))
-    _plots()
+    figures()
     from laddercast.evaluation.backtest_files import holds_backtest, read_backtest
     from laddercast.inference.results import converged
     from laddercast.reporting.page import NAME, is_report, read_published, read_results, report
@@ -457,135 +466,6 @@ def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> N
             action.complete = words[str(action.metavar)]  # type: ignore[attr-defined]
 
 
-def _inputs(args: argparse.Namespace) -> list[str]:
-    """The files that a command reads."""
-    names = ("ladder", "targets", "tasks", "manifest", "how_much", "candidates")
-    return [given for name in names if (given := getattr(args, name, None)) is not None]
-
-
-def _unconverged(table: "pd.DataFrame", column: str) -> list[str]:
-    return list(dict.fromkeys(table.loc[table["converged"] == 0, column]))
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    words = ("seed", "chains", "warmup", "draws", "device")
-    settings = {word: getattr(args, word) for word in words}
-    if args.route:
-        settings["route"] = args.route
-    return settings
-
-
-def _read(args: argparse.Namespace, source: str | None = None) -> tuple["Ladder", Any]:
-    """The ladder and the targets (None without), the faults of both in one ValueError."""
-    source = source if source is not None else getattr(args, "targets", None)
-    _check_files(args, source)
-    from laddercast.data.ladder import read_targets
-    from laddercast.data.sizes import whole_runs
-    from laddercast.data.targets import check_targets
-    from laddercast.data.tasks import known_sentence
-
-    faults, ladder, targets = [], None, None
-    try:
-        ladder = _read_ladder(args)
-    except ValueError as error:
-        faults.append(str(error))
-    # Of the tasks that were chosen: the targets may have others.
-    chosen = list(ladder.tasks.index) if ladder is not None and args.tasks else None
-    try:
-        recipe = args.recipe if args.format is None else None
-        targets = None if source is None else read_targets(source, recipe, chosen)
-    except ValueError as error:
-        faults.append(str(error))
-    held_out = getattr(args, "held_out", None)
-    if source is None and not held_out and args.command is not _backtest:
-        faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
-    if ladder is not None and targets is not None:
-        try:
-            check_targets(targets, whole_runs(ladder.table), ladder.tasks.index, str(source))
-        except ValueError as error:
-            faults.append(str(error))
-    if ladder is None or faults:
-        raise ValueError("\n".join(faults))
-    if said := known_sentence(ladder.tasks):
-        print(said, file=sys.stderr)
-    if held_out:
-        ladder, measured = ladder.split(hold_out=_names(held_out, ladder.models))
-        targets = measured if targets is None else targets
-    return ladder if targets is None else _without_targets(ladder, targets), targets
-
-
-def _check_files(args: argparse.Namespace, targets: str | None) -> None:
-    """Tell of files that do not exist before pandas is imported, which takes a second or more."""
-    for word in ("manifest", "preset", "metric"):
-        if args.format is None and getattr(args, word):
-            raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
-    given = [args.ladder, args.manifest, args.preset, targets]
-    given += [args.tasks] if args.tasks and is_file(args.tasks) else []
-    paths = [Path(path).expanduser() for path in given if path]
-    if absent := [no_file(path) for path in paths if not path.exists()]:
-        raise ValueError("\n".join(absent))
-
-
-def _read_ladder(args: argparse.Namespace) -> "Ladder":
-    from laddercast.data.ladder import read_ladder
-
-    if args.format is None:
-        return read_ladder(args.ladder, args.tasks, args.rungs, args.recipe)
-    from laddercast.data.loaders.lm_eval import read_lm_eval
-    from laddercast.data.loaders.olmes import read_olmes
-    from laddercast.data.loaders.wandb import read_wandb
-
-    tool, _, preset = args.format.partition(":")
-    tasks = args.tasks
-    if args.recipe and tool != "olmes":
-        raise ValueError("--recipe: only of tables, and with --from olmes")
-    if args.metric and tool == "wandb":
-        raise ValueError("--metric: only with --from lm-eval and olmes; a preset names keys")
-    if bool(args.preset) != (args.format == "wandb"):
-        raise ValueError(f"--from {args.format}: give --preset FILE with --from wandb, and only "
-                         "with it")  # fmt: skip
-    if tool == "wandb":
-        given = preset or Path(args.preset)
-        return read_wandb(args.ladder, given, args.manifest, tasks, args.rungs)
-    if tool == "lm-eval":
-        metric = _metrics(args.metric)
-        return read_lm_eval(args.ladder, args.manifest, tasks, args.rungs, metric)
-    accuracy = {"accuracy": args.metric[-1]} if args.metric else {}
-    return read_olmes(args.ladder, args.manifest, tasks, args.rungs, args.recipe, **accuracy)
-
-
-def _metrics(words: Sequence[str] | None) -> str | dict[str, str] | None:
-    """One metric for all tasks, or TASK=METRIC of some."""
-    if not words:
-        return None
-    pairs = [word.partition("=") for word in words]
-    if len(pairs) == 1 and not pairs[0][1]:
-        return words[0]
-    if not all(mark for _, mark, _ in pairs):
-        raise ValueError("--metric: give one METRIC for all tasks, or TASK=METRIC of each")
-    return {task: metric for task, _, metric in pairs}
-
-
-def _names(words: Sequence[str], models: Sequence[str]) -> list[str]:
-    """Names of models, given with spaces or commas between."""
-    names: list[str] = []
-    for word in words:
-        names += [word] if word in models else [name for name in word.split(",") if name]
-    return names
-
-
-def _without_targets(ladder: "Ladder", targets: "pd.DataFrame") -> "Ladder":
-    """The ladder without what is to be forecast: models measured at or past a target's tokens."""
-    ends = ladder.table.groupby(c.MODEL)[c.TOKENS].max()
-    known = targets[targets[c.MODEL].isin(ends.index)]
-    measured = set(known[c.MODEL][known[c.TOKENS].to_numpy() <= ends[known[c.MODEL]].to_numpy()])
-    if not measured:
-        return ladder
-    names = [model for model in ladder.models if model in measured]
-    print(f"targets, not fitted: {', '.join(names)}", file=sys.stderr)
-    return ladder.keep(model for model in ladder.models if model not in measured)
-
-
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
     def show(message: Warning | str, *_: Any) -> None:
@@ -599,35 +479,6 @@ def _plain_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore", NotConvergedWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield
-
-
-def _converged(complaints: str, folder: Path, reasons: "pd.DataFrame | None" = None) -> int:
-    """The status of a command; `reasons`, as `diagnose` gives them, are written in full."""
-    if not complaints:
-        return 0
-    text = f"not converged, do not rely on these results: {complaints}"
-    table = "" if reasons is None else f"\n{reasons.to_string(index=False)}\n"
-    (folder / MARK).write_text(f"{text}\n{table}")
-    more = "" if reasons is None else f"; all reasons in {MARK}"
-    print(f"{text}{more}; give more --warmup or --draws, or more rungs", file=sys.stderr)
-    return NOT_CONVERGED
-
-
-def _plots() -> Any:
-    os.environ.setdefault("MPLBACKEND", "Agg")  # files only: no window, no display
-    from laddercast import plots
-
-    return plots
-
-
-def _save(draw: Callable[[], Any], path: Path) -> None:
-    """Write a figure. Where it fails, tables and fits are worth more than it: a warning says so."""
-    try:
-        draw().figure.savefig(path, dpi=150)
-    except Exception as error:
-        path.unlink(missing_ok=True)
-        why = " ".join(str(error).split())[:300]
-        warn(f"{path.name} was left out: {type(error).__name__}: {why}", SkippedWarning)
 
 
 def _score(result: "xr.DataTree", points: "pd.DataFrame | None", folder: Path) -> None:

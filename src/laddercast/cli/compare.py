@@ -4,6 +4,15 @@ import argparse
 from typing import TYPE_CHECKING
 
 from laddercast.cli.printing import print_rows
+from laddercast.cli.steps import (
+    FITTED,
+    figures,
+    inputs,
+    read,
+    save_figure,
+    settings,
+    status_of,
+)
 from laddercast.data import words as c
 from laddercast.data.sizes import whole_runs
 from laddercast.data.writing import counted, listed_by, percent, short_number
@@ -23,7 +32,6 @@ CAUTION = (
 
 def run(args: argparse.Namespace) -> int:
     """Fit the ladder of several recipes, compare them, write tables and a figure."""
-    from laddercast.cli import commands
     from laddercast.cli.folders import results_folder
     from laddercast.data.ladder import run_ends
     from laddercast.decisions.recipe_scores import score_recipes
@@ -34,23 +42,23 @@ def run(args: argparse.Namespace) -> int:
     from laddercast.inference.saving import save
     from laddercast.sampling.programs import keep as keep_compiled
 
-    ladder, targets = commands._read(args)
+    ladder, targets = read(args)
     if c.measured(ladder.table, c.ACCURACY):
         ends = run_ends(ladder.table).dropna(subset=[c.ACCURACY])
         if ladder.recipes:
             ends[c.RECIPE] = ends[c.MODEL].map(ladder.table.groupby(c.MODEL)[c.RECIPE].first())
         question(ends, ladder.tasks, targets)  # before the fit, which takes long
     keep_compiled()
-    names = *TABLES, *commands.FITTED, FIGURE
-    with results_folder(args.out, names, commands._inputs(args)) as folder:
-        fitted = fit(ladder, **commands._settings(args))
+    names = *TABLES, *FITTED, FIGURE
+    with results_folder(args.out, names, inputs(args)) as folder:
+        fitted = fit(ladder, **settings(args))
         save(fitted, folder / "fit.nc")
         found = compare_recipes(fitted, targets=targets, seed=args.seed)
         save(found.forecast, folder / "predictions.nc")
         forecast_table(found.forecast).to_csv(folder / "forecast.csv", index=False)
         found.comparisons.to_csv(folder / "comparisons.csv", index=False)
         found.ranking.to_csv(folder / "ranking.csv", index=False)
-        commands._save(lambda: commands._plots().plot_recipes(found)[0], folder / FIGURE)
+        save_figure(lambda: figures().plot_recipes(found)[0], folder / FIGURE)
         _print(found, ladder)
         scores = score_recipes(found, fitted)
         if len(scores):
@@ -61,9 +69,7 @@ def run(args: argparse.Namespace) -> int:
             ]
             print()
             print_rows(["method", "task", "pairs", "Brier", "right (%)"], rows)
-        return commands._converged(
-            found.forecast.attrs["complaints"], folder, diagnose(found.forecast)
-        )
+        return status_of(found.forecast.attrs["complaints"], folder, diagnose(found.forecast))
 
 
 def _print(found: "RecipeComparison", ladder: "Ladder") -> None:

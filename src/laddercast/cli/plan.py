@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from laddercast.cli.steps import figures, inputs, read, save_figure, settings, status_of
 from laddercast.data import words as c
 from laddercast.data.writing import short_number
 
@@ -39,7 +40,6 @@ def _number(text: str) -> float:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from laddercast.cli.commands import _converged, _inputs, _plots, _read, _save, _settings
     from laddercast.cli.folders import results_folder
     from laddercast.data.sizes import whole_runs
     from laddercast.decisions.candidates import candidates_for, check_plan
@@ -50,25 +50,25 @@ def _plan(args: argparse.Namespace) -> int:
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
-    ladder, targets = _read(args)
+    ladder, targets = read(args)
     count = MOST_RUNGS if args.count is None else args.count
     rungs = whole_runs(ladder.table)
     # Before a fit, which takes its time.
     check_plan(args.budget, count, args.task, list(ladder.tasks.index))
     candidates_for(rungs, targets, args.budget, args.candidates)
-    with results_folder(args.out, FILES, _inputs(args)) as folder:
-        fitted = fit(ladder, **_settings(args))
+    with results_folder(args.out, FILES, inputs(args)) as folder:
+        fitted = fit(ladder, **settings(args))
         plan = plan_rungs(
             fitted, targets, budget=args.budget, candidates=args.candidates, task=args.task,
             count=count, seed=args.seed,
         )  # fmt: skip
         plan.to_csv(folder / "plan.csv", index=False)
-        _save(lambda: _plots().plot_plan(plan, rungs, targets)[0], folder / "plan.png")
+        save_figure(lambda: figures().plot_plan(plan, rungs, targets)[0], folder / "plan.png")
         print_plan(plan)
         if c.measured(ladder.table, c.ACCURACY):
             print()
             print_items(more_items(fitted, targets, times=[TIMES], seed=args.seed))
-        return _converged(fitted.attrs["complaints"], folder, diagnose(fitted))
+        return status_of(fitted.attrs["complaints"], folder, diagnose(fitted))
 
 
 def print_plan(plan: "pd.DataFrame") -> None:
