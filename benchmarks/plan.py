@@ -225,8 +225,8 @@ def told_of_farseer(cells: pd.DataFrame) -> str:
         inside = [((own[low] <= y) & (y <= own[high])).sum() for low, high in
                   (("q10", "q90"), ("q025", "q975"))]  # fmt: skip
         text += (
-            f"| {way} | {share:g} | {own['spent'].iloc[0]:.2f} | {own['number'].iloc[0]} | "
-            f"{r2:.2f} | {inside[0]} / {inside[1]} of {len(own)} | {own['converged'].iloc[0]} |\n"
+            f"| {way} | {share:g} | {own['spent'].iloc[0]:.2f} | {own['number'].iloc[0]:.0f} | "
+            f"{r2:.2f} | {inside[0]} / {inside[1]} of {len(own)} | {own['converged'].iloc[0]:.0f} |\n"
         )
     return text
 
