@@ -226,7 +226,8 @@ def told_of_farseer(cells: pd.DataFrame) -> str:
                   (("q10", "q90"), ("q025", "q975"))]  # fmt: skip
         text += (
             f"| {way} | {share:g} | {own['spent'].iloc[0]:.2f} | {own['number'].iloc[0]:.0f} | "
-            f"{r2:.2f} | {inside[0]} / {inside[1]} of {len(own)} | {own['converged'].iloc[0]:.0f} |\n"
+            f"{r2:.2f} | {inside[0]} / {inside[1]} of {len(own)} | "
+            f"{own['converged'].iloc[0]:.0f} |\n"
         )
     return text
 
