@@ -120,8 +120,8 @@ def of_one_task(run: np.ndarray, at: np.ndarray) -> Runs:
     nothing = Seen(at[:, None], np.ones((len(run), 1)), np.zeros((len(end), 1)))
     points = np.zeros(len(run))
     design = Design(
-        points, points, *[np.zeros((len(run), 0))] * 3, run, np.zeros_like(run), end,
-        np.arange(len(end)), nothing, nothing, nothing, np.zeros(1), np.ones(1), None,
+        points, points, *[np.zeros((len(run), 0))] * 2, *[np.zeros(0)] * 2,
+        np.zeros((len(run), 0)), run, np.zeros_like(run), end, np.arange(len(end)), nothing, nothing, nothing, np.zeros(1), np.ones(1), None,
     )  # fmt: skip
     noise = np.resize(NOISE, len(run))[:, None]
     return Runs(jnp.zeros((len(run), 1)), jnp.full((len(end), 1), RUN_VARIANCE), noise, design,
@@ -447,7 +447,7 @@ def test_a_forecast_of_other_targets_compiles_nothing(fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FarTargetWarning)
         of_some = forecast_quietly(fitted, some)
-        program = _of_rows(_predict(two_stage.model))
+        program = _of_rows(_predict(two_stage.model, True))
         compiled = program._cache_size()
         of_more = forecast_quietly(fitted, more)
     assert program._cache_size() == compiled > 0

@@ -14,7 +14,6 @@ from laddercast.cli.steps import (
     status_of,
 )
 from laddercast.data import words as c
-from laddercast.data.sizes import whole_runs
 from laddercast.data.writing import counted, listed_by, percent, short_number
 
 if TYPE_CHECKING:
@@ -92,6 +91,8 @@ def _print(found: "RecipeComparison", ladder: "Ladder") -> None:
         print_rows(head, rows)
         print()
     print("Recipes of one rank are tied: none is better with a probability of 90 %.")
+    from laddercast.data.sizes import whole_runs
+
     runs = whole_runs(ladder.table).join(ladder.table.groupby(c.MODEL)[c.RECIPE].first())
     count = runs.groupby(c.RECIPE).size()
     few = {

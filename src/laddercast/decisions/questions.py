@@ -56,8 +56,8 @@ def probability(
     three. A number if `model` names the target or there is but one, else a Series by target (with
     `beats`, of all but that). Raises ValueError for names that the forecast does not have.
 
-    >>> lc.probability(forecast, "7B-4T", above=0.6, task="piqa")
-    >>> lc.probability(forecast, "13B-5T", beats="7B-4T")
+    >>> lc.probability(forecast, "made-up-7B", above=0.6, task="piqa")
+    >>> lc.probability(forecast, "made-up-13B", beats="made-up-7B")
     """
     if sum(x is not None for x in (above, below, beats)) != 1:
         raise ValueError("give one of above=, below= and beats=")
@@ -93,7 +93,7 @@ def gain(
     Raises ValueError for names that the forecast does not have, and where nothing was measured.
 
     >>> lc.gain(forecast, ladder)
-    >>> lc.gain(forecast, "7B-4T", weights={"piqa": 1, "hellaswag": 2})
+    >>> lc.gain(forecast, "made-up-7B", weights={"piqa": 1, "hellaswag": 2})
     """
     found = draws_of(forecast, task, weights)
     better, name = _gains(found, over)
