@@ -121,7 +121,8 @@ def of_one_task(run: np.ndarray, at: np.ndarray) -> Runs:
     points = np.zeros(len(run))
     design = Design(
         points, points, *[np.zeros((len(run), 0))] * 2, *[np.zeros(0)] * 2,
-        np.zeros((len(run), 0)), run, np.zeros_like(run), end, np.arange(len(end)), nothing, nothing, nothing, np.zeros(1), np.ones(1), None,
+        np.zeros((len(run), 0)), run, np.zeros_like(run), end,
+        np.arange(len(end)), nothing, nothing, nothing, np.zeros(1), np.ones(1), None,
     )  # fmt: skip
     noise = np.resize(NOISE, len(run))[:, None]
     return Runs(jnp.zeros((len(run), 1)), jnp.full((len(end), 1), RUN_VARIANCE), noise, design,
