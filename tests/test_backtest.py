@@ -190,7 +190,8 @@ def test_a_ladder_without_folds_says_why(small_table, fits):
         backtest(read_ladder(few))
     assert "no fold `lengths`" in str(error.value)
     assert "hold_out" in str(error.value)
-    with pytest.raises(ValueError, match="no such folds: tasks; there are sizes, lengths"):
+    message = r"no such fold: tasks; did you mean one-task\? folds are sizes, lengths"
+    with pytest.raises(ValueError, match=message):
         backtest(read_ladder(few), folds=["sizes", "tasks"])
     assert not fits
 
@@ -228,6 +229,7 @@ def scored_cells():
         for level in (50, 80, 95):
             table[f"{method}inside{level}"] = rng.uniform(size=len(table)) < 0.5
     table["baseline_error"] = rng.uniform(1, 2, len(table))
+    table = table.assign(measured=50.0, median=50.0 + table["error"])
     lacking = (table["task"] == "hard") & (table["distance"] == "far")
     table.loc[lacking, "baseline_error"] = np.nan
     return table

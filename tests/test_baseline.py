@@ -146,14 +146,19 @@ def test_rows_and_columns_of_the_forecasts() -> None:
     assert found["q50"].notna().all()
 
 
-def test_measurements_of_targets_are_kept_and_other_tasks_left_out() -> None:
+def test_measurements_of_targets_are_kept_and_other_tasks_refused() -> None:
+    ladder = read_ladder(two_step_table())
     measured = TARGETS.assign(task=["simulated", "other"], accuracy=[0.5, 0.6])
-    found = baseline(read_ladder(two_step_table()), measured, ["two_step"]).set_index("quantity")
+    found = baseline(ladder, measured.iloc[:1], ["two_step"]).set_index("quantity")
     assert list(found["task"]) == ["simulated"] * 2
     assert found.loc["accuracy", "measured"] == 0.5
     assert math.isnan(found.loc["loss", "measured"])
-    with pytest.raises(ValueError, match="none of the ladder's tasks: simulated"):
-        baseline(read_ladder(two_step_table()), measured.assign(task="other"))
+    for of_another in (measured, measured.assign(task="other")):
+        with pytest.raises(ValueError, match=r"no such task: other; the tasks .* are simulated;"):
+            baseline(ladder, of_another, ["two_step"])
+    near = measured.assign(task=["simulated", "simulatd"])
+    with pytest.raises(ValueError, match=r"no such task: simulatd; did you mean simulated\?"):
+        baseline(ladder, near, ["two_step"])
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,8 @@ def test_method_without_its_column(method: str, column: str) -> None:
 
 
 def test_unknown_method() -> None:
-    with pytest.raises(ValueError, match="no such method: three_step; methods are two_step, "):
+    message = r"no such method: three_step; did you mean two_step\? methods are two_step, "
+    with pytest.raises(ValueError, match=message):
         baseline(read_ladder(two_step_table()), TARGETS, ["three_step"])
 
 
@@ -317,7 +323,8 @@ def beside_published(olmo: Ladder, data_dir: Path) -> pd.DataFrame:
     path = data_dir.parent / "reference" / "published_method_forecasts.csv"
     if not path.is_file():
         pytest.skip(f"no published forecasts in {path}")
-    found = baseline(olmo, read_targets(data_dir / "olmo_targets.csv"))
+    targets = read_targets(data_dir / "olmo_targets.csv", tasks=data_dir / "olmo_tasks.csv")
+    found = baseline(olmo, targets)
     loss_names = {"two_step": "step1", "two_step_flops": "flops_step1"}
     is_loss = found["quantity"] == "loss"
     found["method"] = found["method"].mask(is_loss, found["method"].map(loss_names))

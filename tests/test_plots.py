@@ -242,6 +242,7 @@ def test_noise_ranks_tasks(with_posterior, with_error):
 def test_calibration_of_uniform_pits_follows_the_diagonal():
     pit = (np.arange(1000) + 0.5) / 1000
     table = pd.DataFrame({"quantity": "accuracy", "pit": pit})
+    table = table.assign(measured=50.0, median=50.0, error=0.0)
     coverage, histogram = plot_calibration(table)
     nominal, inside = coverage.lines[1].get_data()
     np.testing.assert_allclose(inside, nominal, atol=0.5)
@@ -256,7 +257,8 @@ def test_calibration_keeps_distances_apart_for_each_quantity():
         for quantity in ("loss", "accuracy")
         for distance, decades, pit in (("near", 0.6, 0.5), ("near", 0.4, 0.5), ("far", 1.9, 0.0))
     ]  # fmt: skip
-    axes = plot_calibration(pd.DataFrame(rows))
+    table = pd.DataFrame(rows).assign(measured=50.0)
+    axes = plot_calibration(table.assign(median=table["measured"] + table["error"]))
     assert len(axes) == 6
     for coverage, histogram, error in (axes[:3], axes[3:]):
         near, far = (line.get_data()[1] for line in coverage.lines[1:])
