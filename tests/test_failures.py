@@ -76,6 +76,9 @@ SWALLOWED = """
 import gc, signal, sys, time
 from importlib import import_module
 
+# A shell's background job inherits that ^C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Finalised:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)  # Python tells of it, and goes on

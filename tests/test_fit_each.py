@@ -115,7 +115,7 @@ def test_threads_of_blas_are_as_before_also_while_a_result_is_read(begun):
 
 
 def test_seeds_must_be_as_many_as_ladders(begun):
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="give one for each ladder, 3"):
         next(fit_each("abc", seeds=[0, 1]))
     assert not begun
 

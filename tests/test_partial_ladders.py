@@ -149,7 +149,8 @@ def test_commands_without_losses(tmp_path: Path, capsys):
     more = str(tmp_path / "more.csv")
     TARGETS.drop(columns="loss").to_csv(more, index=False)
     assert main(["baseline", ladder, "--targets", more, "--recipe", "web", "--out", out]) == 2
-    assert "the ladder has not measured task1; its tasks are task0" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no such task: task1; did you mean task0? the tasks of the ladder are task0" in told
     assert main(["forecast", *given, "--out", out, *SAMPLER]) in (0, 3)
     told = capsys.readouterr().err
     assert "published method left out, as ladder.csv has no losses" in told
