@@ -160,7 +160,9 @@ def _fit(
     tree, suspicions = xr.DataTree.from_dict({}), of_data(ladder)
     for name, own in trees.items():
         tree[name] = own
-        suspicions += of_posterior(name, own["posterior"].to_dataset(), priors)
+        # Draws that have not converged tell nothing of it, and own routes have priors of their own.
+        if name in ROUTES and not complaints_of(own):
+            suspicions += of_posterior(name, own["posterior"].to_dataset(), priors)
     tree.attrs = {
         "routes": ", ".join(trees),
         "left_out": json.dumps(left_out),
