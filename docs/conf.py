@@ -25,7 +25,7 @@ extensions = [
     "prior_table",
     "type_alias",
 ]
-exclude_patterns = ["_build", "accuracy_tables.md", "decisions_plan.md", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "accuracy_tables.md", "**.ipynb_checkpoints"]
 default_role = "code"  # docstrings are written as Markdown: `name` is code
 
 # Outputs are those committed; CI executes the notebooks in a step of its own.
@@ -48,6 +48,8 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(pd|pandas|xr|xarray|np|numpy|jax|numpyro|dist|matplotlib|pathlib|collections)\..*",
     ),
+    # Protocols of other libraries' tables.
+    (r"py:.*", r"laddercast\.data\.sources\.(ArrowTable|Interchange)"),
     (r"py:.*", r"(Path|Any|Axes|ArrayLike|Mapping|Sequence|Callable|Iterable|Literal|ValueError)"),
 ]
 
