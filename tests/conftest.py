@@ -85,6 +85,25 @@ def small_table() -> pd.DataFrame:
 
 
 @pytest.fixture
+def command(tmp_path: Path, small_table: pd.DataFrame) -> list[str]:
+    """A command of a second that writes `forecast.csv` into `out`."""
+    small_table.to_csv(tmp_path / "ladder.csv", index=False)
+    targets = {"model": ["3B"], "params": [3_000_000_000], "tokens": [60_000_000_000]}
+    pd.DataFrame(targets).to_csv(tmp_path / "targets.csv", index=False)
+    files = [str(tmp_path / name) for name in ("ladder.csv", "targets.csv", "out")]
+    return ["baseline", files[0], "--targets", files[1], "--out", files[2]]
+
+
+@pytest.fixture(scope="session")
+def six_runs():
+    """A simulated ladder of 3 sizes x 2 lengths, 2 tasks."""
+    from laddercast.evaluation.simulation import demo_truth, simulate
+
+    truth = demo_truth().loc[["hellaswag", "piqa"]]
+    return simulate(truth, sizes=(200e6, 400e6, 800e6), tokens_per_param=(20, 100))[0]
+
+
+@pytest.fixture
 def wide_table(small_table: pd.DataFrame) -> pd.DataFrame:
     """With three lengths, of which the two shorter make a ladder; sizes of 200M to 800M."""
     longer = small_table[small_table["model"].str.endswith("-100")].copy()

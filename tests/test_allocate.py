@@ -14,7 +14,6 @@ import xarray as xr
 
 import laddercast as lc
 from laddercast.cli import commands as cli
-from laddercast.evaluation.simulation import demo_truth
 from laddercast.forecasting.forecasts import forecast_of_laws
 from laddercast.inference.results import frame_of
 
@@ -35,9 +34,8 @@ def _closed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def ladder() -> lc.Ladder:
-    truth = demo_truth().loc[["hellaswag", "piqa"]]
-    return lc.simulate(truth, sizes=(200e6, 400e6, 800e6), tokens_per_param=(20, 100))[0]
+def ladder(six_runs: lc.Ladder) -> lc.Ladder:
+    return six_runs
 
 
 @pytest.fixture(scope="module")

@@ -3,25 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from threadpoolctl import threadpool_info
 
 import laddercast as lc
 from laddercast.cli.commands import main
-
-TARGETS = pd.DataFrame({"model": ["3B"], "params": [3_000_000_000], "tokens": [60_000_000_000]})
-
-
-@pytest.fixture
-def command(tmp_path: Path, small_table: pd.DataFrame) -> list[str]:
-    small_table.to_csv(tmp_path / "ladder.csv", index=False)
-    TARGETS.to_csv(tmp_path / "targets.csv", index=False)
-    files = [str(tmp_path / name) for name in ("ladder.csv", "targets.csv", "out")]
-    return ["baseline", files[0], "--targets", files[1], "--out", files[2]]
 
 
 def no_memory() -> None:

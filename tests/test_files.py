@@ -14,17 +14,6 @@ import pytest
 
 from laddercast.cli.commands import main
 
-TARGETS = pd.DataFrame({"model": ["3B"], "params": [3_000_000_000], "tokens": [60_000_000_000]})
-
-
-@pytest.fixture
-def command(tmp_path: Path, small_table: pd.DataFrame) -> list[str]:
-    """A command of a second that writes `forecast.csv` into `out`."""
-    small_table.to_csv(tmp_path / "ladder.csv", index=False)
-    TARGETS.to_csv(tmp_path / "targets.csv", index=False)
-    files = [str(tmp_path / name) for name in ("ladder.csv", "targets.csv", "out")]
-    return ["baseline", files[0], "--targets", files[1], "--out", files[2]]
-
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:

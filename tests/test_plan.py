@@ -13,7 +13,6 @@ import xarray as xr
 
 import laddercast as lc
 from laddercast.cli.commands import main
-from laddercast.evaluation.simulation import demo_truth
 
 TARGETS = pd.DataFrame({"model": ["big"], "params": [6_000_000_000], "tokens": [600_000_000_000]})
 BUDGET = 2e20
@@ -24,10 +23,8 @@ BRIEF = {"chains": 2, "warmup": 60, "draws": 400, "progress": False}
 
 
 @pytest.fixture(scope="module")
-def ladder() -> lc.Ladder:
-    """3 sizes x 2 lengths, 2 tasks."""
-    truth = demo_truth().loc[["hellaswag", "piqa"]]
-    return lc.simulate(truth, sizes=(200e6, 400e6, 800e6), tokens_per_param=(20, 100))[0]
+def ladder(six_runs: lc.Ladder) -> lc.Ladder:
+    return six_runs
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from laddercast.cli.steps import (
     figures,
     inputs,
+    number,
     read_ladder_of,
     save_figure,
     settings,
@@ -28,23 +29,16 @@ def add_allocate(command: Callable[..., Any], *parents: argparse.ArgumentParser)
     """Add the command."""
     text = "fit a ladder, and tell how large a model and how long a run are best at a budget"
     added = command("allocate", _allocate, text, *parents)
-    added.add_argument("--flops", type=_number, required=True, metavar="FLOPS", help="the budget: "
+    added.add_argument("--flops", type=number, required=True, metavar="FLOPS", help="the budget: "
                        "6 N D to train and, with --tokens-served, 2 N T to serve")  # fmt: skip
-    added.add_argument("--tokens-served", type=_number, default=0.0, metavar="T", help="tokens "
+    added.add_argument("--tokens-served", type=number, default=0.0, metavar="T", help="tokens "
                        "that the budget is to serve, too (default: none)")  # fmt: skip
     added.add_argument("--task", default=c.ALL, metavar="NAME", help="the task whose accuracy is "
                        "to be best; all: the mean over tasks; loss: the mean loss (default: "
                        "%(default)s)")  # fmt: skip
-    added.add_argument("--epsilon", type=_number, metavar="E", help="a difference that does not "
+    added.add_argument("--epsilon", type=number, metavar="E", help="a difference that does not "
                        "matter: a fraction of accuracy, a share of a loss "
                        "(default: 0.005)")  # fmt: skip
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number") from None
 
 
 def _allocate(args: argparse.Namespace) -> int:

@@ -44,8 +44,6 @@ def run(args: argparse.Namespace) -> int:
     ladder, targets = read(args)
     if c.measured(ladder.table, c.ACCURACY):
         ends = run_ends(ladder.table).dropna(subset=[c.ACCURACY])
-        if ladder.recipes:
-            ends[c.RECIPE] = ends[c.MODEL].map(ladder.table.groupby(c.MODEL)[c.RECIPE].first())
         question(ends, ladder.tasks, targets)  # before the fit, which takes long
     keep_compiled()
     names = *TABLES, *FITTED, FIGURE
@@ -72,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(found: "RecipeComparison", ladder: "Ladder") -> None:
+    from laddercast.data.sizes import whole_runs
+
     whole = found.ranking[found.ranking[c.TASK] == c.ALL]
     pairs = found.comparisons[found.comparisons[c.TASK] == c.ALL]
     for (params, tokens), own in whole.groupby([c.PARAMS, c.TOKENS], sort=False):
@@ -91,8 +91,6 @@ def _print(found: "RecipeComparison", ladder: "Ladder") -> None:
         print_rows(head, rows)
         print()
     print("Recipes of one rank are tied: none is better with a probability of 90 %.")
-    from laddercast.data.sizes import whole_runs
-
     runs = whole_runs(ladder.table).join(ladder.table.groupby(c.MODEL)[c.RECIPE].first())
     count = runs.groupby(c.RECIPE).size()
     few = {

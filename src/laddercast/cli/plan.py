@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from laddercast.cli.steps import figures, inputs, read, save_figure, settings, status_of
+from laddercast.cli.steps import figures, inputs, number, read, save_figure, settings, status_of
 from laddercast.data import words as c
 from laddercast.data.writing import short_number
 
@@ -21,7 +21,7 @@ def add_plan(command: Callable[..., Any], *parents: argparse.ArgumentParser) -> 
     """Add the command."""
     text = "fit a ladder, and tell which small models to train next to know the targets better"
     added = command("plan", _plan, text, *parents)
-    added.add_argument("--budget", type=_number, required=True, metavar="FLOPS", help="training "
+    added.add_argument("--budget", type=number, required=True, metavar="FLOPS", help="training "
                        "compute of all that is chosen")  # fmt: skip
     added.add_argument("--candidates", metavar="CANDIDATES", help="table of models that could be "
                        "trained: params, tokens; flops if not 6ND, checkpoints averaged by a "
@@ -30,13 +30,6 @@ def add_plan(command: Callable[..., Any], *parents: argparse.ArgumentParser) -> 
                        "10)")  # fmt: skip
     added.add_argument("--task", metavar="NAME", help="the task whose forecast is to become "
                        "narrower; all: the mean over tasks (default: each task alike)")  # fmt: skip
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number") from None
 
 
 def _plan(args: argparse.Namespace) -> int:

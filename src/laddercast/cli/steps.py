@@ -25,6 +25,14 @@ FITTED = ("fit.nc", "predictions.nc", "published.csv", "forecast.png", "report.h
 """What `forecast` writes, beside tables."""
 
 
+def number(text: str) -> float:
+    """An argument that is a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number") from None
+
+
 def inputs(args: argparse.Namespace) -> list[str]:
     """The files that a command reads."""
     names = ("ladder", "targets", "tasks", "manifest", "how_much", "candidates")

@@ -257,8 +257,6 @@ def as_targets(table: pd.DataFrame) -> pd.DataFrame:
         ends = run_ends(table)
         quantities = (c.LOSS, c.REFERENCE_LOSS, c.ACCURACY, c.TASK_CE, c.FLOPS)
         measured = [name for name in quantities if name in table]
-        if c.RECIPE in table:
-            ends[c.RECIPE] = ends[c.MODEL].map(table.groupby(c.MODEL)[c.RECIPE].first())
         more = [c.RECIPE] if c.RECIPE in table else []
         return ends[[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, *more, *measured, c.CHECKPOINTS]]
     return table.assign(**{c.CHECKPOINTS: _checkpoints(table)}).reset_index(drop=True)
@@ -267,7 +265,8 @@ def as_targets(table: pd.DataFrame) -> pd.DataFrame:
 def run_ends(table: pd.DataFrame) -> pd.DataFrame:
     """The end of each run per task: one row per model x task, quantities averaged over checkpoints.
 
-    Columns: `model, task, params, tokens, flops` (of the whole run), the quantities, `checkpoints`.
+    Columns: `model, task, params, tokens, flops, recipe` (of the whole run; the last two where the
+    table has them), the quantities, `checkpoints`.
     What was not measured at the end is NaN. A row that is itself a mean has the weight of its
     `checkpoints`. Of the checkpoints of loss and of accuracy the fewer are given.
     """
@@ -282,7 +281,7 @@ def run_ends(table: pd.DataFrame) -> pd.DataFrame:
     fewest = counted.where(counted > 0).min(axis=1)
     means[c.CHECKPOINTS] = fewest.fillna(weight.groupby(keys).sum())
     every = table[[c.MODEL, c.TASK]].drop_duplicates().sort_values([c.MODEL, c.TASK])
-    whole = {c.PARAMS: "first", c.TOKENS: "max", c.FLOPS: "max"}
+    whole = {c.PARAMS: "first", c.TOKENS: "max", c.FLOPS: "max", c.RECIPE: "first"}
     ends = table.groupby(c.MODEL).agg({name: how for name, how in whole.items() if name in table})
     joined = every.join(means, on=[c.MODEL, c.TASK]).join(ends, on=c.MODEL)
     return joined.fillna({c.CHECKPOINTS: 1.0}).reset_index(drop=True)

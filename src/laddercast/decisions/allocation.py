@@ -23,7 +23,7 @@ from laddercast.forecasting.forecasts import (
     forecast_of_laws,
 )
 from laddercast.forecasting.grids import forecast_of_runs, thinned
-from laddercast.inference.results import points_of, recipes_of, rungs_of, tasks_of
+from laddercast.inference.results import converged, points_of, recipes_of, rungs_of, tasks_of
 from laddercast.model.design import DEFAULT_ITEMS
 from laddercast.model.routes import Route
 
@@ -149,7 +149,7 @@ def allocate(
             for word, value in at_best.items()
         },
         "edge": float(((best == 0) | (best == len(grid) - 1)).mean()),
-        "at_chance": at_chance, "converged": int(fitted.attrs.get("converged", 1)),
+        "at_chance": at_chance, "converged": int(bool(converged(fitted))),
     }  # fmt: skip
     _warn(table)
     return table
@@ -262,7 +262,7 @@ def _asked(
     """What is to be best, checked."""
     names = [str(name) for name in tasks_of(fitted).index]
     if task not in (c.ALL, c.LOSS, *names):
-        raise ValueError(f"task {task!r}: give one of {listed(names, 20)}, or {c.ALL}, or {c.LOSS}")
+        raise ValueError(_no_task(task, names))
     of_means = task in (c.ALL, c.LOSS) and task not in names
     if weights is not None and not of_means:
         raise ValueError(f"weights are of a mean over tasks: leave out task={task!r}, or them")

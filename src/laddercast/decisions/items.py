@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from threadpoolctl import ThreadpoolController
 
 from laddercast.data import words as c
 from laddercast.data.checks import check_one_recipe
@@ -17,6 +16,7 @@ from laddercast.forecasting.forecasts import models_of
 from laddercast.inference.results import recipes_of, routes_of, rungs_of, tasks_of
 from laddercast.model.design import DEFAULT_ITEMS
 from laddercast.model.routes import Route
+from laddercast.sampling.threads import one_blas_thread
 
 MOST_RUNGS = 32
 """Rungs that are asked again, those of most compute: of a larger ladder the gain is at least so."""
@@ -51,6 +51,7 @@ def more_items(
     >>> lc.more_items(fitted, targets, times=[4])
     """
     wanted = read_targets(targets)
+    check_one_recipe(recipes_of(fitted), "the worth of more questions")
     if not len(times) or not all(np.isfinite(k) and k > 1 for k in times):
         raise ValueError(f"times={list(times)}: give numbers above 1")
     if not all(c.ACCURACY in own["log_likelihood"] for own in routes_of(fitted).values()):
@@ -92,12 +93,11 @@ def _rows(
     targets: pd.DataFrame, times: float,
 ) -> pd.DataFrame:  # fmt: skip
     """Rows of one number of times, of targets by tasks."""
-    check_one_recipe(recipes_of(fitted), "the worth of more questions")
     tasks, models = tasks_of(fitted), models_of(targets)
     means = np.array([own.target.mean(axis=0) for own in drawn.values()])
     between = means.var(axis=0)
     known = np.mean([own.target.var(axis=0) for own in drawn.values()], axis=0)
-    with ThreadpoolController().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         then = np.mean([_left(own) for own in drawn.values()], axis=0)
     p, before = means.mean(axis=0) / 100, known + between + noise_now
     rows = models[[c.MODEL, c.PARAMS, c.TOKENS]].merge(

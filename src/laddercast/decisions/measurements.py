@@ -13,9 +13,9 @@ from numpyro import handlers
 
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder
-from laddercast.forecasting.forecasts import known_routes, models_of, sites_of
+from laddercast.forecasting.forecasts import models_of, sites_of
 from laddercast.forecasting.grids import thinned
-from laddercast.inference.results import routes_of, tasks_of
+from laddercast.inference.results import frame_of, known_routes, routes_of, tasks_of
 from laddercast.model.design import (
     SITES,
     Design,
@@ -79,10 +79,12 @@ def drawn_from_fit(
         draws = _enough(len(models) * len(tasks_of(fitted)))
     own = routes_of(thinned(fitted, draws))
     known = known_routes(own, route)
-    return {
-        name: _split(sites_of(_measure(known[name].model), tree, models, seed), order, candidates)
-        for name, tree in own.items()
-    }
+    found = {}
+    for name, tree in own.items():
+        design, _ = target_design(models, tasks_of(tree), frame_of(tree))
+        sites = sites_of(_measure(known[name].model), tree, design, seed)
+        found[name] = _split(sites, order, candidates)
+    return found
 
 
 def drawn_from_priors(

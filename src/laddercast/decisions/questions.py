@@ -16,7 +16,7 @@ from laddercast.data.sizes import whole_runs
 from laddercast.data.writing import STYLES, counted, listed
 from laddercast.forecasting.averages import mean_over_tasks, shares
 from laddercast.forecasting.forecasts import decades_beyond
-from laddercast.inference.results import routes_of, rungs_of
+from laddercast.inference.results import converged, rungs_of, runs_measured
 
 type Rungs = Ladder | xr.DataTree
 """The rungs of a forecast: their ladder, or the fit of it."""
@@ -210,7 +210,7 @@ def headline(
         found_of.append(
             Headline(
                 str(name), float(n), float(d), task, len(found.share), found.quantity, low, middle,
-                high, rung, value, least, half, most, p, bool(forecast.attrs.get("converged", 1)),
+                high, rung, value, least, half, most, p, bool(converged(forecast)),
                 float(decades[i]), *told,
             )
         )  # fmt: skip
@@ -269,24 +269,10 @@ def _best_rung(rungs: Rungs, found: Draws) -> tuple[str, float]:
 
 def _measured(rungs: Rungs, quantity: str) -> pd.DataFrame:
     """What was measured at the ends of runs, models x tasks; empty where nothing was."""
-    if isinstance(rungs, Ladder):
-        ends = run_ends(rungs.table)
-        if quantity not in ends:
-            return pd.DataFrame()
-        return ends.pivot_table(quantity, index=c.MODEL, columns=c.TASK)
-    for own in routes_of(rungs).values():
-        # `predictive` leaves measurements in cells: those of another route may be as they were.
-        if "observed_data" in own.children and quantity in own["observed_data"]:
-            data = own["observed_data"][quantity]
-            if "point" not in data.dims:
-                continue
-            tasks = data[c.TASK].to_numpy().astype(str)
-            table = pd.DataFrame(data.transpose("point", c.TASK).to_numpy(), columns=tasks)
-            models = data[f"point_{c.MODEL}"].to_numpy().astype(str)
-            tokens = pd.Series(data[f"point_{c.TOKENS}"].to_numpy())
-            last = tokens.groupby(models).idxmax()
-            return table.loc[last].set_axis(last.index)
-    return pd.DataFrame()
+    ends = run_ends(rungs.table) if isinstance(rungs, Ladder) else runs_measured(rungs, quantity)
+    if quantity not in ends or ends.empty:
+        return pd.DataFrame()
+    return ends.pivot_table(quantity, index=c.MODEL, columns=c.TASK)
 
 
 def _known(name: str, names: list[str], what: str = "target") -> str:

@@ -17,7 +17,7 @@ from laddercast.data.sizes import flops
 from laddercast.data.writing import listed, short_number
 from laddercast.forecasting.forecasts import forecast, of_recipes
 from laddercast.inference.results import recipes_of, runs_measured, tasks_of
-from laddercast.model.design import binomial_variance
+from laddercast.model.design import DEFAULT_ITEMS, binomial_variance
 
 QUANTILES = ("q025", "q10", "q50", "q90", "q975")
 SETTING = [c.PARAMS, c.TOKENS]
@@ -182,7 +182,7 @@ def tasks_at_chance(runs: pd.DataFrame, tasks: pd.DataFrame) -> list[str]:
     found = []
     for task, own in runs.groupby(c.TASK, sort=False):
         chance, items = tasks.loc[task, c.CHANCE], tasks.loc[task, c.ITEMS]
-        unit = np.sqrt(binomial_variance(chance, items if np.isfinite(items) else 1000.0))
+        unit = np.sqrt(binomial_variance(chance, items if np.isfinite(items) else DEFAULT_ITEMS))
         excess = (own[c.ACCURACY] - chance) / unit
         if excess.mean() < ABOVE_CHANCE / np.sqrt(len(own)) and excess.max() < 1 + ABOVE_CHANCE:
             found.append(str(task))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
+
+from laddercast.sampling.threads import one_blas_thread
 
 HALVES = 2
 
@@ -126,7 +127,7 @@ def best_plan(
     that leaves least is given. None is safe alone, as the cheapest gain most for their cost.
     """
     # Matrices are small: several threads would hinder each other.
-    with ThreadpoolController().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         alone = _mean([left_by_each(own) for own in groups])
         plans = [_greedy(groups, alone, costs, budget, most, power) for power in POWERS]
     order, after = min(plans, key=lambda plan: plan[1][-1] if plan[1] else np.inf)

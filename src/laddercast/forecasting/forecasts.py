@@ -27,6 +27,7 @@ from laddercast.forecasting.pools import pool
 from laddercast.inference.results import (
     complaints_of,
     frame_of,
+    known_routes,
     mark,
     own_draws,
     points_of,
@@ -36,10 +37,10 @@ from laddercast.inference.results import (
     tasks_of,
     with_complaints,
 )
-from laddercast.model.design import SITES, Observed, in_few_shapes, target_design
+from laddercast.model.design import SITES, Design, Observed, in_few_shapes, target_design
 from laddercast.model.discrepancy import INTERVAL
 from laddercast.model.priors import Priors
-from laddercast.model.routes import ROUTES, Route
+from laddercast.model.routes import Route
 from laddercast.sampling.chains import on_device
 from laddercast.sampling.programs import in_batches
 
@@ -131,10 +132,10 @@ def _forecast(
 ) -> xr.DataTree:
     """The forecast of one route; without `noise`, sizes have no deviations of their own either."""
     tasks = tasks_of(fitted)
-    _, rows = target_design(models, tasks, frame_of(fitted))
+    design, rows = target_design(models, tasks, frame_of(fitted), of_sizes=noise)
     sizes = fitted["posterior"].sizes
     chains, length = sizes["chain"], sizes["draw"]
-    sites = sites_of(_predict(route.model, noise), fitted, models, seed, of_sizes=noise)
+    sites = sites_of(_predict(route.model, noise), fitted, design, seed)
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
@@ -175,30 +176,14 @@ def _forecast(
     return tree
 
 
-def known_routes(
-    fitted: Mapping[str, xr.DataTree], given: Route | Sequence[Route]
-) -> dict[str, Route]:
-    """Routes by name: ours, and those given. Raises ValueError where a fit's is not among them."""
-    known = ROUTES | {one.name: one for one in ([given] if isinstance(given, Route) else given)}
-    if lacking := [name for name in fitted if name not in known]:
-        raise ValueError(f"give the routes {', '.join(lacking)} as `route`: a fit has names alone")
-    return known
-
-
 def sites_of(
-    one: Callable[..., dict[str, Any]],
-    fitted: xr.DataTree,
-    models: pd.DataFrame,
-    seed: int,
-    *,
-    of_sizes: bool = True,
+    one: Callable[..., dict[str, Any]], fitted: xr.DataTree, own: Design, seed: int
 ) -> dict[str, np.ndarray]:
     """Sites (all draws, models, tasks or 1) that `one` makes of each draw of one route's fit.
 
-    `one` takes a pair of a key and a draw, the design of `models` (`model, params, tokens,
-    checkpoints`), and priors that it does not need. `of_sizes` as `target_design` takes it.
+    `one` takes a pair of a key and a draw, the design, as `target_design` gives it, in an array of
+    few sizes, and priors that it does not need.
     """
-    own, _ = target_design(models, tasks_of(fitted), frame_of(fitted), of_sizes=of_sizes)
     design = in_few_shapes(own)
     posterior = fitted["posterior"].to_dataset()
     draws = own_draws(posterior)
@@ -212,7 +197,7 @@ def sites_of(
         keys = jax.random.split(jax.random.key(seed), count)
         placed = jax.tree.map(jnp.asarray, design)
         found = in_batches(one, (keys, flat), placed, Priors())
-    return {site: x[:, : len(models)] for site, x in found.items()}
+    return {site: x[:, : len(own.end)] for site, x in found.items()}
 
 
 @cache

@@ -15,10 +15,10 @@ from laddercast.data import words as c
 from laddercast.data.ladder import Ladder
 from laddercast.data.settings import check_whole
 from laddercast.inference.fitting import device_named
-from laddercast.inference.results import observed_data, routes_of
+from laddercast.inference.results import known_routes, observed_data, routes_of
 from laddercast.model.design import SITES, Design, Observed, ladder_design
 from laddercast.model.priors import Priors
-from laddercast.model.routes import ROUTES, Route
+from laddercast.model.routes import Route
 from laddercast.sampling.chains import on_device
 from laddercast.sampling.density import is_latent
 from laddercast.sampling.programs import in_batches
@@ -48,7 +48,7 @@ def predictive(
     if fitted.attrs.get("fingerprint", ladder.fingerprint) != ladder.fingerprint:
         raise ValueError(f"{ladder.name} is not the ladder of this fit: give that one")
     draws = check_whole("draws", draws)
-    known = ROUTES | {one.name: one for one in ([route] if isinstance(route, Route) else route)}
+    known = known_routes(routes_of(fitted), route)
     design, observed, labels, frame = ladder_design(ladder)
     models, tasks = np.array(labels.model), np.array(labels.task)
     tree = fitted.copy()

@@ -1,7 +1,7 @@
 """The result of a fit as a DataTree: what it holds, and what a forecast reads of it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ from laddercast.data.cautions import NotConvergedWarning, warn
 from laddercast.model.design import SITES, Design, Frame, Labels, Observed, cells
 from laddercast.model.discrepancy import INTERVAL
 from laddercast.model.priors import Priors
-from laddercast.model.routes import Route
+from laddercast.model.routes import ROUTES, Route
 from laddercast.sampling.density import is_latent
 from laddercast.sampling.diagnostics import Complaint, summary
 from laddercast.sampling.nuts import Samples
@@ -247,6 +247,14 @@ def routes_of(fitted: xr.DataTree) -> dict[str, xr.DataTree]:
     return {str(name): own for name, own in fitted.children.items() if "route" in own.attrs}
 
 
+def known_routes(names: Iterable[str], given: Route | Sequence[Route]) -> dict[str, Route]:
+    """Routes by name: ours, and those given. Raises ValueError where a fit's is not among them."""
+    known = ROUTES | {one.name: one for one in ([given] if isinstance(given, Route) else given)}
+    if lacking := [name for name in names if name not in known]:
+        raise ValueError(f"give the routes {', '.join(lacking)} as `route`: a fit has names alone")
+    return known
+
+
 def one_of(fitted: xr.DataTree) -> xr.DataTree:
     """A route's tree, for what all routes of a fit have alike. A route's own tree is one."""
     return fitted if "constant_data" in fitted.children else next(iter(routes_of(fitted).values()))
@@ -272,23 +280,27 @@ def rungs_of(fitted: xr.DataTree) -> pd.DataFrame:
     return runs if of_run is None else runs.assign(**{c.RECIPE: of_run.to_numpy().astype(str)})
 
 
-def runs_measured(fitted: xr.DataTree) -> pd.DataFrame:
-    """Accuracies at the ends of the runs behind a fit, a row for each model x task that has one.
+def runs_measured(fitted: xr.DataTree, quantity: str = c.ACCURACY) -> pd.DataFrame:
+    """A quantity at the ends of the runs behind a fit, a row for each model x task that has one.
 
-    Columns: `model, params, tokens, task, accuracy`, and `recipe` where there are several.
+    Columns: `model, params, tokens, task`, the quantity, and `recipe` where there are several.
     """
-    data = one_of(fitted)["observed_data"]
-    if c.ACCURACY not in data or c.TASK not in data[c.ACCURACY].dims:
-        return pd.DataFrame(columns=[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, c.ACCURACY])
-    points = pd.DataFrame(
-        data[c.ACCURACY].to_numpy(), columns=data[c.TASK].to_numpy().astype(str)
-    ).assign(
-        **{c.MODEL: data[f"point_{c.MODEL}"].to_numpy().astype(str)},
-        at=data[f"point_{c.TOKENS}"].to_numpy(),
-    )
-    ends = points.sort_values("at", kind="stable").groupby(c.MODEL, sort=False).tail(1)
-    long = ends.drop(columns="at").melt(c.MODEL, var_name=c.TASK, value_name=c.ACCURACY)
-    return long.dropna(subset=[c.ACCURACY]).join(rungs_of(fitted), on=c.MODEL)
+    for own in routes_of(fitted).values():
+        data: Any = own["observed_data"] if "observed_data" in own.children else {}
+        # `predictive` leaves measurements in cells: those of another route may be as they were.
+        if quantity not in data or not {POINT, c.TASK} <= set(data[quantity].dims):
+            continue
+        points = pd.DataFrame(
+            data[quantity].transpose(POINT, c.TASK).to_numpy(),
+            columns=data[c.TASK].to_numpy().astype(str),
+        ).assign(
+            **{c.MODEL: data[f"point_{c.MODEL}"].to_numpy().astype(str)},
+            at=data[f"point_{c.TOKENS}"].to_numpy(),
+        )
+        ends = points.sort_values("at", kind="stable").groupby(c.MODEL, sort=False).tail(1)
+        long = ends.drop(columns="at").melt(c.MODEL, var_name=c.TASK, value_name=quantity)
+        return long.dropna(subset=[quantity]).join(rungs_of(fitted), on=c.MODEL)
+    return pd.DataFrame(columns=[c.MODEL, c.PARAMS, c.TOKENS, c.TASK, quantity])
 
 
 def recipes_of(fitted: xr.DataTree) -> list[str]:

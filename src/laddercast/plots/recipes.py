@@ -8,6 +8,7 @@ import pandas as pd
 
 from laddercast.data import words as c
 from laddercast.data.writing import short_number
+from laddercast.inference.results import converged
 from laddercast.plots.style import BLUE, NOT_CONVERGED, SMALL, WIDTH, Panels, panels_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def plot_recipes(found: "RecipeComparison", ax: Any = None) -> Panels:
         title = f"{short_number(params)} parameters, {short_number(tokens)} tokens"
         left.set_title(f"{title}:\nmean over tasks, less that of the first", fontsize=SMALL + 1)
         right.set_title("Probability of being the best (%)", fontsize=SMALL + 1)
-    if not found.forecast.attrs.get("converged", 1):
+    if not converged(found.forecast):
         axes[0].figure.suptitle(NOT_CONVERGED, fontsize=10)
     return axes
 
