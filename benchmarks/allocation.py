@@ -160,7 +160,7 @@ def cells_of(kind: str, seed: int, flops: float) -> pd.DataFrame:
 
 
 def against_closed_form(flops: float) -> str:
-    """A fit of losses with the walks taken out and q at 1, against the law's own optimum."""
+    """A fit of losses, walks taken out, q at 1, gamma at 0, against the law's own optimum."""
     truth = demo_truth().loc[["hellaswag", "piqa", "mmlu"]]
     ladder, _ = lc.simulate(truth, sizes=DEMO_SIZES, tokens_per_param=DEMO_TOKENS_PER_PARAM)
     fitted = lc.fit(ladder, route="stage_1", progress=False)
@@ -174,6 +174,7 @@ def against_closed_form(flops: float) -> str:
                 if name.startswith("log_walk"):
                     posterior[name] = xr.full_like(posterior[name], -30.0)
         posterior["q"] = xr.ones_like(posterior["q"])
+        posterior["gamma"] = xr.zeros_like(posterior["gamma"])
         fitted["stage_1"]["posterior"] = xr.DataTree(posterior)
         grid = grid_at(reach_of(fitted), flops, 0.0, SIZES)
         tree = forecast_of_laws(thinned(fitted, 1000), grid.assign(model=grid.index.astype(str)))

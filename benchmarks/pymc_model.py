@@ -29,6 +29,7 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
         exponents = [pt.exp(_pooled(design, priors, f"log_{name}")) for name in ("alpha", "beta")]
         share_a, share_e = (_pooled(design, priors, f"logit_share_{name}") for name in "ae")
         q = _prior(priors, "q")
+        exponents[1] = exponents[1] * pt.exp(_prior(priors, "gamma") * design.log_params[:, None])
         terms = [
             log_share - exponent * size[:, None] * q
             for log_share, exponent, size in zip(

@@ -108,10 +108,11 @@ def test_laws_have_neither_noise_nor_deviations_of_sizes(fitted: xr.DataTree):
 
 
 def test_losses_are_best_at_the_closed_forms_optimum(fitted: xr.DataTree):
-    """With q = 1 and no walks: N* = G (C / 6)^(b / (a + b)), G = (a A / (b B))^(1 / (a + b))."""
+    """The published law: N* = G (C / 6)^(b / (a + b)), G = (a A / (b B))^(1 / (a + b))."""
     still = fitted.copy()
     posterior = still["two_stage"]["posterior"].to_dataset()
     posterior["q"] = xr.ones_like(posterior["q"])
+    posterior["gamma"] = xr.zeros_like(posterior["gamma"])
     for name in posterior:
         if str(name).startswith("walk") and "interval" in posterior[name].dims:
             posterior[name] = xr.zeros_like(posterior[name])

@@ -339,13 +339,16 @@ def test_letters_give_the_measured_losses_and_accuracies(fitted, ladder):
     }
     q = p["q"].to_numpy()[..., None]
     n, d = (ends[word].to_numpy(float) for word in ("params", "tokens"))
-    terms = (own["A"] / n ** own["alpha"]) ** q + (own["B"] / d ** own["beta"]) ** q
+    frame = frame_of(fitted)
+    beta = own["beta"] * (n / frame.params) ** p["gamma"].to_numpy()[..., None]
+    of_tokens = own["B"] / frame.tokens ** own["beta"] * (frame.tokens / d) ** beta
+    terms = (own["A"] / n ** own["alpha"]) ** q + of_tokens**q
     loss = terms ** (1 / q) + own["E"]
     error = np.abs(np.log(np.median(loss, axis=(0, 1)) / ends["loss"]))
     assert error.median() < 0.02
     accuracy = own["b"] + own["a"] / (1 + np.exp(-own["k"] * (loss - own["L0"])))
     assert np.abs(np.median(accuracy, axis=(0, 1)) - ends["accuracy"]).median() < 0.02
-    assert frame_of(fitted).params > 1e8
+    assert frame.params > 1e8
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ from laddercast.sampling.density import is_latent
 
 PACKAGE = Path(laddercast.__file__).parent
 
-LETTERS = {"A", "B", "E", "a", "b", "k", "q", "alpha", "beta"}
+LETTERS = {"A", "B", "E", "a", "b", "k", "q", "alpha", "beta", "gamma"}
 """The paper's letters, by which plots and tables call what `letters` makes of a posterior's sites:
-`q` alone is also a site, and where it stands as one cannot be told from the string."""
+`q` and `gamma` are also sites, and where they stand as such cannot be told from the string."""
 
 
 def latent_sites(table: pd.DataFrame) -> set[str]:

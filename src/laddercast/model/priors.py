@@ -37,7 +37,8 @@ class Priors:
     >>> priors = lc.Priors(q=dist.LogNormal(0, 0.3))
     """
 
-    # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact.
+    # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact,
+    # and the power of N with which the exponent of D goes.
     log_loss_level: Distribution = _normal(0.0, 1.0)
     log_alpha_center: Distribution = _normal(log(0.27), 0.15)
     log_alpha_scale: Distribution = _log_normal(0.2, 0.3)
@@ -48,6 +49,7 @@ class Priors:
     logit_share_a_center: Distribution = _normal(0.4, 0.7)
     logit_share_a_scale: Distribution = _log_normal(0.4, 0.3)
     q: Distribution = _log_normal(1.5, 0.4)
+    gamma: Distribution = _normal(0.0, 0.05)
     # The same of the reference loss, which is one for all tasks.
     log_reference_level: Distribution = _normal(0.7, 1.0)
     reference_alpha: Distribution = _log_normal(0.27, 0.2)

@@ -64,7 +64,8 @@ def _own_loss(design: Design, priors: Priors, observed: Observed, off: tuple[Wal
     """Each task's loss from a law of its own."""
     log_e, log_reducible = log_parts(pooled(design, priors, "logit_share_e"))
     found = terms(design, priors, log_reducible)
-    law = log_law(design, found, scalar(priors, "q"), log_e, log_reducible)
+    q, gamma = scalar(priors, "q"), scalar(priors, "gamma")
+    law = log_law(design, found, q, log_e, log_reducible, gamma)
     return task_loss(design, priors, observed, Path(law, law, law), off)
 
 

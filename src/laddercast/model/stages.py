@@ -244,15 +244,19 @@ def log_parts(logit: Array) -> tuple[Array, Array]:
 
 
 def log_law(design: Design, found: Terms, q: ArrayLike, log_e: ArrayLike | None = None,
-            log_reducible: ArrayLike = 0.0) -> Array:  # fmt: skip
-    """Log of a law at each point (points, tasks), over its value at the reference sizes."""
+            log_reducible: ArrayLike = 0.0, gamma: ArrayLike = 0.0) -> Array:  # fmt: skip
+    """Log of a law at each point (points, tasks), over its value at the reference sizes.
+
+    The exponent of D goes with the power `gamma` of N.
+    """
+    beta = found.beta * jnp.exp(gamma * design.log_params[:, None])
     given = (
         design.log_params[:, None], design.log_tokens[:, None],
         found.log_a / q + log_reducible, found.log_b / q + log_reducible,
     )  # fmt: skip
     if log_e is None:
-        return laws.log_reducible(*given, found.alpha, found.beta, q)
-    return laws.log_loss(*given, log_e, found.alpha, found.beta, q)
+        return laws.log_reducible(*given, found.alpha, beta, q)
+    return laws.log_loss(*given, log_e, found.alpha, beta, q)
 
 
 def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]:
@@ -357,7 +361,7 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         alpha = alpha * jnp.exp(of_points(off_alpha, design))[:, None]
         beta = beta * jnp.exp(of_points(off_beta, design))[:, None]
     found = Terms(alpha, beta, log_a, log_b)
-    law = log_law(design, found, q, log_e, log_reducible)
+    law = log_law(design, found, q, log_e, log_reducible, scalar(priors, "gamma"))
     known = law + off.full
     middle = in_middle(design.middle.reference_loss, known, design)[:, 0]
     level = scalar(priors, "log_reference_level", offset=-jnp.mean(middle))

@@ -15,8 +15,9 @@ from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.writing import short_number
 from laddercast.forecasting.grids import thinned
-from laddercast.inference.results import recipes_of, routes_of, tasks_of
+from laddercast.inference.results import frame_of, recipes_of, routes_of, tasks_of
 from laddercast.model import laws
+from laddercast.model.design import Frame
 from laddercast.plots.style import (
     LINE_WIDTHS,
     Panels,
@@ -39,7 +40,7 @@ GRID = 80
 """Points along each curve."""
 BANDS = ((95, 0.15), (80, 0.3))
 """Central intervals in percent, and the opacity of each band."""
-STAGE_1 = ("A", "alpha", "B", "beta", "E", "q")
+STAGE_1 = ("A", "alpha", "B", "beta", "E", "q", "gamma")
 STAGE_2 = ("a", "k", "L0", "b")
 
 
@@ -59,7 +60,7 @@ def plot_stage1(
     >>> axes = lc.plot_stage1(fitted)
     """
     fitted, loss = _through_loss(fitted, STAGE_1)
-    posterior = _thinned(fitted, STAGE_1)
+    posterior, frame = _thinned(fitted, STAGE_1), frame_of(fitted)
     common = loss == c.REFERENCE_LOSS
     names = [loss] if common else list(tasks_of(fitted).index)
     axes = panels_of(ax, len(names))
@@ -75,7 +76,7 @@ def plot_stage1(
         letters = {name: of_task[name].to_numpy()[:, None] for name in STAGE_1}
         for size, colour in sizes.items():
             x = grid[grid <= tokens.max()]
-            _band(panel, x, _loss(letters, size, x), colour)
+            _band(panel, x, _loss(letters, frame, size, x), colour)
             here = rungs[(rungs[c.PARAMS] == size) & (common | (rungs[c.TASK] == task))]
             panel.plot(
                 here[c.TOKENS], here[c.LOSS], "o", ms=3.5, color=colour, mec="white", mew=0.3
@@ -83,7 +84,8 @@ def plot_stage1(
         for (name, colour), rows in _by_target(targets, None if common else task):
             row = rows.iloc[0]
             x = grid[grid <= 1.01 * row[c.TOKENS]]
-            _band(panel, x, _loss(letters, row[c.PARAMS], x), colour, linestyle="--", bands=())
+            curve = _loss(letters, frame, row[c.PARAMS], x)
+            _band(panel, x, curve, colour, linestyle="--", bands=())
             _interval(panel, row[c.TOKENS], row, c.LOSS, colour, name)
         panel.set_xscale("log")
         mark_powers(panel)
@@ -146,9 +148,12 @@ def plot_stage2(
     return axes
 
 
-def _loss(letters: dict[str, np.ndarray], params: float, tokens: np.ndarray) -> Any:
+def _loss(letters: dict[str, np.ndarray], frame: Frame, params: float, tokens: np.ndarray) -> Any:
     log_a, log_b, log_e = (np.log(letters[name]) for name in "ABE")
-    exponents = (letters[name] for name in ("alpha", "beta", "q"))
+    # All sizes have the term of D in common at the reference tokens.
+    beta = letters["beta"] * (params / frame.params) ** letters["gamma"]
+    log_b = log_b + (beta - letters["beta"]) * np.log(frame.tokens)
+    exponents = letters["alpha"], beta, letters["q"]
     with on_device(jax.devices("cpu")[0]):
         log_loss = laws.log_loss(np.log(params), np.log(tokens), log_a, log_b, log_e, *exponents)
         return np.exp(np.asarray(log_loss))
