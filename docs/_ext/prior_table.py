@@ -33,7 +33,7 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "log_alpha": Meaning("alpha", "exponent of N, also of `direct`", "", "log"),
         "log_beta": Meaning("beta", "exponent of D, also of `direct`", "", "log"),
         "q": Meaning("q", "how N and D interact, of all routes; 1: their terms add up"),
-        "gamma": Meaning("gamma", "power of N with which the exponent of D goes, of any loss"),
+        "gamma": Meaning("gamma", "power of N with which the exponent of D goes, of all routes"),
     },
     "The law of the reference loss": {
         "log_reference_level": Meaning("", "loss at the reference sizes", "loss", "log"),

@@ -31,7 +31,6 @@ from laddercast.model.stages import (
     off_law,
     pooled,
     reference_loss,
-    scalar,
     task_loss,
     terms,
 )
@@ -63,9 +62,7 @@ class Route:
 def _own_loss(design: Design, priors: Priors, observed: Observed, off: tuple[Walk, Noise]) -> Path:
     """Each task's loss from a law of its own."""
     log_e, log_reducible = log_parts(pooled(design, priors, "logit_share_e"))
-    found = terms(design, priors, log_reducible)
-    q, gamma = scalar(priors, "q"), scalar(priors, "gamma")
-    law = log_law(design, found, q, log_e, log_reducible, gamma)
+    law = log_law(design, priors, terms(design, priors, log_reducible), log_e, log_reducible)
     return task_loss(design, priors, observed, Path(law, law, law), off)
 
 
@@ -88,7 +85,7 @@ def _by_reference(design: Design, priors: Priors, observed: Observed = NOTHING) 
 
 def _direct(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
     off = off_law(design, priors, "accuracy")
-    law = log_law(design, terms(design, priors), scalar(priors, "q"))
+    law = log_law(design, priors, terms(design, priors))
     accuracy(design, priors, observed, Path(law, law, law), off, "log_rise")
 
 

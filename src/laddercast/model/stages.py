@@ -243,12 +243,16 @@ def log_parts(logit: Array) -> tuple[Array, Array]:
     return log_share, log_share - logit
 
 
-def log_law(design: Design, found: Terms, q: ArrayLike, log_e: ArrayLike | None = None,
-            log_reducible: ArrayLike = 0.0, gamma: ArrayLike = 0.0) -> Array:  # fmt: skip
+def log_law(
+    design: Design, priors: Priors, found: Terms, log_e: ArrayLike | None = None,
+    log_reducible: ArrayLike = 0.0,
+) -> Array:  # fmt: skip
     """Log of a law at each point (points, tasks), over its value at the reference sizes.
 
-    The exponent of D goes with the power `gamma` of N.
+    How N and D interact is sampled here, one for all tasks: `q`, and the power `gamma` of N with
+    which the exponent of D goes.
     """
+    q, gamma = scalar(priors, "q"), scalar(priors, "gamma")
     beta = found.beta * jnp.exp(gamma * design.log_params[:, None])
     given = (
         design.log_params[:, None], design.log_tokens[:, None],
@@ -351,7 +355,6 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     off = _with(off_law, unfinished(design, priors, "reference_loss"))
     log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
     log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
-    q = scalar(priors, "q")
     alpha = scalar(priors, "reference_alpha", offset=-log_a - log_reducible)
     beta = scalar(priors, "reference_beta", offset=-log_b - log_reducible)
     if recipes(design) > 1:
@@ -361,7 +364,7 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         alpha = alpha * jnp.exp(of_points(off_alpha, design))[:, None]
         beta = beta * jnp.exp(of_points(off_beta, design))[:, None]
     found = Terms(alpha, beta, log_a, log_b)
-    law = log_law(design, found, q, log_e, log_reducible, scalar(priors, "gamma"))
+    law = log_law(design, priors, found, log_e, log_reducible)
     known = law + off.full
     middle = in_middle(design.middle.reference_loss, known, design)[:, 0]
     level = scalar(priors, "log_reference_level", offset=-jnp.mean(middle))
