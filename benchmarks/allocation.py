@@ -7,8 +7,8 @@ the mean accuracy, is held against the truth. Truths are drawn from what the pri
 q = 1; and in `--demo` ladders they are tasks of the demo, as published fits have them. Then the
 closed form of the law, and, where LADDERCAST_DATA has it, the ladder `farseer` (its fit is made, or
 read from FIT.nc).
-Cells go to DIR/cells.csv as they are found (what is there is not fitted again), tables to
-docs/decisions_allocation.md.
+Cells go to DIR/cells.csv as they are found (what is there is not fitted again), tables to their
+section of docs/decisions.md; `--tables` fits nothing.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from results import keep
+from results import add_page, keep, write_section
 
 import laddercast as lc
 from laddercast.decisions.allocation import EPSILON, OPTIMUM, SURE, grid_at, reach_of, regrets
@@ -38,11 +38,7 @@ FINE = np.geomspace(1e6, 1e13, 20001)
 """Sizes among which the true optimum of a mean is looked for."""
 
 
-PAGE = """# How large, how long: checked
-
-Made by `python benchmarks/allocation.py`; [how it is decided](howto/allocate.md).
-
-## Simulated ladders
+TEXT = """### Simulated ladders
 
 Is the true best size in its 50 and 90 % interval? Ladders are `lc.simulate`'s, of q = 1, where the
 model has a prior on q about 1.5. Their discrepancy is a walk in compute, which is the same for all
@@ -52,13 +48,13 @@ fits as published, of which some have exponents (.79 of params, .20 of tokens) t
 next to impossible: intervals are not to be expected to hold there, and are shown for how they fail.
 
 {coverage}
-## The closed form
+### The closed form
 
 Losses alone (`stage_1`), q set to 1, draw by draw against the law's own optimum in the same draw,
 N = (alpha A / (beta B))^(1 / (alpha + beta)) (C / 6)^(beta / (alpha + beta)).
 
 {closed}
-## farseer
+### farseer
 
 404 measured rungs, losses alone. Published of the same measurements: about 20 tokens per parameter
 at 1e20 to 1e21 FLOPs, and more the more compute there is (arXiv 2506.10972;
@@ -256,6 +252,7 @@ def main() -> None:
     parser.add_argument("--demo", type=int, default=8, help="of the demo's tasks")
     parser.add_argument("--flops", type=float, default=1e22)
     parser.add_argument("--farseer", type=Path, metavar="FIT.nc", help="a fit that was kept")
+    add_page(parser)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
@@ -266,32 +263,29 @@ def main() -> None:
         ("closed", lambda: against_closed_form(given.flops)),
     ):
         kept = given.out / f"{name}.md"
-        if not kept.exists() and (name != "farseer" or (DATA / "zoo").is_dir()):
+        if not (kept.exists() or given.tables) and (name != "farseer" or (DATA / "zoo").is_dir()):
             kept.write_text(make())
-        parts[name] = kept.read_text() if kept.exists() else "not measured: no such data here\n"
+        parts[name] = kept.read_text() if kept.exists() else "Not measured yet.\n"
         print(parts[name], flush=True)
     path = given.out / "cells.csv"
     cells = pd.read_csv(path) if path.exists() else pd.DataFrame({"kind": [], "seed": []})
-    write(parts, cells)
+    write(parts, cells, given)
     done = set(zip(cells["kind"], cells["seed"], strict=True))
     wanted = [("drawn", x) for x in range(given.ladders)] + [("demo", x) for x in range(given.demo)]
-    for kind, seed in wanted:
+    for kind, seed in () if given.tables else wanted:
         if (kind, seed) in done:
             continue
         found = cells_of(kind, seed, given.flops)
         cells = pd.concat([cells, found], ignore_index=True) if len(cells) else found
         keep(cells, path)
-        write(parts, cells)
+        write(parts, cells, given)
         print(f"{kind} {seed}: {found['seconds'].max():.0f} s", file=sys.stderr, flush=True)
 
 
-def write(parts: dict[str, str], cells: pd.DataFrame) -> None:
-    """The page, with what is known so far."""
-    text = coverage(cells) if len(cells) else "none yet\n"
-    out = ROOT / "docs" / "decisions_allocation.md"
-    passing = out.with_suffix(".partial")
-    passing.write_text(PAGE.format(coverage=text, **parts))
-    passing.replace(out)
+def write(parts: dict[str, str], cells: pd.DataFrame, given: argparse.Namespace) -> None:
+    """The section, with what is known so far."""
+    found = coverage(cells) if len(cells) else "None yet.\n"
+    write_section(given.page, "allocation", TEXT.format(coverage=found, **parts), given.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Which rung next: what a plan promises, and what its rungs then do.
 
 `python benchmarks/plan.py --out DIR {simulated,farseer,paper} [...]`, each resumable: what is in
-DIR/plan_*.csv is not fitted again. All tables that are there go to docs/decisions_plan.md.
+DIR/plan_*.csv is not fitted again. All tables that are there go to their section of
+docs/decisions.md; `--tables` fits nothing.
 
 `simulated [--ladders N] [--candidates M]`: of N ladders drawn from the priors, each of M candidates
 is truly added and the ladder fitted again. How far does the target's predictive variance fall by
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
-from results import keep
+from results import add_page, keep, write_section
 
 import laddercast as lc
 from laddercast.data.ladder import as_targets
@@ -291,24 +292,22 @@ TOLD = {
 }
 
 
-def write(out: Path) -> None:
-    """The page, from all that was found."""
-    text = "# Which rung next: benchmarks\n\nMade by `python benchmarks/plan.py`.\n"
+def write(out: Path, page: Path) -> None:
+    """The section, from all that was found."""
+    parts = []
     for name, (title, told) in TOLD.items():
         path = out / f"plan_{name}.csv"
         if path.exists():
-            text += f"\n## {title}\n\n{told(pd.read_csv(path))}"
+            parts.append(f"### {title}\n\n{told(pd.read_csv(path))}")
+    text = "\n".join(parts) or "Nothing found yet.\n"
     print(text)
-    page = ROOT / "docs" / "decisions_plan.md"
-    passing = page.with_suffix(".partial")
-    passing.write_text(text)
-    passing.replace(page)
+    write_section(page, "plan", text, out)
 
 
 def main() -> None:
-    """Fit what is missing, and write the page."""
+    """Fit what is missing, and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=[*TOLD, []], help="none: the page alone")
+    parser.add_argument("what", nargs="*", choices=[*TOLD, []], help="none: the section alone")
     parser.add_argument("--out", type=Path, required=True, help="folder of plan_*.csv")
     parser.add_argument("--ladders", type=int, default=50)
     parser.add_argument("--candidates", type=int, default=20)
@@ -316,15 +315,16 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 5.0, 10.0])
     parser.add_argument("--ways", nargs="+", default=["plan", "random", "cheapest"])
     parser.add_argument("--steps", type=int, nargs="+", default=list(range(11)))
+    add_page(parser)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     keep_compiled()
-    for what in given.what:
+    for what in () if given.tables else given.what:
         {"simulated": simulated, "farseer": farseer, "paper": paper}[what](given.out, given)
-        write(given.out)
-    if not given.what:
-        write(given.out)
+        write(given.out, given.page)
+    if given.tables or not given.what:
+        write(given.out, given.page)
 
 
 if __name__ == "__main__":

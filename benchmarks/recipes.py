@@ -6,8 +6,8 @@ solve) and dclm (six recipes of two or three rungs). Each is cut to its smaller 
 compared at the scale of the larger ones; with `--targets` the whole ladder is fitted, and its
 targets are looked at, once nothing is to be chosen any more. `--ladders N` adds N simulated ladders
 of ten recipes. Pairs go to DIR/pairs.csv, scores to DIR/scores.csv and what choosing costs to
-DIR/losses.csv, as they are found (a part that is there is not fitted again); tables to
-docs/decisions_recipes.md.
+DIR/losses.csv, as they are found (a part that is there is not fitted again); tables to the first
+section of docs/decisions.md. `--tables` fits nothing.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from results import keep
+from results import add_page, keep, write_section
 
 import laddercast as lc
 from laddercast.data import words as c
@@ -92,6 +92,20 @@ def simulated(count: int) -> Iterator[Part]:
         yield Part(f"simulated {seed}", lc.Ladder(ladder.table[ends], ladder.tasks), targets)
 
 
+def parts_of(given: argparse.Namespace) -> Iterator[Part]:
+    """What was asked for; data are read only where some of them are."""
+    only = given.only or [""]
+
+    def wanted(name: str) -> bool:
+        return any(name.startswith(word) or word.startswith(name) for word in only)
+
+    for name, make in (("dclm", dclm), ("gadre", gadre)):
+        for of_targets in (False, True) if given.targets else (False,):
+            if wanted(name):
+                yield from (part for part in make(of_targets) if wanted(part.name))
+    yield from (part for part in simulated(given.ladders) if wanted(part.name))
+
+
 def losses(found: lc.RecipeComparison, part: Part) -> pd.DataFrame:
     """What was lost to the best measured recipe by choosing: least regret, or the best rung."""
     best = part.ladder.table.groupby([c.TASK, c.RECIPE])[c.ACCURACY].max()
@@ -125,16 +139,18 @@ def markdown(pairs: pd.DataFrame, scores: pd.DataFrame, lost: pd.DataFrame) -> s
     def block(table: pd.DataFrame) -> str:
         return f"```\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n```\n"
 
+    if scores.empty:
+        return "Nothing found yet.\n"
     real = ~scores["part"].str.startswith("simulated")
-    text = f"## Real ladders\n\n{block(scores[real])}\n"
+    text = f"### Real ladders\n\n{block(scores[real])}\n" if real.any() else ""
     made = pairs["part"].str.startswith("simulated")
     for title, here in (("Real", ~made), ("Simulated", made)):
         if here.any():
-            text += f"## {title} ladders: how often a was better, by what was said\n\n"
+            text += f"### {title} ladders: how often a was better, by what was said\n\n"
             text += f"{block(bins(pairs[here]))}\n"
     means = lost.groupby(lost["part"].str.partition(" ")[0].str.rstrip(","))[["ours", "best_rung"]]
     table = (100 * means.mean()).assign(cells=means.size()).reset_index()
-    return f"{text}## Points lost to the best recipe by choosing one\n\n{block(table)}"
+    return f"{text}### Points lost to the best recipe by choosing one\n\n{block(table)}"
 
 
 def main() -> None:
@@ -147,20 +163,16 @@ def main() -> None:
     parser.add_argument("--route", nargs="+", help="routes to fit (default: the package's)")
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--draws", type=int, default=1000)
+    add_page(parser)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     keep_compiled()
     warnings.simplefilter("ignore")
     paths = [given.out / f"{name}.csv" for name in ("pairs", "scores", "losses")]
     tables = [pd.read_csv(path) if path.exists() else pd.DataFrame() for path in paths]
-    parts = [*dclm(False), *gadre(False)]
-    if given.targets:
-        parts += [*dclm(True), *gadre(True)]
-    for part in (*parts, *simulated(given.ladders)):
+    for part in () if given.tables else parts_of(given):
         done = set(tables[1]["part"]) if len(tables[1]) else set()
         if part.name in done:
-            continue
-        if given.only and not any(part.name.startswith(name) for name in given.only):
             continue
         begin = time.perf_counter()
         route = given.route or ("direct" if part.name.startswith("simulated") else None)
@@ -178,11 +190,7 @@ def main() -> None:
               file=sys.stderr, flush=True)  # fmt: skip
     text = markdown(*tables)
     print(text)
-    out = ROOT / "docs" / "decisions_recipes.md"
-    passing = out.with_suffix(".partial")
-    head = "# Which recipe: scores\n\nMade by `python benchmarks/recipes.py`.\n\n"
-    passing.write_text(head + text)
-    passing.replace(out)
+    write_section(given.page, "recipes", text, given.out)
 
 
 if __name__ == "__main__":

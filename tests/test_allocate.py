@@ -14,6 +14,9 @@ import xarray as xr
 
 import laddercast as lc
 from laddercast.cli import commands as cli
+from laddercast.cli.folders import results_folder
+from laddercast.cli.steps import MARK
+from laddercast.decisions.files import read_decision, read_goal
 from laddercast.forecasting.forecasts import forecast_of_laws
 from laddercast.inference.results import frame_of
 
@@ -21,6 +24,8 @@ COLUMNS = [
     "flops", "params", "tokens", "accuracy_q10", "accuracy_q50", "accuracy_q90", "regret_q50",
     "regret_q90", "in_set",
 ]  # fmt: skip
+STATUS = {False: 0, True: 3}
+"""By whether the fit complains."""
 BUDGET = 3e20
 EPSILON = 0.03
 """Few rungs and a short fit cannot tell a best size to the default."""
@@ -201,7 +206,9 @@ def test_more_is_needed_to_reach_a_goal_more_surely(fitted: xr.DataTree):
         ({"accuracy": 0.999}, "is not reached with a probability of 0.9 within 3 decades"),
         ({"accuracy": 0.1}, "reached at the compute of the smallest rung"),
         ({"accuracy": 0.6, "loss": 0.6}, "one of accuracy= and loss="),
-        ({"accuracy": float("nan")}, "give a finite accuracy"),
+        ({"accuracy": float("nan")}, "give a fraction between 0 and 1"),
+        ({"accuracy": 60.0}, "accuracy 60, .* give a fraction between 0 and 1"),
+        ({"loss": 0.0}, "give a finite loss above 0"),
     ],
 )
 def test_goals_out_of_reach_are_refused(fitted: xr.DataTree, goal: dict, said: str):
@@ -230,7 +237,74 @@ def test_bad_budgets_stop_the_command_before_a_fit(
     said = capsys.readouterr().err
     assert "budget above 0" in said
     assert "'mmlu': give one of easy, hard" in said
+    for more, told in {
+        (): "give a budget (--flops), a goal (--accuracy), or both",
+        ("--accuracy", "60"): "give a fraction between 0 and 1",
+        ("--accuracy", "0.6", "--task", "loss"): "'loss' has no accuracy",
+        ("--accuracy", "0.6", "--tokens-served", "1e9"): "of a budget: give --flops too",
+    }.items():
+        assert cli.main([*words, *more]) == 2
+        assert told in capsys.readouterr().err
+    guessed = small_table.assign(accuracy=small_table["chance"])
+    guessed.to_csv(tmp_path / "ladder.csv", index=False)
+    assert cli.main([*words, "--flops", "1e20"]) == 2
+    assert "easy, hard: no rung is above chance" in capsys.readouterr().err
+    small_table.drop(columns="accuracy").to_csv(tmp_path / "ladder.csv", index=False)
+    assert cli.main([*words, "--accuracy", "0.6"]) == 2
+    assert "the ladder has no accuracies" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_command_tells_the_compute_for_a_goal(
+    fitted: xr.DataTree,
+    ladder: lc.Ladder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    ladder.table.to_csv(tmp_path / "ladder.csv", index=False)
+    ladder.tasks.to_csv(tmp_path / "tasks.csv")
+    out = tmp_path / "out"
+    words = ["allocate", str(tmp_path / "ladder.csv"), "--tasks", str(tmp_path / "tasks.csv")]
+    words += ["--out", str(out), "--task", "hellaswag"]
+    monkeypatch.setattr("laddercast.inference.fitting.fit", lambda *_, **__: fitted)
+    assert cli.main([*words, "--accuracy", "0.6"]) == STATUS[bool(fitted.attrs["complaints"])]
+    known = lc.flops_for(fitted, accuracy=0.6, task="hellaswag")
+    assert f"of at least 60.0 % with probability 0.9: {known['flops']:.2g} FLOPs" in (
+        capsys.readouterr().out
+    )
+    (row,) = pd.read_csv(out / "goal.csv").to_dict("records")
+    assert row == {"task": "hellaswag", "accuracy": 0.6, **known.to_dict()}
+    assert not (out / "allocation.csv").exists()
+    pd.testing.assert_series_equal(read_goal(out), known, check_names=False)
+    assert read_goal(out).attrs["goal"] == 0.6
+    # A goal that is out of reach does not cost the allocation beside it.
+    assert cli.main([*words, "--accuracy", "0.999"]) == 2
+    assert "is not reached with a probability of 0.9" in capsys.readouterr().err
+    both = ["--accuracy", "0.999", "--flops", f"{BUDGET}", "--epsilon", f"{EPSILON}"]
+    assert cli.main([*words, *both]) in (0, 3)
+    assert "is not reached with a probability of 0.9" in capsys.readouterr().err
+    found = read_decision(out, "allocation")
+    assert found.attrs["budget"] == BUDGET
+    assert found.attrs["fingerprint"] == fitted.attrs["fingerprint"]
+    assert not (out / "goal.csv").exists()
+
+
+def test_an_allocation_leaves_the_mark_of_a_forecast_beside_it(
+    fitted: xr.DataTree, small_table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    small_table.to_csv(tmp_path / "ladder.csv", index=False)
+    out = tmp_path / "out"
+    with results_folder(out, ("fit.nc", MARK)) as folder:
+        (folder / "fit.nc").write_text("a fit")
+        (folder / MARK).write_text("of the forecast\n")
+    calm = fitted.copy()
+    calm.attrs["complaints"] = ""
+    monkeypatch.setattr("laddercast.inference.fitting.fit", lambda *_, **__: calm)
+    words = ["allocate", str(tmp_path / "ladder.csv"), "--out", str(out), "--epsilon", "0.1"]
+    assert cli.main([*words, "--flops", f"{BUDGET}"]) == 0
+    assert (out / MARK).read_text() == "of the forecast\n"
+    assert (out / "fit.nc").exists()
 
 
 @pytest.mark.slow
@@ -248,3 +322,4 @@ def test_the_command_writes_the_table_and_the_figure(
     table = pd.read_csv(out / "allocation.csv")
     assert list(table) == [name.replace("accuracy", "loss") for name in COLUMNS]
     assert (out / "allocate.png").stat().st_size > 0
+    assert (out / "allocation.json").exists()

@@ -68,8 +68,17 @@ def found(
     tasks: pd.DataFrame = TASKS,
     expected: pd.DataFrame = EXPECTED,
     cells: pd.DataFrame | None = None,
+    measured: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    return find_doubts(forecast, forecast_table(forecast), Evidence(RUNGS, tasks, expected, cells))
+    evidence = Evidence(RUNGS, tasks, expected, cells, measured=measured)
+    return find_doubts(forecast, forecast_table(forecast), evidence)
+
+
+def measured_of(*accuracies: float) -> pd.DataFrame:
+    """Of each rung, the same in both tasks."""
+    return pd.DataFrame(
+        {"task": np.repeat(["easy", "hard"], len(accuracies)), "accuracy": accuracies * 2}
+    )
 
 
 def test_a_calm_forecast_near_the_ladder_has_none():
@@ -108,32 +117,35 @@ def test_the_limit_of_distance_is_the_ladders_own_span():
 
 
 def test_near_chance_depends_on_the_number_of_questions():
-    low = EXPECTED.assign(q50=[0.25, 0.27, 0.26] * 2)
+    low = measured_of(0.25, 0.27, 0.26)
     tasks = TASKS.assign(items=[1000.0, 100_000.0])
-    doubts = found(forecast_of(sd=0.001), tasks, low)
+    doubts = found(forecast_of(sd=0.001), tasks, measured=low)
     assert list(doubts[["task", "rule"]].itertuples(index=False, name=None)) == [
         ("easy", "near chance")
     ]
-    # Where their number is not known, 2 points are taken for it.
+    # Where their number is not known, 1,000 are taken: of three rungs, the limit is 28.3 %.
     unknown = TASKS.assign(items=np.nan)
-    assert found(forecast_of(sd=0.001), unknown, low.assign(q50=[0.25, 0.28, 0.26] * 2)).empty
-    assert len(found(forecast_of(sd=0.001), unknown, low.assign(q50=0.26))) == 2 + 2
+    assert found(forecast_of(sd=0.001), unknown, measured=measured_of(0.25, 0.285)).empty
+    doubts = found(forecast_of(sd=0.001), unknown, measured=low)
+    assert list(doubts["rule"]) == ["near chance"] * 2
+    assert "questions" not in doubts["why"].iloc[0]
 
 
 def test_near_chance_comes_with_the_probability_of_leaving_it():
-    low = EXPECTED.assign(q50=[0.25, 0.26, 0.26] * 2)
+    low = measured_of(0.25, 0.265, 0.26)
     # Two standard errors of 1,000 questions are 2.7 points, of 100,000 less than 2.
-    tasks = TASKS.assign(items=[1000.0, 10_000.0])
+    tasks = TASKS.assign(items=[1000.0, 100_000.0])
     forecast = forecast_of(middle=0.27, sd=0.01)
-    table = leaves_chance(forecast, Evidence(RUNGS, tasks, low))
+    table = leaves_chance(forecast, Evidence(RUNGS, tasks, EXPECTED, measured=low))
     draws = forecast["predictions"]["accuracy"].to_numpy().reshape(-1, 2)
     error = np.sqrt(0.25 * 0.75 / 1000)
     assert table["probability"][0] == (draws[:, 0] > 0.25 + 2 * error).mean()
     assert np.isnan(table["probability"][1])
-    doubts = found(forecast, tasks, low)
+    doubts = found(forecast, tasks, measured=low)
     (why,) = doubts.loc[doubts["rule"] == "near chance", "why"]
     said = f"by more than 2.7 points, with a probability of {100 * table['probability'][0]:.0f} %."
     assert why.endswith(said)
+    assert why.startswith("The best rung measured 26.5 %")
 
 
 def test_what_is_true_of_all_is_told_from_what_is_true_of_some():

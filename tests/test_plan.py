@@ -227,7 +227,7 @@ def test_the_command_writes_the_plan_and_its_figure(ladder, tmp_path: Path, caps
     )  # fmt: skip
     assert status in (0, 3)
     written = {path.name for path in out.iterdir()} - {"NOT_CONVERGED.txt"}
-    assert written == {".laddercast.json", "plan.csv", "plan.png"}
+    assert written == {".laddercast.json", "plan.csv", "plan.json", "plan.png"}
     table = pd.read_csv(out / "plan.csv")
     assert list(table) == COLUMNS
     chosen = table[table["order"].notna()]

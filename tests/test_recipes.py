@@ -178,6 +178,12 @@ def test_files_have_the_columns_that_others_build_on(tmp_path, capsys):
         "laddercast", "best_rung", "largest_common_rung", "softened_common_rung"
     }  # fmt: skip
     assert (tmp_path / "out" / "compare.png").stat().st_size > 10_000
+    # A report of the same folder begins with the forecasts, and has the comparison.
+    assert cli.main(["report", f"{tmp_path}/out"]) in (0, 3)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<h3>Which recipe?</h3>" in page
+    assert "mean accuracy over 2 tasks" in page
+    assert page.count('aria-label="Recipes by rank, mean over tasks"') == 2
 
 
 def test_bad_questions_end_a_command_before_a_fit(tmp_path, capsys):

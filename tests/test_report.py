@@ -16,13 +16,16 @@ import pytest
 import xarray as xr
 
 from laddercast.cli.commands import main
+from laddercast.decisions.files import write_decision
+from laddercast.decisions.recipes import RecipeComparison
 from laddercast.evaluation.backtest_files import holds_backtest, read_backtest, write_backtest
 from laddercast.evaluation.backtests import score_backtest
 from laddercast.evaluation.scores import UNITS
 from laddercast.plots import plot_calibration
 from laddercast.plots.intervals import plot_forecast
+from laddercast.reporting.decisions import Decisions
 from laddercast.reporting.doubts import RULES
-from laddercast.reporting.page import read_results, render, report
+from laddercast.reporting.page import NO_DECISIONS, read_results, render, report
 from laddercast.reporting.words import variance_sentence
 
 NASTY = "<script>alert(1)</script>"
@@ -138,6 +141,53 @@ def backtest_of() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def decided_of(quantity: str = "accuracy") -> Decisions:
+    """A comparison of two recipes, a plan, an allocation and a goal, as functions give them."""
+    scale = {"params": 7e9, "tokens": 1.4e11}
+    each = {"probability": 0.8, "mean": 0.01, "sd": 0.012, "q025": -0.013, "q10": -0.005}
+    each |= {"q50": 0.01, "q90": 0.025, "q975": 0.033, "regret_a": 0.001, "regret_b": 0.011}
+    pairs = [scale | {"task": x, "a": "books", "b": NASTY} | each for x in ("easy", "all")]
+    ranks = [
+        scale | {"task": task, "recipe": recipe, "best": best, "regret": regret, "rank": 1}
+        for task in ("easy", "all")
+        for recipe, best, regret in (("books", 0.8, 0.001), (NASTY, 0.2, 0.011))
+    ]
+    comparison = RecipeComparison(
+        pd.DataFrame(pairs).assign(measured=np.nan), pd.DataFrame(ranks), forecast_of()
+    )
+    plan = pd.DataFrame(
+        {
+            "order": pd.array([1, 2, None], dtype="Int64"), "params": [4e8, 8e8, 1.6e9],
+            "tokens": [1e10, 2e10, 2e10], "flops": [2.4e19, 9.6e19, 1.9e20],
+            "variance_before": [16.0, 9.0, 16.0], "variance_after": [9.0, 4.0, 8.0],
+            "gain_per_flop": [3e-19, 5e-20, 4e-20],
+        }
+    )  # fmt: skip
+    plan.attrs = {"quantity": quantity, "task": "", "budget": 2e20}
+    params = np.geomspace(1e9, 3.2e10, 6)
+    spread = {
+        f"{quantity}_{q}": np.full(6, x) for q, x in (("q10", 0.6), ("q50", 0.7), ("q90", 0.8))
+    }
+    allocation = pd.DataFrame(
+        {
+            "flops": 1e22, "params": params, "tokens": 1e22 / 6 / params, **spread,
+            "regret_q50": [0.05, 0.01, 0.0, 0.0, 0.01, 0.05],
+            "regret_q90": [0.07, 0.02, 0.004, 0.004, 0.02, 0.07],
+            "in_set": [False, False, True, True, False, False],
+        }
+    )  # fmt: skip
+    ends = {"q05": 2e9, "q25": 3e9, "q50": 4e9, "q75": 6e9, "q95": 9e9}
+    allocation.attrs = {
+        "task": "all", "quantity": quantity, "budget": 1e22, "tokens_served": 0.0,
+        "epsilon": 0.005, "probability": 0.9, "best": {"params": 4e9, "tokens": 4.2e11},
+        "optimum": dict.fromkeys(("params", "tokens", "tokens_per_param"), ends),
+        "edge": 0.0, "at_chance": [], "converged": 1,
+    }  # fmt: skip
+    goal = pd.Series({"flops": 3e21, "params": 3e9, "tokens": 1.7e11, "probability": 0.91})
+    goal.attrs = {"task": "all", "quantity": quantity, "goal": 0.7, "probability": 0.9}
+    return Decisions(comparison, plan, allocation, goal)
+
+
 @pytest.fixture(autouse=True)
 def expected(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the rungs are expected at; a fit would tell it."""
@@ -155,20 +205,28 @@ def expected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def page_of(
-    backtest: pd.DataFrame | None = None, baseline: pd.DataFrame | None = None, **words: Any
+    backtest: pd.DataFrame | None = None,
+    baseline: pd.DataFrame | None = None,
+    decisions: Decisions = NO_DECISIONS,
+    **words: Any,
 ) -> str:
     forecast = forecast_of(**words)
-    return render(forecast, fitted_of(forecast), backtest, baseline)
+    return render(forecast, fitted_of(forecast), backtest, baseline, decisions=decisions)
 
 
 def in_short(page: str) -> str:
     """The text of the first section."""
-    section = page.split('<section id="answer"')[1].split("</section>")[0]
+    return section_of(page, "answer")
+
+
+def section_of(page: str, name: str) -> str:
+    """The text of a section."""
+    section = page.split(f'<section id="{name}"')[1].split("</section>")[0]
     return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", section)))
 
 
 def test_users_words_are_escaped_and_nothing_is_loaded():
-    page = page_of(backtest_of().replace({RUNGS[3]: NASTY}))
+    page = page_of(backtest_of().replace({RUNGS[3]: NASTY}), decisions=decided_of())
     assert "<script>alert" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 5
     assert DOLLARS not in page
@@ -180,7 +238,7 @@ def test_users_words_are_escaped_and_nothing_is_loaded():
 
 
 def test_ids_are_unique_and_links_lead_somewhere():
-    page = page_of(backtest_of())
+    page = page_of(backtest_of(), decisions=decided_of())
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
@@ -188,7 +246,8 @@ def test_ids_are_unique_and_links_lead_somewhere():
 
 
 def test_the_same_results_make_the_same_page():
-    assert page_of(backtest_of()) == page_of(backtest_of())
+    one, other = (page_of(backtest_of(), decisions=decided_of()) for _ in range(2))
+    assert one == other
 
 
 def test_the_average_over_tasks_is_joint():
@@ -346,6 +405,64 @@ def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
     assert len(by_task) == len(kinds) * len(TASKS)
     # One kind alone is its own pool.
     assert "pooled" not in page_of(backtest_of())
+
+
+def test_decisions_are_shown_where_there_are_any():
+    page = page_of()
+    assert "Not in this report: <code>laddercast plan</code>" in page
+    page = page_of(decisions=decided_of())
+    assert "laddercast plan" not in page
+    said = section_of(page, "decisions")
+    order = ["Which recipe?", "Which rung next?", "How large, how long?"]
+    assert sorted(order, key=said.index) == order
+    assert "arXiv 2512.24503" in said
+    assert [row[:3] for row in rows_of(page, "Recipes by rank")] == [
+        ["1", "books", "80.0"], ["1", html.escape(NASTY), "20.0"],
+    ]  # fmt: skip
+    assert [row[:4] for row in rows_of(page, "Models to train next")] == [
+        ["1", "400M", "10B", "3.00"], ["2", "800M", "20B", "2.00"],
+    ]  # fmt: skip
+    assert "SD of the targets' forecast now: 4.00 points." in said
+    assert "At 1e+22 FLOPs: mean accuracy over tasks: within 0.5 points of the best" in said
+    assert "of at least 70.0 % with probability 0.9: 3e+21 FLOPs, 3B params" in said
+    assert len(rows_of(page, "What other sizes cost")) == 5
+    assert page.count("<svg") == page_of().count("<svg") + 3
+
+
+def test_a_goal_alone_and_what_is_of_another_ladder_or_fit_are_told():
+    found = decided_of()
+    said = section_of(page_of(decisions=Decisions(goal=found.goal)), "decisions")
+    assert "3e+21 FLOPs" in said
+    assert "another ladder" not in said
+    found.plan.attrs |= {"fingerprint": "other", "converged": 0}
+    said = section_of(page_of(decisions=Decisions(plan=found.plan)), "decisions")
+    assert "Made from another ladder than this forecast" in said
+    assert "ITS FIT DID NOT CONVERGE" in said
+    of_losses = decided_of("loss")
+    page = page_of(decisions=Decisions(None, of_losses.plan, of_losses.allocation, of_losses.goal))
+    said = section_of(page, "decisions")
+    assert "SD of the targets' forecast now: 4.00 %." in said
+    assert "mean loss over tasks of at most 0.7" in said.lower()
+
+
+def test_decisions_are_read_as_commands_write_them(tmp_path, capsys):
+    written(tmp_path)
+    found, fitted = decided_of(), fitted_of(forecast_of())
+    for name in ("plan", "allocation"):
+        write_decision(getattr(found, name), tmp_path, name, fitted)
+    goal = found.goal.to_frame().T
+    goal.attrs = found.goal.attrs
+    write_decision(goal, tmp_path, "goal", fitted)
+    found.comparison.comparisons.to_csv(tmp_path / "comparisons.csv", index=False)
+    found.comparison.ranking.to_csv(tmp_path / "ranking.csv", index=False)
+    assert main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert section_of(page, "decisions") == section_of(page_of(decisions=found), "decisions")
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "plan.csv")]) == 2
+    capsys.readouterr()
+    (tmp_path / "plan.json").unlink()
+    assert main(["report", str(tmp_path)]) == 2
+    assert "`laddercast plan ... --out DIR` writes both" in capsys.readouterr().err
 
 
 def test_forecasts_inside_the_ladder_reach_nowhere():
@@ -547,7 +664,9 @@ def browser(**words: Any) -> Iterator[tuple[Any, list[str]]]:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     forecast = forecast_of()
-    return report(forecast, fitted_of(forecast), tmp_path / "it.html", backtest=backtest_of())
+    decided = decided_of()._asdict()
+    out = tmp_path / "it.html"
+    return report(forecast, fitted_of(forecast), out, backtest=backtest_of(), **decided)
 
 
 def test_the_browsers_log_would_tell(tmp_path):
@@ -571,7 +690,7 @@ def test_a_browser_shows_it_without_a_word(file, width, scheme):
             "[...document.querySelectorAll('figure svg')].map(svg => "
             "[svg.getBoundingClientRect().width, svg.getBoundingClientRect().height])"
         )
-        assert len(drawn) == 4
+        assert len(drawn) == 7
         assert all(100 < across <= width and down > 100 for across, down in drawn)
         assert page.inner_text("h1") == f"What will {NASTY} and 13B score?"
         picture = page.screenshot(full_page=True)

@@ -1,12 +1,14 @@
-"""The command `allocate`: how large a model, how long a run, at one budget of compute."""
+"""The command `allocate`: how large a model, how long a run; what compute a goal takes."""
 
 import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from laddercast.cli.steps import (
+    MARK,
     figures,
     inputs,
+    keep_mark,
     number,
     read_ladder_of,
     save_figure,
@@ -14,23 +16,26 @@ from laddercast.cli.steps import (
     status_of,
 )
 from laddercast.data import words as c
-from laddercast.data.writing import STYLES, listed, short_number
+from laddercast.data.cautions import SkippedWarning, warn
+from laddercast.data.writing import STYLES, short_number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = ("allocation.csv", "allocate.png", "NOT_CONVERGED.txt")
-
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Sizes, over the best one, of which the price is printed."""
+FILES = (
+    "allocation.csv", "allocation.json", "allocate.png", "goal.csv", "goal.json", MARK,
+)  # fmt: skip
 
 
 def add_allocate(command: Callable[..., Any], *parents: argparse.ArgumentParser) -> None:
     """Add the command."""
     text = "fit a ladder, and tell how large a model and how long a run are best at a budget"
     added = command("allocate", _allocate, text, *parents)
-    added.add_argument("--flops", type=number, required=True, metavar="FLOPS", help="the budget: "
-                       "6 N D to train and, with --tokens-served, 2 N T to serve")  # fmt: skip
+    added.add_argument("--flops", type=number, metavar="FLOPS", help="the budget: 6 N D to train "
+                       "and, with --tokens-served, 2 N T to serve")  # fmt: skip
+    added.add_argument("--accuracy", type=number, metavar="A", help="a goal, as a fraction: tell "
+                       "the least training compute that reaches it with a probability of 0.9; in "
+                       "the place of --flops, or beside it")  # fmt: skip
     added.add_argument("--tokens-served", type=number, default=0.0, metavar="T", help="tokens "
                        "that the budget is to serve, too (default: none)")  # fmt: skip
     added.add_argument("--task", default=c.ALL, metavar="NAME", help="the task whose accuracy is "
@@ -42,8 +47,12 @@ def add_allocate(command: Callable[..., Any], *parents: argparse.ArgumentParser)
 
 
 def _allocate(args: argparse.Namespace) -> int:
+    import pandas as pd
+
     from laddercast.cli.folders import results_folder
-    from laddercast.decisions.allocation import EPSILON, allocate, check_budget
+    from laddercast.decisions.allocation import EPSILON, allocate, check_allocation, flops_for
+    from laddercast.decisions.answers import goal_sentence
+    from laddercast.decisions.files import write_decision
     from laddercast.inference.fitting import fit
     from laddercast.inference.results import diagnose
     from laddercast.sampling.programs import keep as keep_compiled
@@ -51,66 +60,59 @@ def _allocate(args: argparse.Namespace) -> int:
     keep_compiled()
     ladder = read_ladder_of(args)
     # Before a fit, which takes its time.
-    check_budget(ladder, args.flops, args.tokens_served, args.task)
+    check_allocation(
+        ladder, args.task, flops=args.flops, accuracy=args.accuracy,
+        tokens_served=args.tokens_served,
+    )  # fmt: skip
     with results_folder(args.out, FILES, inputs(args)) as folder:
+        keep_mark(folder)
         fitted = fit(ladder, **settings(args))
-        table = allocate(
-            fitted, args.flops, task=args.task, tokens_served=args.tokens_served,
-            epsilon=EPSILON if args.epsilon is None else args.epsilon, seed=args.seed,
-        )  # fmt: skip
-        table.to_csv(folder / "allocation.csv", index=False)
-        save_figure(lambda: figures().plot_allocation(table)[0], folder / "allocate.png")
-        print_allocation(table)
+        if args.flops is not None:
+            table = allocate(
+                fitted, args.flops, task=args.task, tokens_served=args.tokens_served,
+                epsilon=EPSILON if args.epsilon is None else args.epsilon, seed=args.seed,
+            )  # fmt: skip
+            write_decision(table, folder, "allocation", fitted)
+            save_figure(lambda: figures().plot_allocation(table)[0], folder / "allocate.png")
+            print_allocation(table)
+        if args.accuracy is not None:
+            try:
+                found = flops_for(fitted, accuracy=args.accuracy, task=args.task, seed=args.seed)
+            except ValueError as error:
+                if args.flops is None:
+                    raise
+                # The allocation is worth keeping.
+                warn(str(error), SkippedWarning)
+            else:
+                asked = {"task": args.task, "accuracy": args.accuracy}
+                goal = pd.DataFrame([asked | found.to_dict()])
+                goal = goal.astype({c.PARAMS: "int64", c.TOKENS: "int64"})
+                goal.attrs = found.attrs
+                write_decision(goal, folder, "goal", fitted)
+                print(goal_sentence(found))
         return status_of(fitted.attrs["complaints"], folder, diagnose(fitted))
 
 
 def print_allocation(table: "pd.DataFrame") -> None:
     """The sizes that are as good as the best, the best with its interval, the price of others."""
     from laddercast.cli.printing import print_rows
+    from laddercast.decisions.answers import allocation_sentences, prices, unit_of
 
-    attrs, style = table.attrs, STYLES[table.attrs["quantity"]]
-    loss = attrs["quantity"] == c.LOSS
-    unit = "%" if loss else "points"
-    what = {c.ALL: f"mean {attrs['quantity']} over tasks", c.LOSS: "mean loss"}.get(
-        attrs["task"], f"{attrs['quantity']} of {attrs['task']}"
-    )
-    chosen = table[table["in_set"]]
-    if len(chosen):
-        sizes = " to ".join(dict.fromkeys(short_number(n) for n in _ends(chosen[c.PARAMS])))
-        tokens = " to ".join(dict.fromkeys(short_number(d) for d in _ends(chosen[c.TOKENS])))
-        print(
-            f"{what}: within {100 * attrs['epsilon']:g} {unit} of the best with probability "
-            f"{attrs['probability']:g}: {sizes} params ({tokens} tokens)"
-        )
-    else:
-        print(f"{what}: no size is surely within {100 * attrs['epsilon']:g} {unit} of the best")
-    best = attrs["optimum"]
-    print(
-        f"best size: {short_number(best[c.PARAMS]['q50'])} params (90 %: "
-        f"{short_number(best[c.PARAMS]['q05'])} to {short_number(best[c.PARAMS]['q95'])}), "
-        f"{best['tokens_per_param']['q50']:.3g} tokens per parameter "
-        f"({best['tokens_per_param']['q05']:.3g} to {best['tokens_per_param']['q95']:.3g})"
-    )
-    if attrs["at_chance"]:
-        print(f"at chance in all rungs: {listed(attrs['at_chance'], 10)}")
+    quantity = table.attrs["quantity"]
+    style, unit = STYLES[quantity], unit_of(quantity)
+    for sentence in allocation_sentences(table):
+        print(sentence)
     rows = []
-    for factor in FACTORS:
-        wanted = factor * attrs["best"][c.PARAMS]
-        if not table[c.PARAMS].min() <= wanted * 1.1 or not wanted <= 1.1 * table[c.PARAMS].max():
-            continue
-        row = table.loc[(table[c.PARAMS] / wanted - 1).abs().idxmin()]
-        values = (row[f"{attrs['quantity']}_{name}"] for name in ("q50", "q10", "q90"))
-        middle, low, high = (style.value(value) for value in values)
+    for row in prices(table).to_dict("records"):
+        middle, low, high = (
+            style.value(row[f"{quantity}_{name}"]) for name in ("q50", "q10", "q90")
+        )
         rows.append(
-            [f"{factor:g} x best", short_number(row[c.PARAMS]), short_number(row[c.TOKENS]),
+            [f"{row['factor']:g} x best", short_number(row[c.PARAMS]), short_number(row[c.TOKENS]),
              middle, f"{low} to {high}", f"{100 * row['regret_q50']:.2f}",
              f"{100 * row['regret_q90']:.2f}"]
         )  # fmt: skip
     print_rows(
-        ["size", "params", "tokens", attrs["quantity"] + style.unit, "80 % of runs",
-         f"regret ({unit})", "90 % below"], rows, left=1,
+        ["size", "params", "tokens", quantity + style.unit, "80 % of runs", f"regret ({unit})",
+         "90 % below"], rows, left=1,
     )  # fmt: skip
-
-
-def _ends(values: "pd.Series") -> tuple[float, float]:
-    return float(values.min()), float(values.max())

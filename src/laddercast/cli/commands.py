@@ -46,6 +46,12 @@ UNFIT, INTERRUPTED = 1, 130
 
 INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
 TABLES = ("forecast.csv", "scores.csv")
+DECIDED = (
+    "plan.csv", "plan.json", "allocation.csv", "allocation.json", "goal.csv", "goal.json",
+    "comparisons.csv", "ranking.csv",
+)  # fmt: skip
+"""What a report reads of decisions."""
+
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
 ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
@@ -151,7 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "write one HTML file of a forecast: what to expect, what to doubt and why"
     added = command("report", _report, text)
     added.add_argument(
-        "folder", type=folder_name, metavar="DIR", help="what `forecast --out` wrote"
+        "folder",
+        type=folder_name,
+        metavar="DIR",
+        help="what `forecast --out` or `compare --out` "
+        "wrote; what `plan` and `allocate` wrote there is shown, too",
     )
     added.add_argument("--backtest", type=folder_name, metavar="DIR", help="what `backtest --out` "
                        "wrote, of the same ladder (default: the first DIR, if it has "
@@ -379,11 +389,12 @@ def _report(args: argparse.Namespace) -> int:
     figures()
     from laddercast.evaluation.backtest_files import holds_backtest, read_backtest
     from laddercast.inference.results import converged
+    from laddercast.reporting.decisions import read_decisions
     from laddercast.reporting.page import NAME, is_report, read_published, read_results, report
 
     out = args.out or args.folder / NAME
     folders = {args.folder, args.backtest or args.folder}
-    inputs = (*TABLES, "fit.nc", "predictions.nc", MANIFEST)
+    inputs = (*TABLES, *DECIDED, "fit.nc", "predictions.nc", MANIFEST)
     check_file(out, [folder / name for folder in folders for name in inputs], is_report)
     with suppress(OSError):  # of a folder that can only be read
         clear(args.folder)
@@ -392,7 +403,8 @@ def _report(args: argparse.Namespace) -> int:
     table = read_backtest(folder) if args.backtest or holds_backtest(folder) else None
     try:
         points = read_published(args.folder)
-        print(report(forecasted, fitted, out, backtest=table, baseline=points))
+        decided = read_decisions(args.folder, forecasted)._asdict()
+        print(report(forecasted, fitted, out, backtest=table, baseline=points, **decided))
     except Exception as error:
         changed = foreign(args.folder, ["fit.nc", "predictions.nc"])
         if isinstance(error, OSError) or not (changed and written_in(args.folder)):

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 TABLES = ("comparisons.csv", "ranking.csv", "forecast.csv", "scores.csv")
 FIGURE = "compare.png"
 
-CAUTION = (
-    "This holds for the hyperparameters of the rungs: with another learning rate small models can "
-    "rank otherwise (arXiv 2512.24503)."
-)
-
 
 def run(args: argparse.Namespace) -> int:
     """Fit the ladder of several recipes, compare them, write tables and a figure."""
@@ -71,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(found: "RecipeComparison", ladder: "Ladder") -> None:
     from laddercast.data.sizes import whole_runs
+    from laddercast.decisions.answers import CAUTION
 
     whole = found.ranking[found.ranking[c.TASK] == c.ALL]
     pairs = found.comparisons[found.comparisons[c.TASK] == c.ALL]

@@ -4,14 +4,24 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from laddercast.cli.steps import figures, inputs, number, read, save_figure, settings, status_of
+from laddercast.cli.steps import (
+    MARK,
+    figures,
+    inputs,
+    keep_mark,
+    number,
+    read,
+    save_figure,
+    settings,
+    status_of,
+)
 from laddercast.data import words as c
 from laddercast.data.writing import short_number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = ("plan.csv", "plan.png", "NOT_CONVERGED.txt")
+FILES = ("plan.csv", "plan.json", "plan.png", MARK)
 
 TIMES = 4
 """So many times as many questions are told of."""
@@ -36,6 +46,7 @@ def _plan(args: argparse.Namespace) -> int:
     from laddercast.cli.folders import results_folder
     from laddercast.data.sizes import whole_runs
     from laddercast.decisions.candidates import candidates_for, check_plan
+    from laddercast.decisions.files import write_decision
     from laddercast.decisions.items import more_items
     from laddercast.decisions.rungs import MOST_RUNGS, plan_rungs
     from laddercast.inference.fitting import fit
@@ -50,12 +61,13 @@ def _plan(args: argparse.Namespace) -> int:
     check_plan(args.budget, count, args.task, list(ladder.tasks.index))
     candidates_for(rungs, targets, args.budget, args.candidates)
     with results_folder(args.out, FILES, inputs(args)) as folder:
+        keep_mark(folder)
         fitted = fit(ladder, **settings(args))
         plan = plan_rungs(
             fitted, targets, budget=args.budget, candidates=args.candidates, task=args.task,
             count=count, seed=args.seed,
         )  # fmt: skip
-        plan.to_csv(folder / "plan.csv", index=False)
+        write_decision(plan, folder, "plan", fitted)
         save_figure(lambda: figures().plot_plan(plan, rungs, targets)[0], folder / "plan.png")
         print_plan(plan)
         if c.measured(ladder.table, c.ACCURACY):
@@ -67,25 +79,21 @@ def _plan(args: argparse.Namespace) -> int:
 def print_plan(plan: "pd.DataFrame") -> None:
     """The rungs chosen, in order, and the SD of the targets' forecast before and after each."""
     from laddercast.cli.printing import print_rows
+    from laddercast.decisions.answers import chosen_rungs, plan_sentence, unit_of
 
-    chosen = plan[plan["order"].notna()]
-    unit = "%" if plan.attrs["quantity"] == c.LOSS else "points"
-    if chosen.empty:
-        print(f"none of {len(plan)} candidates makes the forecast any narrower")
-        return
-    rows, spent = [], 0.0
-    for row in chosen.to_dict("records"):
-        spent += row[c.FLOPS]
-        rows.append(
-            [
-                str(row["order"]),
-                short_number(row[c.PARAMS]), short_number(row[c.TOKENS]), f"{row[c.FLOPS]:.2e}",
-                f"{spent:.2e}", f"{row['variance_after'] ** 0.5:.2f}",
-            ]
-        )  # fmt: skip
-    before = plan["variance_before"].max() ** 0.5
-    print(f"SD of the targets' forecast now: {before:.2f} {unit}")
-    print_rows(["order", "params", "tokens", "FLOPs", "spent", f"SD then ({unit})"], rows, left=1)
+    print(plan_sentence(plan))
+    rows = [
+        [
+            str(row["order"]), short_number(row[c.PARAMS]), short_number(row[c.TOKENS]),
+            f"{row[c.FLOPS]:.2e}", f"{row['spent']:.2e}", f"{row['sd']:.2f}",
+        ]
+        for row in chosen_rungs(plan).to_dict("records")
+    ]  # fmt: skip
+    if rows:
+        unit = unit_of(plan.attrs["quantity"])
+        print_rows(
+            ["order", "params", "tokens", "FLOPs", "spent", f"SD then ({unit})"], rows, left=1
+        )
 
 
 def print_items(table: "pd.DataFrame") -> None:

@@ -176,10 +176,21 @@ def status_of(complaints: str, folder: Path, reasons: "pd.DataFrame | None" = No
         return 0
     text = f"not converged, do not rely on these results: {complaints}"
     table = "" if reasons is None else f"\n{reasons.to_string(index=False)}\n"
-    (folder / MARK).write_text(f"{text}\n{table}")
+    with (folder / MARK).open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n{table}")
     more = "" if reasons is None else f"; all reasons in {MARK}"
     print(f"{text}{more}; give more --warmup or --draws, or more rungs", file=sys.stderr)
     return NOT_CONVERGED
+
+
+def keep_mark(folder: Path) -> None:
+    """Keep the mark of a forecast beside which a plan or an allocation is written.
+
+    `folder` is the temporary one inside that of the results.
+    """
+    results = folder.parent
+    if (results / "fit.nc").exists() and (results / MARK).exists():
+        (folder / MARK).write_text((results / MARK).read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def figures() -> Any:

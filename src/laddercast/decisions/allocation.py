@@ -11,10 +11,11 @@ from laddercast.data import sizes
 from laddercast.data import words as c
 from laddercast.data.cautions import FarTargetWarning, LaddercastWarning, NotConvergedWarning, warn
 from laddercast.data.checks import check_one_recipe
-from laddercast.data.ladder import Ladder
+from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.lines import Line, line_through
 from laddercast.data.sizes import whole_runs
 from laddercast.data.writing import STYLES, listed, short_number
+from laddercast.decisions.chance import tasks_at_chance
 from laddercast.decisions.questions import draws_of
 from laddercast.forecasting.averages import shares
 from laddercast.forecasting.forecasts import (
@@ -23,8 +24,14 @@ from laddercast.forecasting.forecasts import (
     forecast_of_laws,
 )
 from laddercast.forecasting.grids import forecast_of_runs, thinned
-from laddercast.inference.results import converged, points_of, recipes_of, rungs_of, tasks_of
-from laddercast.model.design import DEFAULT_ITEMS
+from laddercast.inference.results import (
+    converged,
+    points_of,
+    recipes_of,
+    rungs_of,
+    runs_measured,
+    tasks_of,
+)
 from laddercast.model.routes import Route
 
 EPSILON = 0.005
@@ -36,13 +43,10 @@ Half a point is the standard error of a benchmark of 10,000 questions; a rerun d
 SURE = 0.9
 
 SIZES = 48
-"""Sizes at one budget, evenly in logs; so many and up to 16 rungs share a program of 64 targets."""
+"""Sizes at one budget, evenly in logs."""
 
 FEWER_SIZES = 16
 """At each budget that is tried for a goal."""
-
-BEST_RUNGS = 16
-"""Of the most compute, which are asked whether they know a task at all."""
 
 EDGE = 0.1
 """Probability of an optimum at an end of the grid, above which the ladder is said not to reach."""
@@ -105,7 +109,7 @@ def allocate(
     >>> table = lc.allocate(fitted, flops=1e21)
     >>> table[table["in_set"]], table.attrs["optimum"]
     """
-    asked = _asked(fitted, task, weights)
+    asked = _asked_of(fitted, task, weights)
     reach = reach_of(fitted)
     faults = _budget_faults(reach, flops, tokens_served)
     if not (epsilon > 0 and 0 < probability < 1 and draws >= 1):
@@ -116,13 +120,8 @@ def allocate(
     if faults:
         raise ValueError("\n".join(faults))
     grid = grid_at(reach, flops, tokens_served, SIZES)
-    of_laws, at_chance = _laws(fitted, grid, asked, route, draws, seed)
-    if at_chance == sorted(asked.share):
-        raise ValueError(
-            f"{listed(at_chance, 10)}: no rung is above chance by more than two standard errors, "
-            'so the ladder does not tell what helps; choose other tasks, or task="loss"'
-        )
-    regret = regrets(of_laws, asked.quantity)
+    at_chance = _at_chance(runs_measured(fitted), tasks_of(fitted), asked)
+    regret = regrets(_laws(fitted, grid, asked, route, draws, seed), asked.quantity)
     best = regret.argmin(axis=1)
     runs = forecast_of_runs(fitted, grid, route=route, draws=draws, seed=seed)
     of_runs = draws_of(runs, _of_means(asked), asked.weights, asked.quantity).draws
@@ -172,8 +171,9 @@ def flops_for(
     The goal is an `accuracy` or a `loss`, of one `task` or of the mean over all, with `weights` as
     `mean_over_tasks` takes them. At each compute the size is that of the highest probability (on
     the line of the rungs, if all lie on one). Noise between checkpoints is averaged away. Gives
-    `flops` (6 N D, to about 5 %), `params, tokens, probability`. Raises ValueError where the goal
-    is not reached within 3 decades beyond the largest rung, or already at the smallest.
+    `flops` (6 N D, to about 5 %), `params, tokens, probability`; in `attrs` what was asked: `task,
+    quantity, goal, probability`, and `converged`. Raises ValueError where the goal is not reached
+    within 3 decades beyond the largest rung, or already at the smallest, and for tasks at chance.
 
     >>> lc.flops_for(fitted, accuracy=0.7, task="piqa")
     """
@@ -181,12 +181,10 @@ def flops_for(
         raise ValueError("give one of accuracy= and loss=")
     quantity = c.LOSS if accuracy is None else c.ACCURACY
     goal = float(loss if accuracy is None else accuracy)  # type: ignore[arg-type]
-    asked = _asked(fitted, task, weights, quantity)
-    if not np.isfinite(goal) or goal <= 0 or not 0 < probability < 1:
-        raise ValueError(
-            f"{quantity} {goal}, probability {probability}: give a finite {quantity} above 0 and a "
-            "probability between 0 and 1"
-        )
+    asked = _asked_of(fitted, task, weights, quantity)
+    if faults := _goal_faults(quantity, goal, probability):
+        raise ValueError("\n".join(faults))
+    _at_chance(runs_measured(fitted), tasks_of(fitted), asked)
     style = STYLES[quantity]
     what = f"{quantity} {style.value(goal)}{style.unit} of {_name(asked)}"
     reach = reach_of(fitted)
@@ -223,6 +221,12 @@ def flops_for(
             high, best = middle, found
         else:
             low = middle
+    best.attrs = {
+        "task": asked.task, "quantity": quantity, "goal": goal, "probability": probability,
+        "converged": int(bool(converged(fitted))),
+    }  # fmt: skip
+    if not best.attrs["converged"]:
+        warn("the fit has not converged: do not rely on this compute", NotConvergedWarning)
     return best
 
 
@@ -233,12 +237,41 @@ def regrets(draws: np.ndarray, quantity: str) -> np.ndarray:
     return np.asarray(draws.max(axis=1, keepdims=True) - draws)
 
 
-def check_budget(ladder: Ladder, flops: float, tokens_served: float = 0.0, task: str = "") -> None:
-    """Raise what `allocate` would, as far as it shows before a fit."""
-    reach = Reach(whole_runs(ladder.table).astype(float), ladder.line)
-    faults = _budget_faults(reach, flops, tokens_served)
-    if task not in ("", c.ALL, c.LOSS, *ladder.tasks.index):
-        faults.append(_no_task(task, ladder.tasks.index))
+def check_allocation(
+    ladder: Ladder,
+    task: str = c.ALL,
+    *,
+    flops: float | None = None,
+    accuracy: float | None = None,
+    tokens_served: float = 0.0,
+) -> None:
+    """Raise what `allocate` of `flops` and `flops_for` an `accuracy` would, before a fit.
+
+    As far as it shows in the ladder, with every fault.
+    """
+    check_one_recipe(ladder.several_recipes, "an allocation")
+    names, faults = [str(name) for name in ladder.tasks.index], []
+    measured = c.measured(ladder.table, c.ACCURACY)
+    if flops is None and accuracy is None:
+        faults.append("give a budget (--flops), a goal (--accuracy), or both")
+    if flops is not None:
+        reach = Reach(whole_runs(ladder.table).astype(float), ladder.line)
+        faults += _budget_faults(reach, flops, tokens_served)
+    elif tokens_served:
+        faults.append("tokens_served are of a budget: give --flops too")
+    if accuracy is not None:
+        faults += _goal_faults(c.ACCURACY, accuracy, SURE)
+        if task == c.LOSS and c.LOSS not in names:
+            faults.append(f"task {c.LOSS!r} has no accuracy: give another task, or no --accuracy")
+        if not measured:
+            faults.append("the ladder has no accuracies: leave out --accuracy")
+    if task not in (c.ALL, c.LOSS, *names):
+        faults.append(_no_task(task, names))
+    if not faults and measured:
+        try:
+            _at_chance(run_ends(ladder.table), ladder.tasks, _asked(names, measured, task, None))
+        except ValueError as error:
+            faults.append(str(error))
     if faults:
         raise ValueError("\n".join(faults))
 
@@ -253,21 +286,32 @@ def _no_task(task: str, names: Iterable[str]) -> str:
     return f"task {task!r}: give one of {listed(names, 20)}, or {c.ALL}, or {c.LOSS}"
 
 
-def _asked(
+def _asked_of(
     fitted: xr.DataTree,
     task: str,
     weights: Mapping[str, float] | None,
     quantity: str | None = None,
 ) -> _Asked:
-    """What is to be best, checked."""
+    """What is to be best of a fit, checked."""
     names = [str(name) for name in tasks_of(fitted).index]
+    return _asked(names, _has_accuracy(fitted), task, weights, quantity)
+
+
+def _asked(
+    names: list[str],
+    has_accuracy: bool,
+    task: str,
+    weights: Mapping[str, float] | None,
+    quantity: str | None = None,
+) -> _Asked:
+    """What is to be best of tasks with these names, checked."""
     if task not in (c.ALL, c.LOSS, *names):
         raise ValueError(_no_task(task, names))
     of_means = task in (c.ALL, c.LOSS) and task not in names
     if weights is not None and not of_means:
         raise ValueError(f"weights are of a mean over tasks: leave out task={task!r}, or them")
     if quantity is None:
-        losses = (of_means and task == c.LOSS) or not _has_accuracy(fitted)
+        losses = (of_means and task == c.LOSS) or not has_accuracy
         quantity = c.LOSS if losses else c.ACCURACY
     return _Asked(task, weights, quantity, shares(names, weights) if of_means else {task: 1.0})
 
@@ -283,6 +327,18 @@ def _of_means(asked: _Asked) -> str:
 
 def _name(asked: _Asked) -> str:
     return asked.task if asked.task in asked.share else "the mean over tasks"
+
+
+def _goal_faults(quantity: str, goal: float, probability: float) -> list[str]:
+    """Why a goal cannot be asked for."""
+    most = 1.0 if quantity == c.ACCURACY else np.inf
+    if 0 < goal < most and np.isfinite(goal) and 0 < probability < 1:
+        return []
+    kind = "a fraction between 0 and 1" if quantity == c.ACCURACY else f"a finite {c.LOSS} above 0"
+    return [
+        f"{quantity} {goal:g}, probability {probability:g}: give {kind}, and a probability between "
+        "0 and 1"
+    ]
 
 
 def _budget_faults(reach: Reach, flops: float, tokens_served: float) -> list[str]:
@@ -354,27 +410,27 @@ def _laws(
     route: Route | Sequence[Route],
     draws: int,
     seed: int,
-) -> tuple[np.ndarray, list[str]]:
-    """Joint draws (all, sizes) of what is to be best, and the tasks that no rung solves."""
-    rungs = rungs_of(fitted)
-    most = (rungs[c.PARAMS] * rungs[c.TOKENS]).nlargest(BEST_RUNGS).index
-    known = rungs.loc[most] if asked.quantity == c.ACCURACY else rungs.iloc[:0]
-    targets = pd.concat([grid, known[[c.PARAMS, c.TOKENS]]], ignore_index=True)
-    targets[c.MODEL] = targets.index.astype(str)
+) -> np.ndarray:
+    """Joint draws (all, sizes) of what is to be best."""
+    targets = grid.assign(**{c.MODEL: grid.index.astype(str)})
     tree = forecast_of_laws(thinned(fitted, draws), targets, route=route, seed=seed)
     found = draws_of(tree, _of_means(asked), asked.weights, asked.quantity)
-    at_chance = []
-    tasks = tasks_of(fitted)
-    for name in asked.share if len(known) else ():
-        chance, items = tasks.loc[name, [c.CHANCE, c.ITEMS]].to_numpy(float)
-        error = np.sqrt(chance * (1 - chance) / (items if np.isfinite(items) else DEFAULT_ITEMS))
-        own = draws_of(tree, name)
-        of_rungs = own.draws[:, [int(model) >= len(grid) for model in own.models]]
-        if np.median(of_rungs, axis=0).max() < chance + 2 * error:
-            at_chance.append(name)
     # A forecast has its targets by size.
     order = [found.models.index(str(i)) for i in range(len(grid))]
-    return found.draws[:, order], sorted(at_chance)
+    return found.draws[:, order]
+
+
+def _at_chance(runs: pd.DataFrame, tasks: pd.DataFrame, asked: _Asked) -> list[str]:
+    """Of the tasks asked for, those that no rung solves. Raises ValueError where that is all."""
+    if asked.quantity != c.ACCURACY or runs.empty:
+        return []
+    found = sorted(set(tasks_at_chance(runs, tasks)) & set(asked.share))
+    if found == sorted(asked.share):
+        raise ValueError(
+            f"{listed(found, 10)}: no rung is above chance by more than luck explains, so the "
+            'ladder does not tell what helps; choose other tasks, or task="loss"'
+        )
+    return found
 
 
 def _warn(table: pd.DataFrame) -> None:

@@ -192,7 +192,8 @@ def headline(
     sizes = pd.DataFrame({word: data[word].to_numpy() for word in (c.MODEL, c.PARAMS, c.TOKENS)})
     sizes = sizes.drop_duplicates(c.MODEL)
     ends = whole_runs(rungs.table) if isinstance(rungs, Ladder) else rungs_of(rungs)
-    ends = ends.astype(float)  # products of whole numbers can be too large for them
+    # Products of whole numbers can be too large for them.
+    ends = ends[[c.PARAMS, c.TOKENS]].astype(float)
     decades = decades_beyond(ends, sizes)
     cells = pd.DataFrame()
     if backtest is not None:

@@ -15,9 +15,9 @@ from laddercast.data.faults import stop_on
 from laddercast.data.ladder import read_targets
 from laddercast.data.sizes import flops
 from laddercast.data.writing import listed, short_number
+from laddercast.decisions.chance import tasks_at_chance
 from laddercast.forecasting.forecasts import forecast, of_recipes
 from laddercast.inference.results import recipes_of, runs_measured, tasks_of
-from laddercast.model.design import DEFAULT_ITEMS, binomial_variance
 
 QUANTILES = ("q025", "q10", "q50", "q90", "q975")
 SETTING = [c.PARAMS, c.TOKENS]
@@ -29,10 +29,6 @@ RANKING = (*SETTING, c.TASK, c.RECIPE, "best", "regret", "rank")
 
 SURE = 0.9
 """One recipe ranks before another that it beats with this probability; others are tied with it."""
-
-ABOVE_CHANCE = 2.0
-"""Standard errors by which the rungs' mean accuracy lies above chance where a task tells anything.
-"""
 
 
 class RecipeComparison(NamedTuple):
@@ -175,18 +171,6 @@ def _of_all(targets: pd.DataFrame, recipes: list[str]) -> pd.DataFrame:
     if c.TASK in table:
         added = added.assign(**{c.TASK: table[c.TASK].iloc[0]})
     return pd.concat([table, added], ignore_index=True)
-
-
-def tasks_at_chance(runs: pd.DataFrame, tasks: pd.DataFrame) -> list[str]:
-    """Tasks in which the rungs of all recipes together are not above chance."""
-    found = []
-    for task, own in runs.groupby(c.TASK, sort=False):
-        chance, items = tasks.loc[task, c.CHANCE], tasks.loc[task, c.ITEMS]
-        unit = np.sqrt(binomial_variance(chance, items if np.isfinite(items) else DEFAULT_ITEMS))
-        excess = (own[c.ACCURACY] - chance) / unit
-        if excess.mean() < ABOVE_CHANCE / np.sqrt(len(own)) and excess.max() < 1 + ABOVE_CHANCE:
-            found.append(str(task))
-    return found
 
 
 def _by_scale(

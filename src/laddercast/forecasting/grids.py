@@ -97,8 +97,8 @@ def expected_table(
 ) -> pd.DataFrame:
     """`forecast_table` of what each run would get without checkpoint noise, with task `all`.
 
-    `runs` has `params, tokens` and is named by its index; losses have no mean over tasks. Does not
-    warn of distance or convergence.
+    `runs` has `params, tokens`, maybe `recipe`, and is named by its index; losses have no mean over
+    tasks. Does not warn of distance or convergence.
     """
     found = forecast_of_runs(fitted, runs, route=route, draws=draws, seed=seed)
     average = forecast_table(mean_over_tasks(found))
@@ -117,7 +117,8 @@ def forecast_of_runs(
     """The forecast of what each run would get without checkpoint noise; arguments and warnings as
     `expected_table`.
     """
-    targets = runs[[c.PARAMS, c.TOKENS]].assign(
+    words = [word for word in (c.PARAMS, c.TOKENS, c.RECIPE) if word in runs]
+    targets = runs[words].assign(
         **{c.MODEL: runs.index.astype(str), c.CHECKPOINTS: MANY_CHECKPOINTS}
     )
     with warnings.catch_warnings():

@@ -12,6 +12,7 @@ from laddercast.data import words as c
 from laddercast.data.lines import NEAR, Line, factor_off
 from laddercast.data.sizes import log10_flops
 from laddercast.data.writing import STYLES, Style
+from laddercast.decisions.chance import ERRORS, beside_guessing
 from laddercast.forecasting.forecasts import FAR_DECADES, decades_beyond
 from laddercast.inference.results import converged, routes_of
 from laddercast.inference.suspicions import AT_EDGE, EDGE, ORDER, suspicions_of
@@ -55,12 +56,13 @@ RULES = {
     "expected accuracies, or losses, by this fit). It says less than the ladder did before a law.",
     "may be no gain": "The 80 % interval reaches the best rung's expected accuracy, or loss: there "
     "is at least one chance in ten that the target is no better than a model that you have.",
-    "near chance": "The best rung's expected accuracy is within two standard errors of guessing, "
-    "sqrt(chance (1 - chance) / items), or within 2 points where the number of questions is not "
-    "known: it cannot be told from guessing, so the curve's rise was not seen, and the rungs tell "
-    "nearly nothing of this task. Where and whether it rises rests on the priors and on the other "
-    "tasks. The target is said to leave chance where it is above it by 2 points, or by two "
-    "standard errors where these are more.",
+    "near chance": "The best rung's measured accuracy is not above guessing by two standard "
+    "errors, sqrt(chance (1 - chance) / items), or by as many more as luck gives the best of so "
+    "many rungs (of 16, three); 1,000 questions are taken where their number is not known. It "
+    "cannot be told from guessing, so the curve's rise was not seen, and the rungs tell nearly "
+    "nothing of this task. Where and whether it rises rests on the priors and on the other tasks. "
+    "The target is said to leave chance where it is above it by 2 points, or by two standard "
+    "errors where these are more.",
     "missed in the backtest": "In the backtest, more measurements of this task lay outside their "
     "95 % intervals than honest intervals would let happen one time in twenty (binomial). Cells "
     "of one model err together, and folds forecast the same cell again, so this is a hint, not a "
@@ -95,7 +97,8 @@ class Evidence(NamedTuple):
 
     `rungs`: `params, tokens` by model; `tasks`: `chance, items` by task; `expected`: the rungs'
     expected accuracies (of a forecast of losses: losses), with `model, task, q50`; `cells` of all
-    folds of a backtest: `task, quantity, pit`; `line` on which all rungs lie, if they do.
+    folds of a backtest: `task, quantity, pit`; `line` on which all rungs lie, if they do;
+    `measured`: accuracies at the rungs' ends, `task, accuracy`.
     """
 
     rungs: pd.DataFrame
@@ -103,6 +106,7 @@ class Evidence(NamedTuple):
     expected: pd.DataFrame
     cells: pd.DataFrame | None = None
     line: Line | None = None
+    measured: pd.DataFrame | None = None
 
 
 def find_doubts(forecast: xr.DataTree, table: pd.DataFrame, evidence: Evidence) -> pd.DataFrame:
@@ -276,26 +280,23 @@ def _of_level(row: dict[Any, Any], evidence: Evidence, quantity: str) -> dict[st
 
 
 def leaves_chance(forecast: xr.DataTree, evidence: Evidence) -> pd.DataFrame:
-    """What the rungs tell of each row's task beside guessing: `best, chance, items, error, by`.
+    """What the rungs tell of each row's task beside guessing: columns of `beside_guessing`, `by`.
 
-    `best` is the best rung's expected accuracy, `error` the standard error of guessing, and `by`
-    how far above chance counts as having left it. `probability` that the target does; NaN where
-    the rungs have left chance, or where no accuracy is forecast.
+    `by` is how far above chance counts as having left it. `probability` that the target does; NaN
+    where a rung has left chance, and where no accuracy is forecast or was measured.
     """
     predictions = forecast["predictions"].to_dataset()
     names = predictions[c.TASK].to_numpy().astype(str)
-    best = evidence.expected.groupby(c.TASK)["q50"].max().reindex(names).to_numpy()
-    known = evidence.tasks.reindex(names)
-    chance, items = (known[word].to_numpy(float) for word in (c.CHANCE, c.ITEMS))
-    error = np.sqrt(chance * (1 - chance) / items)
-    noise = np.where(np.isfinite(error), 2 * error, CLEAR_OF_CHANCE)
-    by = np.maximum(noise, CLEAR_OF_CHANCE)
-    table = pd.DataFrame({"best": best, "chance": chance, "items": items, "error": error, "by": by})
+    runs = evidence.measured
+    runs = pd.DataFrame(columns=[c.TASK, c.ACCURACY], dtype=float) if runs is None else runs
+    table = beside_guessing(runs, evidence.tasks).reindex(names).reset_index(drop=True)
+    table["by"] = np.maximum(ERRORS * table["error"], CLEAR_OF_CHANCE)
     table["probability"] = np.nan
     if c.ACCURACY in predictions:
-        above = predictions[c.ACCURACY].transpose(..., "row").to_numpy() > chance + by
-        share = above.reshape(-1, len(names)).mean(axis=0)
-        table["probability"] = np.where(best < chance + noise, share, np.nan)
+        limit = (table[c.CHANCE] + table["by"]).to_numpy()
+        above = predictions[c.ACCURACY].transpose(..., "row").to_numpy() > limit
+        share = pd.Series(above.reshape(-1, len(names)).mean(axis=0))
+        table["probability"] = share.where(table["at_chance"] == True)  # noqa: E712 - may be NaN
     return table
 
 
@@ -305,11 +306,11 @@ def _of_chance(row: pd.Series) -> dict[str, str]:
     about = (
         f" with a standard error of {100 * row['error']:.1f} points over {row['items']:,.0f} "
         "questions"
-        if np.isfinite(row["error"])
+        if np.isfinite(row["items"])
         else ""
     )
     return {
-        "near chance": f"The best rung is expected at {100 * row['best']:.1f} %, guessing gives "
+        "near chance": f"The best rung measured {100 * row['best']:.1f} %, guessing gives "
         f"{100 * row['chance']:.1f} %{about}. The target leaves chance, by more than "
         f"{100 * row['by']:.1f} points, with a probability of {likely(row['probability'])}."
     }

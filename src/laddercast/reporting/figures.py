@@ -16,8 +16,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from laddercast.data import words as c
 from laddercast.data.sizes import flops
 from laddercast.data.writing import short_number
+from laddercast.decisions.recipes import RecipeComparison
+from laddercast.plots.allocation import plot_allocation
 from laddercast.plots.calibration import plot_calibration
 from laddercast.plots.intervals import plot_forecast
+from laddercast.plots.recipes import plot_recipes
+from laddercast.plots.rungs import plot_plan
 from laddercast.plots.style import (
     BLUE,
     GREEN,
@@ -126,6 +130,41 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
         ax.legend(loc="lower right", fontsize=SMALL)
 
     return _svg("ladder", 3.4, draw)
+
+
+def recipes_svg(found: RecipeComparison) -> str:
+    """`plot_recipes`, one panel above the other."""
+    whole = found.ranking
+    scales = len(whole[[c.PARAMS, c.TOKENS]].drop_duplicates())
+    heights = (0.9 + 0.28 * whole[c.RECIPE].nunique(), 1.1 + 0.2 * whole[c.TASK].nunique())
+
+    def draw(figure: Figure) -> None:
+        ratios = list(heights) * scales
+        plot_recipes(found, ax=figure.subplots(2 * scales, height_ratios=ratios, squeeze=False))
+
+    return _svg("recipes", scales * sum(heights), draw)
+
+
+def plan_svg(plan: pd.DataFrame, rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
+    """`plot_plan`, one panel above the other."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(2, height_ratios=(1.4, 1))
+        plot_plan(plan, rungs, targets, ax=axes)
+        _move_legend(figure, axes[-1])
+
+    return _svg("plan", 6.6, draw)
+
+
+def allocation_svg(table: pd.DataFrame) -> str:
+    """`plot_allocation`, one panel above the other."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(2)
+        plot_allocation(table, ax=axes)
+        _move_legend(figure, axes[-1])
+
+    return _svg("allocation", 6.8, draw)
 
 
 def calibration_svg(cells: pd.DataFrame) -> str:

@@ -18,14 +18,23 @@ from laddercast.data.sizes import log10_flops
 from laddercast.data.temporary import passing_folder
 from laddercast.data.writing import STYLES
 from laddercast.decisions.questions import headline
+from laddercast.decisions.recipes import RecipeComparison
 from laddercast.evaluation.backtests import check_backtest
 from laddercast.evaluation.scores import score
 from laddercast.forecasting.averages import mean_over_tasks
 from laddercast.forecasting.forecasts import forecast_table
 from laddercast.forecasting.grids import distance, expected_table
-from laddercast.inference.results import converged, points_of, routes_of, rungs_of, tasks_of
+from laddercast.inference.results import (
+    converged,
+    points_of,
+    routes_of,
+    rungs_of,
+    runs_measured,
+    tasks_of,
+)
 from laddercast.model.routes import Route
 from laddercast.reporting import figures, tables, words
+from laddercast.reporting.decisions import Decisions, decisions_of
 from laddercast.reporting.directions import isolated
 from laddercast.reporting.doubts import (
     RULES,
@@ -41,6 +50,8 @@ MEDIAN_DRAWS = 1000
 """Draws of the posterior for the medians of the rungs' expected accuracies."""
 
 NAME = "report.html"
+
+NO_DECISIONS = Decisions()
 
 GENERATOR = b'<meta name="generator" content="laddercast">'
 """In the first lines of the template."""
@@ -59,21 +70,28 @@ def report(
     *,
     backtest: pd.DataFrame | None = None,
     baseline: pd.DataFrame | None = None,
+    comparison: RecipeComparison | None = None,
+    plan: pd.DataFrame | None = None,
+    allocation: pd.DataFrame | None = None,
+    goal: pd.Series | None = None,
     route: Route | Sequence[Route] = (),
 ) -> Path:
     """Write one HTML file that stands by itself, and return its path.
 
     What the targets will score, how much better that is than the best rung and than another target,
     and how far to trust it; each task; which forecasts to doubt and why; how the method did in a
-    `backtest` of the same ladder, a table as `backtest` gives it; convergence; the data; how to
-    reproduce it. `forecast` is of `fitted`; `baseline`, as `baseline` gives it, adds the published
-    method to the figure; `route` as `lc.forecast` takes it. Of a forecast of losses alone, all this
+    `backtest` of the same ladder, a table as `backtest` gives it; what was decided: a `comparison`
+    of recipes, a `plan` of rungs, an `allocation`, the compute for a `goal`, as `compare_recipes`,
+    `plan_rungs`, `allocate` and `flops_for` give them; convergence; the data; how to reproduce it.
+    `forecast` is of `fitted`; `baseline`, as `baseline` gives it, adds the published method to the
+    figure; `route` as `lc.forecast` takes it. Of a forecast of losses alone, all this
     is of losses, without a mean over tasks. A file of that name is replaced once the new one is
     whole. Raises OSError where it cannot be written.
 
     >>> path = lc.report(forecast, fitted, "report.html")
     """
-    page = render(forecast, fitted, backtest, baseline, route)
+    decisions = Decisions(comparison, plan, allocation, goal)
+    page = render(forecast, fitted, backtest, baseline, route, decisions)
     out = Path(out).expanduser()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +112,7 @@ def render(
     backtest: pd.DataFrame | None = None,
     baseline: pd.DataFrame | None = None,
     route: Route | Sequence[Route] = (),
+    decisions: Decisions = NO_DECISIONS,
 ) -> str:
     """The page of `report` as text."""
     if backtest is not None:
@@ -117,7 +136,7 @@ def render(
     expected = expected_table(fitted, rungs, route=route, draws=MEDIAN_DRAWS)
     expected = expected[expected["quantity"] == quantity].astype({c.TASK: str})
     line = line_through(points_of(fitted))
-    evidence = Evidence(rungs, tasks, expected, backtest, line)
+    evidence = Evidence(rungs, tasks, expected, backtest, line, runs_measured(fitted))
     doubts = find_doubts(forecast, table, evidence)
     common, apart = split_doubts(of_tasks, doubts)
     leaving = leaves_chance(forecast, evidence)["probability"]
@@ -137,8 +156,8 @@ def render(
         "simulated": "truth" in forecast.children,
         "parts": [
             ("answer", "In short"), ("tasks", "Task by task"), ("doubts", "Doubts"),
-            ("backtest", "On your rungs"), ("convergence", "Convergence"), ("data", "Data"),
-            ("settings", "To reproduce"),
+            ("backtest", "On your rungs"), ("decisions", "Decisions"),
+            ("convergence", "Convergence"), ("data", "Data"), ("settings", "To reproduce"),
         ],
         "quantity": quantity,
         "answers": words.answers(headlines, targets),
@@ -176,6 +195,9 @@ def render(
         "priors": tables.listed("Priors", "prior", forecast.attrs, "priors"),
         "versions": tables.listed("Versions", "package", forecast.attrs, "versions"),
         "backtest": None,
+        "decisions": decisions_of(
+            decisions, rungs, targets, str(forecast.attrs.get("fingerprint", ""))
+        ),
         "published": baseline is not None,
         "figures": {
             "forecast": figures.forecast_svg(forecast, baseline),
