@@ -9,7 +9,7 @@ at which results come:
 
 `start` is what a worker does before its first fit: process, imports, compiling; it counts once, as
 workers start side by side. `each` is of the fits after. Workers of one machine share its cores, and
-`each` is measured for 1 and 2 of them; for 100 it is that of 1, which holds where each worker has
+`each` is measured for 1 and 2 of them (`processor` are seconds of processors, of all processes); for 100 it is that of 1, which holds where each worker has
 as many cores as this machine to itself.
 """
 
@@ -71,11 +71,13 @@ def main() -> None:
             ("1 worker, all compiled before", 1, folder),
         ):
             os.environ["LADDERCAST_COMPILED"] = compiled
+            before = sum(os.times()[:4])
             times = list(ends(parts, executor))
+            processor = sum(os.times()[:4]) - before
             start, each = start_and_each(times, executor or 1)
-            rows.append((where, executor or 1, len(parts), times[-1], start, each))
+            rows.append((where, executor or 1, len(parts), times[-1], processor, start, each))
             print(f"{where}: {len(parts)} fits in {times[-1]:.1f} s", flush=True)
-    words = ["where", "workers", "fits", "seconds", "start", "each"]
+    words = ["where", "workers", "fits", "seconds", "processor", "start", "each"]
     table = pd.DataFrame(rows, columns=words)
     alone = table.iloc[2]
     far = {"where": "100 workers, each with cores of its own", "workers": 100}

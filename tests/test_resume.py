@@ -72,6 +72,8 @@ def test_another_order_of_rows_is_the_same_ladder(wide_table, fits, tmp_path):
     ids=["seed", "draws", "route", "priors", "device", "ladder"],
 )
 def test_other_settings_and_ladders_are_not_mixed(wide_table, fits, tmp_path, other, monkeypatch):
+    backtests = import_module("laddercast.evaluation.backtests")
+    monkeypatch.setattr(backtests, "_with_rivals", lambda cells, *_: cells)
     given = {"seed": 2**60, "priors": lc.Priors(q=dist.LogNormal(0.0, 0.1))}
     backtest(read_ladder(wide_table), resume=tmp_path, **given)
     count = len(fits)
@@ -125,9 +127,7 @@ def test_only_what_was_kept_is_cleared(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::laddercast.SkippedWarning")
-def test_the_command_goes_on_and_clears_what_it_kept(
-    wide_table, fits, stopped, tmp_path, capsys
-):
+def test_the_command_goes_on_and_clears_what_it_kept(wide_table, fits, stopped, tmp_path, capsys):
     wide_table.to_csv(tmp_path / "ladder.csv", index=False)
     words = ["backtest", str(tmp_path / "ladder.csv"), "--folds", ",".join(FOLDS), "--out"]
     assert main([*words, str(tmp_path / "out")]) == 130
