@@ -9,8 +9,8 @@ at which results come:
 
 `start` is what a worker does before its first fit: process, imports, compiling; it counts once, as
 workers start side by side. `each` is of the fits after. Workers of one machine share its cores, and
-`each` is measured for 1 and 2 of them (`processor` are seconds of processors, of all processes); for 100 it is that of 1, which holds where each worker has
-as many cores as this machine to itself.
+`each` is measured for 1 and 2 of them; for 100 it is that of 1, which holds where each worker has
+as many cores as this machine to itself. `processor` are seconds of processors, of all processes.
 """
 
 import argparse
