@@ -162,9 +162,12 @@ def commands(code: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines if line.strip()]
 
 
-def run(page: Path, run_command: Callable[[list[str]], None]) -> list[dict[str, object]]:
-    """Run the page's Python in one namespace; returns its variables after each block of Python."""
-    names: dict[str, object] = {}
+def run(
+    page: Path, run_command: Callable[[list[str]], None], name: str | None = None
+) -> list[dict[str, object]]:
+    """Run the page's Python in one namespace, of a module of this name; returns its variables after
+    each block of Python."""
+    names: dict[str, object] = {} if name is None else {"__name__": name}
     after = []
     for block in blocks(page):
         if block.language == "python":
@@ -206,7 +209,7 @@ def assert_forecasts(after: list[dict[str, object]]) -> None:
 
 def test_every_page_is_run():
     assert {page.stem for page in HOWTO.glob("*.md")} - {"index"} == {
-        *PAGES, *OF_FITS, *DECISIONS, "compare", "route",
+        *PAGES, *OF_FITS, *DECISIONS, "compare", "route", "cluster",
     }  # fmt: skip
 
 
@@ -246,6 +249,23 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "large-plan against small-plan" in page
     assert "best_rung" in capsys.readouterr().out
     plt.close("all")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_page_of_clusters_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With fits too brief to converge, on ladders without losses: rivals' refits take longer."""
+    pytest.importorskip("distributed")
+    table_files(tmp_path)
+    table = pd.read_csv(tmp_path / "ladder.csv").drop(columns="loss")
+    table.to_csv(tmp_path / "ladder.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    short = {"route": "direct", "chains": 2, "warmup": 50, "draws": 50, "progress": False}
+    for name in ("fit_each", "backtest"):
+        monkeypatch.setattr(lc, name, partial(getattr(lc, name), **short))
+    words = []
+    run(HOWTO / "cluster.md", words.append, name="__main__")
+    assert cli._parser().parse_args(words[0]).workers == 2
 
 
 @pytest.mark.slow

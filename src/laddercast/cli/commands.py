@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     from laddercast.data.ladder import Ladder
 
 UNFIT, INTERRUPTED = 1, 130
+MOST_WORKERS = 1024
+
+UNFINISHED = "unfinished"
+"""Folder in that of the results, with what a list of fits has given until all are done."""
 
 INPUTS = ("ladder.csv", "tasks.csv", "targets.csv", "truth.csv")
 TABLES = ("forecast.csv", "scores.csv")
@@ -150,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
                        "two quick ones); default: sizes,lengths")  # fmt: skip
     added.add_argument("--hold-out", nargs="+", metavar="MODEL", help="hold out these models; "
                        "without --folds, nothing else")  # fmt: skip
+    _add_workers(added)
     added.add_argument("--how-much", metavar="TARGETS", help="also forecast these measured targets "
                        "from ever less of the ladder (how_much.csv)")  # fmt: skip
     add_plan(command, ladder, targets, out, sampler)
@@ -354,23 +359,30 @@ def _baseline(args: argparse.Namespace) -> int:
 def _backtest(args: argparse.Namespace) -> int:
     from laddercast.evaluation.backtest_files import write_backtest
     from laddercast.evaluation.backtests import backtest, how_much_ladder
+    from laddercast.evaluation.resume import clear_kept
+    from laddercast.inference.executors import executor_for
     from laddercast.inference.suspicions import of_data, warn_of
     from laddercast.sampling.programs import keep as keep_compiled
 
     keep_compiled()
     ladder, targets = read(args, args.how_much, needed=False)
-    with results_folder(args.out, (*TABLES, *BACKTEST), inputs(args)) as folder:
+    unfinished = args.out / UNFINISHED
+    with (
+        executor_for(args.workers, args.scheduler) as executor,
+        results_folder(args.out, (*TABLES, *BACKTEST), inputs(args)) as folder,
+    ):
         kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
         held_out = args.hold_out and names_of_models(args.hold_out, ladder.models)
         warn_of(ladder.name, of_data(ladder))
-        table = backtest(ladder, folds=kinds, hold_out=held_out, **settings(args))
+        given = settings(args) | {"executor": executor, "resume": unfinished}
+        table = backtest(ladder, folds=kinds, hold_out=held_out, **given)
         scores = write_backtest(table, folder)
         save_figure(lambda: figures().plot_calibration(table)[0], folder / "backtest.png")
         print_beside(c.overall(scores))
         folds = table.assign(fold=table["kind"] + " (" + table["fold"] + ")")
         failed = [f"the fold {name}" for name in unconverged(folds, "fold")]
         if targets is not None:
-            enough = how_much_ladder(ladder, targets, **settings(args))
+            enough = how_much_ladder(ladder, targets, **given)
             enough.to_csv(folder / "how_much.csv", index=False)
             print()
             overall = enough[enough[c.TASK] == c.ALL]
@@ -379,7 +391,9 @@ def _backtest(args: argparse.Namespace) -> int:
             more["80 % width"] = ("width80", f".{STYLES[quantity].digits}f")
             print_scores(overall, "ladder", more, quantity)
             failed += [f"the ladder cut to {name}" for name in unconverged(enough, "ladder")]
-        return status_of(", ".join(failed), folder)
+        status = status_of(", ".join(failed), folder)
+    clear_kept(unfinished)
+    return status
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -466,6 +480,16 @@ def _sampler(draws: int) -> argparse.ArgumentParser:
         group.add_argument(f"--{name}", type=_whole(*bounds), default=value, metavar="N",
                            help="default: %(default)s")  # fmt: skip
     return sampler
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say where lists of fits are made."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--workers", type=_whole(1, MOST_WORKERS), metavar="N", help="fit in N "
+                       "processes on this machine, replaced where one is killed (default: in this "
+                       "process)")  # fmt: skip
+    group.add_argument("--scheduler", metavar="ADDRESS", help="fit on the workers of the Dask "
+                       "scheduler there, as tcp://host:8786")  # fmt: skip
 
 
 def _complete_paths(parser: argparse.ArgumentParser, words: dict[str, Any]) -> None:

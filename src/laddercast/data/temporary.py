@@ -170,6 +170,16 @@ def put_in_place(folder: Path, place: Path, names: Iterable[str]) -> list[str]:
     return written
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under its name once all of it is written. Leaves nothing where that fails."""
+    passing = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        passing.write_bytes(content)
+        os.replace(passing, path)
+    finally:
+        passing.unlink(missing_ok=True)
+
+
 def record(path: Path) -> None:
     """Add a file to those that laddercast is known to have written into its folder."""
     with passing_folder(path.parent) as folder, _alone(path.parent):

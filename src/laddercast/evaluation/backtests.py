@@ -1,8 +1,11 @@
 """Backtests: fit some rungs, forecast the others; and how much ladder is enough."""
 
+import hashlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,12 +33,12 @@ from laddercast.evaluation.folds import (
     levels,
 )
 from laddercast.evaluation.noise import SAME_LENGTH
+from laddercast.evaluation.resume import table_of_each
 from laddercast.evaluation.scores import UNITS, score_cells, summarise
 from laddercast.forecasting.forecasts import forecast
-from laddercast.inference.many import fit_each
 from laddercast.model.design import loss_column
 from laddercast.model.routes import ROUTES, Route
-from laddercast.sampling.progress import with_progress
+from laddercast.sampling.progress import progress_bar
 from laddercast.sampling.threads import one_blas_thread
 
 PUBLISHED = {c.LOSS: "two_step", c.REFERENCE_LOSS: "two_step_c4_p0fix"}
@@ -77,11 +80,16 @@ def backtest(
     folds: Iterable[str] | None = None,
     hold_out: Iterable[str] | None = None,
     seed: int = 0,
+    executor: Executor | int | None = None,
+    resume: str | Path | None = None,
     **settings: Any,
 ) -> pd.DataFrame:
     """Hold out some rungs, fit the rest, forecast those held out.
 
-    `settings` as `fit` takes them, but for 500 `draws` by default. `folds` are kinds as `cut_folds`
+    `settings` as `fit` takes them, but for 500 `draws` by default, `executor` as `fit_each` does:
+    each fold is fitted, forecast and scored there. In the folder `resume` the table of each fold is
+    kept as it is done, where an equal run finds it; one of another ladder, other settings or
+    versions does not. `folds` are kinds as `cut_folds`
     knows them: `sizes` and `lengths` by default, and none if `hold_out` names rungs, which are a
     fold of kind `named`. A fold whose rest cannot be fitted is warned of and left out; ValueError
     if none is left or the named one cannot be.
@@ -101,21 +109,37 @@ def backtest(
     cuts = _folds(ladder, folds, hold_out)
     (of_models,) = _flops(ladder.table)
     rivals = _rivals(ladder)
-    fits = _fits([fold.rungs for fold in cuts], ladder, "backtest", seed, settings)
-    parts = []
-    with closing(fits):
-        for fold, fitted in zip(cuts, fits, strict=True):
-            forecasted = forecast(fitted, fold.held_out, seed=seed, **_own_routes(settings))
-            cells = score_cells(forecasted)
-            cells.insert(0, "kind", fold.kind)
-            cells.insert(1, "fold", fold.name)
-            cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
-            cells["ladder_flops"] = of_models[fold.rungs.models].sum()
-            cells["target_flops"] = cells[c.MODEL].map(of_models)
-            cells["converged"] = int(forecasted.attrs["converged"])
-            # Chains of the folds to come run meanwhile.
-            parts.append(_with_rivals(cells, fold, rivals, seed))
+    then = [partial(_scored, fold, of_models, rivals, seed, _own_routes(settings)) for fold in cuts]
+    about = [
+        ["backtest", fold.kind, fold.name, _sum(fold.held_out), _sum(of_models), rivals]
+        for fold in cuts
+    ]
+    parts = _tables(
+        [fold.rungs for fold in cuts], then, about, ladder, "backtest", seed, executor, resume,
+        settings,
+    )  # fmt: skip
     return pd.concat(parts, ignore_index=True)
+
+
+def _scored(
+    fold: Fold,
+    of_models: pd.Series,
+    rivals: Sequence[str],
+    seed: int,
+    own: Mapping[str, Any],
+    fitted: xr.DataTree,
+) -> pd.DataFrame:
+    """The cells of a fold from the fit of its rungs; `of_models` is the compute of each model."""
+    forecasted = forecast(fitted, fold.held_out, seed=seed, **own)
+    cells = score_cells(forecasted)
+    cells.insert(0, "kind", fold.kind)
+    cells.insert(1, "fold", fold.name)
+    cells["decades"], cells["distance"] = _distances(cells, fold.rungs)
+    cells["ladder_flops"] = of_models[fold.rungs.models].sum()
+    cells["target_flops"] = cells[c.MODEL].map(of_models)
+    cells["converged"] = int(forecasted.attrs["converged"])
+    # Here, chains of the folds to come run meanwhile.
+    return _with_rivals(cells, fold, rivals, seed)
 
 
 def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
@@ -150,13 +174,20 @@ def check_backtest(table: pd.DataFrame) -> None:
 
 
 def how_much_ladder(
-    ladder: Ladder, targets: Table, *, seed: int = 0, **settings: Any
+    ladder: Ladder,
+    targets: Table,
+    *,
+    seed: int = 0,
+    executor: Executor | int | None = None,
+    resume: str | Path | None = None,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Error and width of accuracy forecasts against the compute of the ladder.
 
     Fits the ladder, then without its largest size, its two largest, ..., then without its longest
     runs, its two longest lengths, ... (in tokens per parameter to two digits), as far as what is
-    left is as `cut_folds` has it; `settings` as `backtest` takes them. `targets` as `read_targets`
+    left is as `cut_folds` has it; `executor`, `resume` and `settings` as `backtest` takes them.
+    `targets` as `read_targets`
     takes them, with measured accuracies (of a ladder of losses alone: losses), and none of them a
     rung (ValueError otherwise).
 
@@ -183,36 +214,73 @@ def how_much_ladder(
             "as `Ladder.split` does"
         )
     of_models, of_targets = _flops(ladder.table, table)
-    parts = []
     cuts = list(_sub_ladders(ladder))
-    fits = _fits([rungs for _, rungs in cuts], ladder, "how much ladder", seed, settings)
-    for (name, rungs), fitted in zip(cuts, fits, strict=True):
-        forecasted = forecast(fitted, table, seed=seed, **_own_routes(settings))
-        cells = score_cells(forecasted)
-        scores = summarise(cells[cells["quantity"] == quantity]).drop(columns="quantity")
+    of_all = {"share": of_targets.sum(), "share_of_largest": of_targets.max()}
+    then, about = [], []
+    for name, rungs in cuts:
         spent = of_models[rungs.models].sum()
-        about = {
+        row = {
             "ladder": name,
             "models": ", ".join(rungs.models),
             "rungs": len(rungs.models),
             "ladder_flops": spent,
-            "share": spent / of_targets.sum(),
-            "share_of_largest": spent / of_targets.max(),
-        }
-        scores = pd.DataFrame(about, index=scores.index).join(scores)
-        parts.append(scores.assign(converged=int(forecasted.attrs["converged"])))
+        } | {word: spent / compute for word, compute in of_all.items()}
+        then.append(partial(_enough, row, table, quantity, seed, _own_routes(settings)))
+        about.append(["how much", _sum(pd.Series(row)), _sum(table)])
+    parts = _tables(
+        [rungs for _, rungs in cuts], then, about, ladder, "how much ladder", seed, executor,
+        resume, settings,
+    )  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 
-def _fits(
-    ladders: Sequence[Ladder], whole: Ladder, what: str, seed: int, settings: dict[str, Any]
-) -> Generator[xr.DataTree, None, None]:
-    """A fit of each ladder, all of them parts of a whole."""
+def _enough(
+    row: Mapping[str, Any],
+    targets: pd.DataFrame,
+    quantity: str,
+    seed: int,
+    own: Mapping[str, Any],
+    fitted: xr.DataTree,
+) -> pd.DataFrame:
+    """Scores of forecasts from the fit of a sub-ladder, which `row` tells of."""
+    forecasted = forecast(fitted, targets, seed=seed, **own)
+    cells = score_cells(forecasted)
+    scores = summarise(cells[cells["quantity"] == quantity]).drop(columns="quantity")
+    scores = pd.DataFrame(dict(row), index=scores.index).join(scores)
+    return scores.assign(converged=int(forecasted.attrs["converged"]))
+
+
+def _tables(
+    ladders: Sequence[Ladder],
+    then: Sequence[Callable[[xr.DataTree], pd.DataFrame]],
+    about: Sequence[Any],
+    whole: Ladder,
+    what: str,
+    seed: int,
+    executor: Executor | int | None,
+    resume: str | Path | None,
+    settings: dict[str, Any],
+) -> list[pd.DataFrame]:
+    """What becomes of a fit of each ladder, all of them parts of a whole."""
     settings = {"draws": FOLD_DRAWS} | settings
-    shown = settings.get("progress", True)
-    found = fit_each(ladders, seeds=[seed] * len(ladders), within=whole, **settings)
-    for _, fitted in zip(with_progress(ladders, shown, what, "fit"), found, strict=True):
-        yield fitted
+    shown = settings.get("progress", True) and len(ladders) > 1
+    with progress_bar(len(ladders), shown, what, "fit") as bar:
+        return table_of_each(
+            ladders,
+            then,
+            seeds=[seed] * len(ladders),
+            about=about,
+            resume=resume,
+            executor=executor,
+            done=lambda *_: bar.update(),
+            within=whole,
+            **settings,
+        )
+
+
+def _sum(table: pd.DataFrame | pd.Series) -> str:
+    """SHA-256 of a table's values."""
+    return hashlib.sha256(table.to_csv().encode()).hexdigest()
 
 
 def _own_routes(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,18 +4,24 @@ import argparse
 import sys
 import time
 import warnings
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from scipy.stats import binom
 
 from laddercast.data import words as c
 from laddercast.data.cautions import NotConvergedWarning
+from laddercast.data.temporary import write_whole
+from laddercast.evaluation.resume import clear_kept, table_of_each
 from laddercast.evaluation.simulation import simulate_from_prior
 from laddercast.forecasting.forecasts import forecast
-from laddercast.inference.many import fit_each
+from laddercast.inference.executors import executor_for
 from laddercast.inference.results import diagnose, routes_of
 from laddercast.model.priors import Priors
 from laddercast.model.routes import ROUTES, Route, two_stage
@@ -37,59 +43,94 @@ def recovery(
     chains: int = 4,
     warmup: int = 300,
     draws: int = 1000,
+    executor: Executor | int | None = None,
+    resume: str | Path | None = None,
 ) -> pd.DataFrame:
     """Simulate ladders from a route's prior, fit and forecast each, and see where the truth falls.
 
     One row per ladder x quantity: `ladder` (its seed), `kind` (`parameter`, of the population, or
     `accuracy`, of a target), `quantity`, `truth`, `q05`, `q95`, `inside`, `pit` (the truth's rank
     among 99 draws, as a share), `converged`. All ladders have one shape, so that a fit is compiled
-    once. Progress goes to stderr.
+    once. `executor` and `resume` as `backtest` takes them. Progress goes to stderr.
     """
-    rows = []
-    begin = time.perf_counter()
-    rng = np.random.default_rng(seed)
+    begin, done = time.perf_counter(), 0
     numbers = range(seed, seed + ladders)
     drawn = [simulate_from_prior(n, priors, route=route, tasks=tasks) for n in numbers]
-    fits = fit_each(
-        [ladder for ladder, _, _ in drawn], seeds=numbers, priors=priors, route=route,
-        chains=chains, warmup=warmup, draws=draws, progress=False,
-    )  # fmt: skip
+    then = [
+        partial(_recovered, number, targets, population)
+        for number, (_, targets, population) in zip(numbers, drawn, strict=True)
+    ]
+
+    def tell(_: int, table: pd.DataFrame) -> None:
+        nonlocal done
+        done += 1
+        seconds = time.perf_counter() - begin
+        print(
+            f"ladder {done} of {ladders}, {seconds:.0f} s, "
+            f"about {seconds / done * (ladders - done):.0f} s left"
+            + (
+                ""
+                if table["converged"][0]
+                else f": not converged ({table['doubts'][0]} complaints)"
+            ),
+            file=sys.stderr,
+        )
+
     with warnings.catch_warnings():
         # Doubts about a fit are kept in `converged`.
         warnings.simplefilter("ignore", NotConvergedWarning)
-        for number, (_, targets, population), fitted in zip(numbers, drawn, fits, strict=True):
-            predicted = forecast(fitted, targets, seed=number)
-            (own,) = routes_of(fitted).values()
-            posterior = own["posterior"]
-            found = [
-                ("parameter", name, truth, posterior[name].to_numpy().ravel())
-                for name, truth in population.items()
-            ]
-            predictions = predicted["predictions"]
-            accuracies = predictions[c.ACCURACY].to_numpy().reshape(-1, predictions.sizes["row"])
-            cells = list(zip(*(predictions[x].to_numpy() for x in (c.MODEL, c.TASK)), strict=True))
-            truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY].loc[cells]
-            found += [
-                ("accuracy", " ".join(cell), truth, values)
-                for cell, truth, values in zip(cells, truths, accuracies.T, strict=True)
-            ]
-            converged = bool(predicted.attrs["converged"])
-            for kind, quantity, truth, values in found:
-                low, high = np.quantile(values, LEVELS)
-                inside = bool(low <= truth <= high)
-                some = values[np.linspace(0, len(values) - 1, RANKED).round().astype(int)]
-                pit = (np.sum(some < truth) + rng.uniform()) / (RANKED + 1)
-                rows.append((number, kind, quantity, truth, low, high, inside, pit, converged))
-            doubts = len(diagnose(predicted))
-            done, seconds = number - seed + 1, time.perf_counter() - begin
-            print(
-                f"ladder {done} of {ladders}, {seconds:.0f} s, "
-                f"about {seconds / done * (ladders - done):.0f} s left"
-                + ("" if converged else f": not converged ({doubts} complaints)"),
-                file=sys.stderr,
-            )
+        parts = table_of_each(
+            [ladder for ladder, _, _ in drawn],
+            then,
+            seeds=numbers,
+            resume=resume,
+            about=[["recovery", number, tasks] for number in numbers],
+            done=tell,
+            executor=executor,
+            priors=priors,
+            route=route,
+            chains=chains,
+            warmup=warmup,
+            draws=draws,
+            progress=False,
+        )
+    found = pd.concat(parts, ignore_index=True)
+    # A rank's place among its neighbours, of all ladders in their order, wherever they were fitted.
+    jitter = np.random.default_rng(seed).uniform(size=len(found))
+    found["pit"] = (found["below"] + jitter) / (RANKED + 1)
     words = ["ladder", "kind", "quantity", "truth", "q05", "q95", "inside", "pit", "converged"]
-    return pd.DataFrame(rows, columns=words)
+    return found[words]
+
+
+def _recovered(
+    number: int, targets: pd.DataFrame, population: Mapping[str, float], fitted: xr.DataTree
+) -> pd.DataFrame:
+    """Where truths lie among the draws of a fit: how many of the ranked ones are `below`."""
+    predicted = forecast(fitted, targets, seed=number)
+    (own,) = routes_of(fitted).values()
+    posterior = own["posterior"]
+    found = [
+        ("parameter", name, truth, posterior[name].to_numpy().ravel())
+        for name, truth in population.items()
+    ]
+    predictions = predicted["predictions"]
+    accuracies = predictions[c.ACCURACY].to_numpy().reshape(-1, predictions.sizes["row"])
+    cells = list(zip(*(predictions[x].to_numpy() for x in (c.MODEL, c.TASK)), strict=True))
+    truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY].loc[cells]
+    found += [
+        ("accuracy", " ".join(cell), truth, values)
+        for cell, truth, values in zip(cells, truths, accuracies.T, strict=True)
+    ]
+    converged = bool(predicted.attrs["converged"])
+    rows = []
+    for kind, quantity, truth, values in found:
+        low, high = np.quantile(values, LEVELS)
+        inside = bool(low <= truth <= high)
+        some = values[np.linspace(0, len(values) - 1, RANKED).round().astype(int)]
+        below = int(np.sum(some < truth))
+        rows.append((number, kind, quantity, truth, low, high, inside, below, converged))
+    words = ["ladder", "kind", "quantity", "truth", "q05", "q95", "inside", "below", "converged"]
+    return pd.DataFrame(rows, columns=words).assign(doubts=len(diagnose(predicted)))
 
 
 def coverage(recovered: pd.DataFrame) -> pd.DataFrame:
@@ -149,19 +190,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first ladder (default: 0)")
     parser.add_argument("--tasks", type=int, default=4, help="tasks of a ladder (default: 4)")
     parser.add_argument("--draws", type=int, default=1000, help="per chain (default: 1000)")
-    parser.add_argument("--out", type=Path, help="a CSV file for what each ladder gave")
+    parser.add_argument("--workers", type=int, help="processes on this machine (default: none)")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler whose workers fit")
+    parser.add_argument("--out", type=Path, help="a CSV file for what each ladder gave; beside it, "
+                        "a folder of its name and .unfinished, until all are done, from which the "
+                        "same command goes on")  # fmt: skip
     given = parser.parse_args(arguments)
-    recovered = recovery(
-        given.ladders,
-        route=ROUTES[given.route],
-        seed=given.seed,
-        tasks=given.tasks,
-        draws=given.draws,
-    )
+    unfinished = given.out and given.out.with_name(f"{given.out.name}.unfinished")
+    with executor_for(given.workers, given.scheduler) as executor:
+        recovered = recovery(
+            given.ladders,
+            route=ROUTES[given.route],
+            seed=given.seed,
+            tasks=given.tasks,
+            draws=given.draws,
+            executor=executor,
+            resume=unfinished,
+        )
     if given.out:
-        passing = given.out.with_suffix(".partial")
-        recovered.to_csv(passing, index=False)
-        passing.replace(given.out)
+        write_whole(given.out, recovered.to_csv(index=False).encode())
+        clear_kept(unfinished)
     shown: dict[str, Any] = {"float_format": "{:.3f}".format}
     print(coverage(recovered).to_string(**shown))
     tested = uniformity(recovered)

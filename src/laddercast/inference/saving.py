@@ -1,10 +1,11 @@
 """Trees in files: whole or not at all, and the same bytes for the same tree."""
 
-import os
 from io import BytesIO
 from pathlib import Path
 
 import xarray as xr
+
+from laddercast.data.temporary import write_whole
 
 
 def save(tree: xr.DataTree, path: Path) -> None:
@@ -14,10 +15,4 @@ def save(tree: xr.DataTree, path: Path) -> None:
     """
     memory = BytesIO()
     tree.to_netcdf(memory, engine="h5netcdf")
-    content = memory.getvalue()
-    passing = path.with_name(f".{path.name}.part")
-    try:
-        passing.write_bytes(content)
-        os.replace(passing, path)
-    finally:
-        passing.unlink(missing_ok=True)
+    write_whole(path, memory.getvalue())

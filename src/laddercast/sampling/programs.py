@@ -138,14 +138,14 @@ def on_cores(function: Callable[[Any], Any], each: Iterable[Any]) -> list[Any]:
         return list(threads.map(one, each))
 
 
-def make_room() -> None:
+def make_room(*, alone: bool = False) -> None:
     """Drop compiled programs from memory where the system soon allows no more of them.
 
     Linux limits the memory maps of a process, of which a fit of a new shape takes some thousands;
-    at the limit the compiler crashes. A thread beside the main one drops nothing: others may be at
-    work with it.
+    at the limit the compiler crashes. A thread beside the main one drops nothing unless it is
+    `alone`: others may be at work with it.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not alone and threading.current_thread() is not threading.main_thread():
         return
     with suppress(OSError, ValueError):
         with open("/proc/self/maps") as maps:
