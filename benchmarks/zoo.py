@@ -84,7 +84,8 @@ def parts(
     ladder = lc.read_ladder(table, source.tasks, rungs=source.rungs)
     if of_targets:
         targets = source.targets.drop(columns="recipe", errors="ignore")
-        yield "targets", ladder, lc.read_targets(targets), ladder
+        known = targets["task"].isin(ladder.tasks.index)
+        yield "targets", ladder, lc.read_targets(targets[known]), ladder
         return
     ends = ladder.table.groupby("model").agg(params=("params", "first"), tokens=("tokens", "max"))
     compute = ends["params"].astype(float) * ends["tokens"]
