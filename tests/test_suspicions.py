@@ -9,6 +9,7 @@ import xarray as xr
 
 import laddercast as lc
 from laddercast.data.order import in_wrong_order
+from laddercast.data.outliers import far_off, same_measurements
 from laddercast.inference.suspicions import of_posterior
 
 QUICK = {"route": "direct", "chains": 2, "warmup": 50, "draws": 50, "progress": False}
@@ -52,6 +53,67 @@ def test_noise_about_chance_is_no_wrong_order(small_table):
         found = in_wrong_order(lc.read_ladder(small_table.assign(accuracy=noise)))
         few.append(any("compute" in why for _, why in found))
     assert np.mean(few) < 0.35
+
+
+def told(ladder: lc.Ladder) -> list[str]:
+    return far_off(ladder) + same_measurements(ladder)
+
+
+def planted(ladder: lc.Ladder, **changed: pd.Series) -> lc.Ladder:
+    return lc.read_ladder(ladder.table.assign(**changed), ladder.tasks)
+
+
+@pytest.fixture(scope="module")
+def sixteen() -> lc.Ladder:
+    return lc.demo_ladder(5)[0]
+
+
+def test_simulated_ladders_have_no_run_far_off():
+    assert [told(lc.demo_ladder(seed)[0]) for seed in range(10)] == [[]] * 10
+
+
+def test_a_run_twenty_points_off_is_named(sixteen):
+    table, model = sixteen.table, sixteen.models[6]
+    of_model = table["model"] == model
+    off = table["accuracy"].mask(of_model, (table["accuracy"] - 0.2).clip(0.01))
+    (why,) = far_off(planted(sixteen, accuracy=off))
+    assert why.startswith(f"{model}: its accuracy lies ")
+    assert " logits below what the other runs say" in why
+
+
+def test_a_run_with_a_tenth_more_loss_is_named(sixteen):
+    table, model = sixteen.table, sixteen.models[9]
+    (why,) = far_off(
+        planted(sixteen, loss=table["loss"] * np.where(table["model"] == model, 1.1, 1))
+    )
+    assert why.startswith(f"{model}: its loss lies ")
+
+
+def test_recipes_may_lie_far_apart(sixteen):
+    table = sixteen.table
+    twins = table.assign(
+        model=table["model"] + "-b",
+        accuracy=(table["accuracy"] + 0.15).clip(0, 1),
+        loss=1.2 * table["loss"],
+        recipe="b",
+    )
+    both = pd.concat([table.assign(recipe="a"), twins], ignore_index=True)
+    assert told(lc.read_ladder(both, sixteen.tasks)) == []
+
+
+def test_runs_with_the_same_scores_are_named(sixteen):
+    first, second = sixteen.models[3], sixteen.models[8]
+    table = sixteen.table.sort_values("tokens")
+    last = table[table["model"] == first].groupby("task")["accuracy"].last()
+    of_both = table["model"].isin([first, second])
+    same = table["accuracy"].mask(of_both, table["task"].map(last))
+    assert f"{first}, {second} have the same accuracy in all tasks" in told(
+        planted(sixteen, accuracy=same.reindex(sixteen.table.index))
+    )
+
+
+def test_scores_that_no_run_changes_are_no_sign(sixteen):
+    assert told(planted(sixteen, accuracy=sixteen.table["accuracy"] * 0 + 0.5)) == []
 
 
 def test_parameters_at_the_edge_of_their_prior_are_named():

@@ -66,10 +66,10 @@ def fit(
     The tree has a child for each route, by its name: `posterior`, `sample_stats`, `log_likelihood`
     (per model x task and site), `log_prior`, `observed_data`, `constant_data`, and `complaints` if
     its draws cannot be trusted. The attribute `converged` is then 0, and a `NotConvergedWarning`
-    says so. Losses that rise with compute, and the like, and parameters at the edge of their priors
-    are told by a `DoubtWarning`, and are in the attribute `suspicions`. Raises TypeError for what
-    is no `Ladder`, ValueError for settings out of bounds, a device that JAX does not have and a
-    route whose measurements the ladder lacks.
+    says so. Losses that rise with compute, and the like, runs far off all others, runs that are
+    equal, and parameters at the edge of their priors are told by a `DoubtWarning`, and are in the
+    attribute `suspicions`. Raises TypeError for what is no `Ladder`, ValueError for settings out of
+    bounds, a device that JAX does not have and a route whose measurements the ladder lacks.
 
     >>> fitted = lc.fit(ladder, route="direct", seed=1)
     """

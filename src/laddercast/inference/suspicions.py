@@ -13,18 +13,23 @@ from laddercast.data import words as c
 from laddercast.data.cautions import DoubtWarning, warn
 from laddercast.data.ladder import Ladder
 from laddercast.data.order import in_wrong_order
+from laddercast.data.outliers import far_off, same_measurements
 from laddercast.model.priors import Priors
 
 EDGE = 3.0
 """Standard deviates from a prior's median at which a posterior's median lies at its edge."""
 
-ORDER, AT_EDGE = "wrong order", "at the edge of a prior"
+ORDER, OUTLIER, SAME = "wrong order", "a run far off the others", "equal measurements"
+AT_EDGE = "at the edge of a prior"
 SHOWN = 5
 
 
 def of_data(ladder: Ladder) -> list[dict[str, str]]:
-    """What is wrong with the order of a ladder's measurements."""
-    return [{c.TASK: task, "rule": ORDER, "why": why} for task, why in in_wrong_order(ladder)]
+    """What is wrong with a ladder's measurements: order, runs far off, runs that are equal."""
+    found = [(task, ORDER, why) for task, why in in_wrong_order(ladder)]
+    found += [("", OUTLIER, why) for why in far_off(ladder)]
+    found += [("", SAME, why) for why in same_measurements(ladder)]
+    return [{c.TASK: task, "rule": rule, "why": why} for task, rule, why in found]
 
 
 def of_posterior(route: str, posterior: xr.Dataset, priors: Priors) -> list[dict[str, str]]:

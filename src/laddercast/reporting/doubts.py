@@ -15,7 +15,14 @@ from laddercast.data.writing import STYLES, Style
 from laddercast.decisions.chance import ERRORS, beside_guessing
 from laddercast.forecasting.forecasts import FAR_DECADES, decades_beyond
 from laddercast.inference.results import converged, routes_of
-from laddercast.inference.suspicions import AT_EDGE, EDGE, ORDER, suspicions_of
+from laddercast.inference.suspicions import (
+    AT_EDGE,
+    EDGE,
+    ORDER,
+    OUTLIER,
+    SAME,
+    suspicions_of,
+)
 from laddercast.sampling.diagnostics import (
     ESS_FORECASTS,
     RHAT_POPULATION,
@@ -31,6 +38,11 @@ RULES = {
     ORDER: "In the runs' ends losses rise with compute, or accuracies fall with it or rise with "
     "losses (rank correlation; p below 0.05, one-sided). Every law here says the contrary, so that "
     "either the measurements are mixed up or this task follows no such law.",
+    OUTLIER: "A run's measurements lie far off a plane in log params and log tokens through those "
+    "of the other runs, in most tasks. The noise of runs has heavy tails, so that it bends laws "
+    "little; but look at how it was trained and measured.",
+    SAME: "Two runs have the same measurements in all tasks, as where one checkpoint was scored "
+    "under two names.",
     AT_EDGE: f"A parameter's median lies more than {EDGE:g} standard deviates from its prior's. "
     "Either prior or law is wrong for these data, or the sampler has found the wrong mode.",
     "far in compute": "The target lies further beyond the largest rung, in decades of compute "
