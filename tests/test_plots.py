@@ -1,3 +1,5 @@
+import json
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from laddercast.model.design import Frame
 from laddercast.plots import (
     plot_calibration,
     plot_forecast,
@@ -21,6 +24,8 @@ TASKS = ["easy", "hard"]
 MODELS = ["small", "middle", "big"]
 PARAMS = np.array([2e8, 4e8, 8e8])
 TOKENS = np.array([4e9, 8e9, 16e9])
+MIDDLE = 4e8, 8e9
+"""Reference sizes."""
 LETTERS = {"A": 400.0, "alpha": 0.35, "B": 600.0, "beta": 0.35, "E": 0.4}
 CURVE = {"a": -0.7, "b": 0.95, "k": 4.0, "L0": 1.0}
 
@@ -61,7 +66,7 @@ def fitted_of(loss: str = "loss") -> xr.DataTree:
     losses = np.array([1.2, 1.1, 1.0])
     tree = az.from_dict(
         {
-            "posterior": posterior | {"q": np.ones(chains)},
+            "posterior": posterior | {"q": np.ones(chains), "gamma": np.zeros(chains)},
             "observed_data": {
                 loss: losses if common else np.stack([losses] * 2, axis=1),
                 "accuracy": np.stack([[0.4, 0.45, 0.5]] * 2, axis=1),
@@ -83,6 +88,8 @@ def fitted_of(loss: str = "loss") -> xr.DataTree:
     observed = tree["observed_data"].to_dataset().assign_coords(points)
     tree["observed_data"] = xr.DataTree(observed)
     tree.attrs["route"] = "by_reference" if common else "two_stage"
+    frame = Frame(*MIDDLE, params_knots=(), tokens_knots=(), sizes=())
+    tree.attrs["frame"] = json.dumps(frame._asdict())
     return tree
 
 
@@ -187,6 +194,17 @@ def test_stage_1_draws_the_law_with_its_q():
     tokens, loss = plot_stage1(tree)[0].lines[0].get_data()
     law = ((400 * PARAMS[0] ** -0.35) ** 3 + (600 * tokens**-0.35) ** 3) ** (1 / 3) + 0.4
     np.testing.assert_allclose(loss, law, rtol=0.02)
+
+
+def test_stage_1_draws_the_law_with_its_gamma():
+    """The term of tokens is as without it at the reference sizes, and falls as it says."""
+    tree, power = fitted_of(), 0.2
+    posterior = tree["posterior"].to_dataset()
+    tree["posterior"] = xr.DataTree(posterior.assign(gamma=posterior["gamma"] + power))
+    tokens, loss = plot_stage1(tree)[0].lines[0].get_data()
+    beta = 0.35 * (PARAMS[0] / MIDDLE[0]) ** power
+    of_tokens = 600 * MIDDLE[1] ** -0.35 * (tokens / MIDDLE[1]) ** -beta
+    np.testing.assert_allclose(loss, 400 * PARAMS[0] ** -0.35 + of_tokens + 0.4, rtol=0.02)
 
 
 def test_stage_2_draws_the_law_in_percent():
