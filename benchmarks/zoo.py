@@ -174,6 +174,15 @@ COLUMNS = (
 SIMPLE = ("best rung", "logistic", "logistic, free end")
 
 
+HEAD = """# Many ladders
+
+Made by `python benchmarks/zoo.py --out DIR`, then with `--targets`; what has no row was not run.
+Accuracies are in points, losses in percent of what was measured, shares between 0 and 1. `seconds`
+are those of the slowest fit of a ladder, compilation and whatever else the machine did included.
+
+"""
+
+
 def summary(cells: pd.DataFrame) -> pd.DataFrame:
     """A row a ladder, quantity and method: accuracies in points, losses in percent of them."""
     cells = cells.dropna(subset=["error"])
@@ -242,7 +251,7 @@ def main() -> None:
     print(text)
     out = ROOT / "docs" / "accuracy_zoo.md"
     passing = out.with_suffix(".partial")
-    passing.write_text(f"# Many ladders\n\nMade by `python benchmarks/zoo.py`.\n\n{text}")
+    passing.write_text(HEAD + text)
     passing.replace(out)
 
 
