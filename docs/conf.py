@@ -46,7 +46,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         r"py:.*",
-        r"(pd|pandas|xr|xarray|np|numpy|jax|numpyro|dist|matplotlib|pathlib|collections)\..*",
+        r"(pd|pandas|xr|xarray|np|numpy|jax|numpyro|dist|matplotlib|pathlib|collections|concurrent)\..*",
     ),
     # Protocols of other libraries' tables.
     (r"py:.*", r"laddercast\.data\.sources\.(ArrowTable|Interchange)"),

@@ -88,6 +88,8 @@ def same_measurements(ladder: Ladder) -> list[str]:
         wide = ends.pivot_table(quantity, c.MODEL, c.TASK)
         # A task that no run changes says nothing.
         wide = wide.loc[:, wide.max() > wide.min()]
+        if wide.shape[1] < SAME_IN:
+            continue
         wide = wide[wide.notna().sum(axis=1) >= SAME_IN]
         same = wide.groupby(wide.columns.to_list(), dropna=False, sort=False).groups.values()
         found += [

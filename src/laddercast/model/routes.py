@@ -40,7 +40,7 @@ NOTHING = Observed()
 type Letters = Callable[[Mapping[str, Any], Frame, Any], dict[str, Any]]
 
 
-def no_letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str, Any]:
+def _no_letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str, Any]:
     """Of a route that says no more than its sites; a function of a module, as it is pickled."""
     return {}
 
@@ -61,7 +61,7 @@ class Route:
     model: Callable[[Design, Priors, Observed], None]
     reads: tuple[str, ...]
     through: str
-    letters: Letters = no_letters
+    letters: Letters = _no_letters
 
 
 def _own_loss(design: Design, priors: Priors, observed: Observed, off: tuple[Walk, Noise]) -> Path:
