@@ -1033,6 +1033,12 @@ def test_blank_cells_of_datadecide(word: str):
     assert f"table 3: {word} is missing; name it" in message(lc.read_olmes, table)
 
 
+def test_names_of_datadecide_that_are_no_text_are_read_as_text():
+    table = datadecide()
+    table["data"] = [{"mix": 1}] * len(table)
+    assert lc.read_olmes(table).recipes == ["{'mix': 1}"]
+
+
 @pytest.mark.parametrize("metrics", ["{[]: 1}", "{'acc_per_char': 'x'}", "[" * 10**5, "7"])
 def test_metrics_of_datadecide_that_are_none(metrics: str):
     table = datadecide()

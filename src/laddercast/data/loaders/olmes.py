@@ -180,7 +180,7 @@ def _table_rows(
             c.TOKENS: row["tokens"],
             c.TASK: str(row["task"]),
             **found,
-            c.RECIPE: row["data"],
+            c.RECIPE: str(row["data"]),
             c.SEED: row["seed"],
             **({c.FLOPS: row["compute"] or None} if "compute" in row else {}),
             "step": row["step"],
