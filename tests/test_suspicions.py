@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 import laddercast as lc
+from laddercast.data.ladder import run_ends
 from laddercast.data.order import in_wrong_order
 from laddercast.data.outliers import far_off, same_measurements
 from laddercast.inference.suspicions import of_posterior
@@ -22,7 +23,7 @@ def turned(table: pd.DataFrame, quantity: str, task: str) -> pd.DataFrame:
 
 
 def test_a_sound_ladder_is_in_order(small_table):
-    assert in_wrong_order(lc.read_ladder(small_table)) == []
+    assert in_wrong_order(run_ends(lc.read_ladder(small_table).table)) == []
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_the_wrong_order_is_told_of_its_task(small_table, quantity, told):
     table = turned(small_table, quantity, "easy")
     if quantity == "accuracy":
         table["accuracy"] = table["accuracy"].clip(0, 1)
-    found = in_wrong_order(lc.read_ladder(table))
+    found = in_wrong_order(run_ends(lc.read_ladder(table).table))
     assert {task for task, _ in found} == {"easy"}
     assert any(why.startswith(told) for _, why in found)
 
@@ -41,7 +42,7 @@ def test_the_wrong_order_is_told_of_its_task(small_table, quantity, told):
 def test_two_rungs_are_told_if_their_loss_rises(small_table):
     two = lc.read_ladder(turned(small_table, "loss", "easy")).keep(["200M-20", "800M-100"])
     assert ("easy", "loss rises with compute (rank correlation 1.00 over 2 rungs)") in (
-        in_wrong_order(two)
+        in_wrong_order(run_ends(two.table))
     )
 
 
@@ -50,13 +51,15 @@ def test_noise_about_chance_is_no_wrong_order(small_table):
     few = []
     for _ in range(40):
         noise = 0.25 + rng.normal(0, 0.01, len(small_table))
-        found = in_wrong_order(lc.read_ladder(small_table.assign(accuracy=noise)))
+        ladder = lc.read_ladder(small_table.assign(accuracy=noise))
+        found = in_wrong_order(run_ends(ladder.table))
         few.append(any("compute" in why for _, why in found))
     assert np.mean(few) < 0.35
 
 
 def told(ladder: lc.Ladder) -> list[str]:
-    return far_off(ladder) + same_measurements(ladder)
+    ends = run_ends(ladder.table)
+    return far_off(ends) + same_measurements(ends)
 
 
 def planted(ladder: lc.Ladder, **changed: pd.Series) -> lc.Ladder:
@@ -76,16 +79,15 @@ def test_a_run_twenty_points_off_is_named(sixteen):
     table, model = sixteen.table, sixteen.models[6]
     of_model = table["model"] == model
     off = table["accuracy"].mask(of_model, (table["accuracy"] - 0.2).clip(0.01))
-    (why,) = far_off(planted(sixteen, accuracy=off))
+    (why,) = far_off(run_ends(planted(sixteen, accuracy=off).table))
     assert why.startswith(f"{model}: its accuracy lies ")
     assert " logits below what the other runs say" in why
 
 
 def test_a_run_with_a_tenth_more_loss_is_named(sixteen):
     table, model = sixteen.table, sixteen.models[9]
-    (why,) = far_off(
-        planted(sixteen, loss=table["loss"] * np.where(table["model"] == model, 1.1, 1))
-    )
+    more = table["loss"] * np.where(table["model"] == model, 1.1, 1)
+    (why,) = far_off(run_ends(planted(sixteen, loss=more).table))
     assert why.startswith(f"{model}: its loss lies ")
 
 

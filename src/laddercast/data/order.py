@@ -6,7 +6,6 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from laddercast.data import words as c
-from laddercast.data.ladder import Ladder, run_ends
 
 UNLIKELY = 0.05
 """One-sided p-value of a rank correlation of the wrong sign, below which it is no accident."""
@@ -24,14 +23,15 @@ WRONG = (
 """What goes with what, how in the wrong order, and the sign of that correlation."""
 
 
-def in_wrong_order(ladder: Ladder) -> list[tuple[str, str]]:
+def in_wrong_order(ends: pd.DataFrame) -> list[tuple[str, str]]:
     """Tasks whose runs' ends have a rank correlation of the wrong sign, and what it is, in words.
 
+    `ends` as `run_ends` gives them.
     A reference loss belongs to no task: its name is then empty. Laws say that losses fall with
     compute, and accuracies with losses; data that say otherwise are wrong, or of no law.
     """
-    ends = run_ends(ladder.table)
-    ends["compute"] = ends[c.PARAMS].astype(float) * ends[c.TOKENS].astype(float)
+    compute = ends[c.PARAMS].astype(float) * ends[c.TOKENS].astype(float)
+    ends = ends.assign(compute=compute)
     found = []
     for quantity, against, verb, sign in WRONG:
         if quantity not in ends or against not in ends:

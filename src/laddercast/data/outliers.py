@@ -5,7 +5,6 @@ import pandas as pd
 from scipy.special import logit
 
 from laddercast.data import words as c
-from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.writing import listed
 
 FAR = 7.0
@@ -26,13 +25,12 @@ SAME_IN = 3
 """Tasks in which two runs must have the same measurements for that to be no accident."""
 
 
-def far_off(ladder: Ladder) -> list[str]:
+def far_off(ends: pd.DataFrame) -> list[str]:
     """In words: runs that lie far off what the others say of most tasks, and by how much.
 
-    For each quantity and task a plane in log params and log tokens is fitted to the ends of runs by
-    least absolute deviations, which one or two wrong runs do not bend.
+    For each quantity and task a plane in log params and log tokens is fitted to the `ends` of runs,
+    as `run_ends` gives them, by least absolute deviations, which one or two wrong runs do not bend.
     """
-    ends = run_ends(ladder.table)
     found: list[str] = []
     for quantity, least in LEAST.items():
         if quantity not in ends:
@@ -78,9 +76,8 @@ def _least_absolute(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return found
 
 
-def same_measurements(ladder: Ladder) -> list[str]:
-    """In words: runs whose ends have the same measurements as another run's."""
-    ends = run_ends(ladder.table)
+def same_measurements(ends: pd.DataFrame) -> list[str]:
+    """In words: runs whose `ends` have the same measurements as another run's."""
     found: list[str] = []
     for quantity in (c.LOSS, c.ACCURACY):
         if quantity not in ends:

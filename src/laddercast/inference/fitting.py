@@ -19,7 +19,13 @@ from laddercast.data.cautions import SkippedWarning, warn
 from laddercast.data.ladder import Ladder
 from laddercast.data.settings import is_whole, whole
 from laddercast.inference.results import as_tree, complaints_of, mark
-from laddercast.inference.suspicions import of_data, of_posterior, suspicions_of, warn_of
+from laddercast.inference.suspicions import (
+    AT_EDGE,
+    of_data,
+    of_posterior,
+    suspicions_of,
+    warn_of,
+)
 from laddercast.model.design import Design, Observed, Shape, ladder_design, pad, shape_of
 from laddercast.model.priors import Priors
 from laddercast.model.routes import POOLED_BY_DEFAULT, ROUTES, Route, as_route, stage_1
@@ -75,13 +81,12 @@ def fit(
     """
     work = prepare(
         ladder, priors, route=route, seed=seed, chains=chains, warmup=warmup, draws=draws,
-        device=device, progress=progress, within=within,
+        device=device, progress=progress, within=within, tell=True,
     )  # fmt: skip
-    of_ladder = of_data(ladder)
-    warn_of(ladder.name, of_ladder)
     with settings_of_fits():
         tree = run(work)
-    warn_of("the fit", [own for own in suspicions_of(tree.attrs) if own not in of_ladder])
+    of_fit = [own for own in suspicions_of(tree.attrs) if own["rule"] == AT_EDGE]
+    warn_of("the fit", of_fit)
     return tree
 
 
@@ -97,8 +102,12 @@ def prepare(
     device: str = "cpu",
     progress: bool = True,
     within: Ladder | None = None,
+    tell: bool = False,
 ) -> Fit[xr.DataTree]:
-    """The work of `fit`, to be run in `settings_of_fits`; raises as `fit` does, at once."""
+    """The work of `fit`, to be run in `settings_of_fits`; raises as `fit` does, at once.
+
+    With `tell`, it begins with a warning of what is wrong with the measurements, if anything is.
+    """
     if not isinstance(ladder, Ladder):
         raise TypeError(f"a {type(ladder).__name__} is no ladder: read it with `read_ladder` first")
     given = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
@@ -111,13 +120,18 @@ def prepare(
     if wrong:
         raise ValueError("; ".join(wrong))
     routes, place = routes_for(ladder, route), device_named(device)
-    return _fit(ladder, priors or Priors(), routes, route is None, place, given, progress, within)
+    return _fit(
+        ladder, priors or Priors(), routes, route is None, place, given, progress, within, tell
+    )
 
 
 def _fit(
     ladder: Ladder, priors: Priors, routes: Sequence[Route], may_fail: bool, device: Any,
-    given: dict[str, int], progress: bool, within: Ladder | None,
+    given: dict[str, int], progress: bool, within: Ladder | None, tell: bool,
 ) -> Fit[xr.DataTree]:  # fmt: skip
+    suspicions = of_data(ladder)
+    if tell:
+        warn_of(ladder.name, suspicions)
     design, observed, labels, frame = ladder_design(ladder)
     shape = shape_of(design) if within is None else _shape_within(shape_of(design), within)
     padded = pad(design, observed, shape)
@@ -157,7 +171,7 @@ def _fit(
     for name, why in left_out.items():
         del trees[name]
         warn(f"{ladder.name}: left out {name}, as it has not converged ({why})", SkippedWarning)
-    tree, suspicions = xr.DataTree.from_dict({}), of_data(ladder)
+    tree = xr.DataTree.from_dict({})
     for name, own in trees.items():
         tree[name] = own
         # Draws that have not converged tell nothing of it, and own routes have priors of their own.

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from laddercast.data import words as c
 from laddercast.data.cautions import DoubtWarning, warn
-from laddercast.data.ladder import Ladder
+from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.order import in_wrong_order
 from laddercast.data.outliers import far_off, same_measurements
 from laddercast.model.priors import Priors
@@ -26,9 +26,10 @@ SHOWN = 5
 
 def of_data(ladder: Ladder) -> list[dict[str, str]]:
     """What is wrong with a ladder's measurements: order, runs far off, runs that are equal."""
-    found = [(task, ORDER, why) for task, why in in_wrong_order(ladder)]
-    found += [("", OUTLIER, why) for why in far_off(ladder)]
-    found += [("", SAME, why) for why in same_measurements(ladder)]
+    ends = run_ends(ladder.table)
+    found = [(task, ORDER, why) for task, why in in_wrong_order(ends)]
+    found += [("", OUTLIER, why) for why in far_off(ends)]
+    found += [("", SAME, why) for why in same_measurements(ends)]
     return [{c.TASK: task, "rule": rule, "why": why} for task, rule, why in found]
 
 
