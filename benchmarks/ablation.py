@@ -155,7 +155,7 @@ def gradient_us(ladder: Any, route: str) -> float:
         data, scales = started(model, (design, priors, observed), begun)
         sites = structure(model, data)
         layout = layout_of(sites, data.like, "task")
-        data = scaled(data, sites, scales)
+        data = scaled(data, layout, sites, scales)
         like = jax.tree.map(lambda x: np.asarray(x)[None], data.like)
         (place,), data = adapted(model, data, layout, sites, repositioned(model, data, like)[None])
         leaves, form = jax.tree.flatten(data)

@@ -1,6 +1,6 @@
 """Transforms and preconditioner found from draws: which prior, which data, which curvature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -82,35 +82,60 @@ def adapted(
     """
     found = find(model, data, draws.reshape(-1, draws.shape[-1]))
     scales = {name: np.exp(np.log(x).mean(axis=0)) for name, x in found.scale.items()}
-    plain = scaled(data, sites, scales)
+    plain = scaled(data, layout, sites, scales)
     positions = repositioned(model, plain, found.unconstrained)
     step = np.maximum(positions.std(axis=0), 1e-6)
     curved = expected_curvature(model, plain, positions.mean(axis=0)[None], step, layout)
     follows = _follows(curved, layout, sites, scales)
     found = _less(found, follows)
-    transforms: dict[str, Any] = {
-        name: _conditional(found, name, covariance, scales[name], layout.elements(name))
+    transforms = {
+        name: _conditional(found, name, covariance, scales[name], layout)
         for name, covariance in _covariances(curved, layout).items()
-        if name in scales and (sites[name].varies or sites[name].offset)
+        if isinstance(plain.transforms.get(name), Conditional)
     }
-    new = plain._replace(transforms=transforms, follows=follows)
+    new = plain._replace(transforms=plain.transforms | transforms, follows=follows)
     new = jax.tree.map(jnp.asarray, new)
     return repositioned(model, new, found.unconstrained).reshape(draws.shape), new
 
 
-def scaled(data: Data, sites: dict[str, Site], scales: Sites) -> Data:
+def scaled(data: Data, layout: Layout, sites: dict[str, Site], scales: Sites) -> Data:
     """The data with sites in units of these scales, following nothing.
 
-    Where a prior's scale varies and the data are not known to tell more, units follow it.
+    Where a prior's scale varies and the data are not known to tell more, units follow it. All has
+    the form that `adapted` gives it, so that what is compiled for one serves the other.
     """
     transforms: dict[str, Any] = {}
     for name, scale in scales.items():
-        like, own = data.like[name], sites[name]
-        if own.varies and not own.offset:
-            transforms[name] = Conditional(jnp.zeros_like(like), jnp.zeros_like(like))
-        else:
-            transforms[name] = Scaled(jnp.broadcast_to(jnp.asarray(scale), jnp.shape(like)))
-    return data._replace(transforms=transforms, follows={})
+        shape, own = np.shape(data.like[name]), sites[name]
+        scale = np.broadcast_to(np.asarray(scale), shape)
+        if not (own.varies or own.offset):
+            transforms[name] = Scaled(scale)
+            continue
+        of_prior = float(own.varies and not own.offset)
+        precision = np.zeros(shape) if of_prior else scale**-2.0
+        directions = None
+        if _has_directions(layout.elements(name), scale):
+            eye = np.eye(shape[0]).reshape(shape[0], shape[0], *[1] * (len(shape) - 1))
+            directions = np.broadcast_to(eye, (shape[0], *shape)).copy()
+        transforms[name] = Conditional(precision, np.zeros(shape), directions, np.array(of_prior))
+    follows: dict[str, Sites] = {}
+    for leader, others, at in _pairs(layout, sites, scales):
+        for name in others:
+            if len(at[name]) == 1:
+                still = np.zeros((len(at[leader]), *np.shape(data.like[name])))
+                follows.setdefault(name, {})[leader] = still
+    new = data._replace(transforms=transforms, follows=follows)
+    return jax.tree.map(jnp.asarray, new)
+
+
+def _has_directions(elements: np.ndarray, scale: np.ndarray) -> bool:
+    """Whether data tell of directions of a site: of its first dimension.
+
+    It has several `elements` along that, as `Layout.elements` has them, and one prior scale (n, ...).
+    """
+    n = elements.shape[1]
+    along_first = np.array_equal(elements.T, np.arange(scale.size).reshape(n, -1))
+    return n > 1 and along_first and scale.shape[0] == n and not np.ptp(scale, axis=0).any()
 
 
 def _less(found: Found, follows: dict[str, Sites]) -> Found:
@@ -122,37 +147,38 @@ def _less(found: Found, follows: dict[str, Sites]) -> Found:
     return found._replace(less=less, loc=loc)
 
 
+def _pairs(
+    layout: Layout, sites: dict[str, Site], scales: Sites
+) -> Iterator[tuple[str, list[str], dict[str, np.ndarray]]]:
+    """Sites that are followed, all of its block sampled after each, and where those stand there."""
+    order = list(sites)
+    for at in (layout.at_blocks, layout.at_shared):
+        for leader in order:
+            if not (sites[leader].followed and leader in at):
+                continue
+            after = order[order.index(leader) + 1 :]
+            others = [x for x in after if x in at and x in scales and not sites[x].followed]
+            if others:
+                yield leader, others, at
+
+
 def _follows(
     curved: Curvature, layout: Layout, sites: dict[str, Site], scales: Sites
 ) -> dict[str, Sites]:
     """How far sites move, per unit of those that they follow, where all else stands still."""
     follows: dict[str, Sites] = {}
-    order = list(sites)
-    for square, at in (
-        (curved.blocks, layout.at_blocks), (curved.shared[None], layout.at_shared)
-    ):  # fmt: skip
-        leaders = [name for name in order if sites[name].followed and name in at]
-        # What a site samples after its leaders can follow them.
-        others = [
-            name for name in order if name in at and name in scales and not sites[name].followed
-        ]
-        for leader in leaders:
-            own = [name for name in others if order.index(name) > order.index(leader)]
-            if not own:
-                continue
-            rows = np.concatenate([at[name] for name in own])
-            columns = at[leader]
-            inner = positive(square[:, rows[:, None], rows])
-            moves = -np.linalg.solve(inner, square[:, rows[:, None], columns])
-            first = 0
-            for name in own:
-                count = len(at[name])
-                part = moves[:, first : first + count]  # (blocks, elements, steps)
-                first += count
-                if count > 1:
-                    continue
-                per = np.moveaxis(part[:, 0], 0, -1).reshape(len(columns), *np.shape(scales[name]))
-                of_leader = scales[leader].reshape(len(columns), *np.shape(scales[name]))
+    for leader, others, at in _pairs(layout, sites, scales):
+        square = curved.blocks if at is layout.at_blocks else curved.shared[None]
+        rows, columns = np.concatenate([at[name] for name in others]), at[leader]
+        inner = positive(square[:, rows[:, None], rows])
+        moves = -np.linalg.solve(inner, square[:, rows[:, None], columns])
+        first = 0
+        for name in others:
+            part = moves[:, first]  # (blocks, steps)
+            first += len(at[name])
+            if len(at[name]) == 1:
+                shape = len(columns), *np.shape(scales[name])
+                per, of_leader = part.T.reshape(shape), scales[leader].reshape(shape)
                 follows.setdefault(name, {})[leader] = scales[name] * per / of_leader
     return follows
 
@@ -183,27 +209,25 @@ def _covariances(curved: Curvature, layout: Layout) -> Sites:
 
 
 def _conditional(
-    found: Found, name: str, covariance: np.ndarray, scale: np.ndarray, elements: np.ndarray
+    found: Found, name: str, covariance: np.ndarray, scale: np.ndarray, layout: Layout
 ) -> Conditional:
     less, loc, prior = (of[name] for of in (found.less, found.loc, found.scale))
-    shape = less.shape[1:]
+    shape, elements = less.shape[1:], layout.elements(name)
     # In the mean over draws, the pulls of prior and data are one another's opposite.
     mean, of_prior = less.mean(axis=0), ((less - loc) / prior**2).mean(axis=0)
-    n = covariance.shape[-1]
-    # Directions are of the first dimension: rows must run along it, with one prior scale each.
-    along_first = n > 1 and np.array_equal(elements.T, np.arange(less[0].size).reshape(n, -1))
-    if not along_first or shape[0] != n or np.ptp(scale, axis=0).any():
+    if not _has_directions(elements, scale):
         left = np.empty(elements.size)
         left[elements] = np.diagonal(covariance, axis1=1, axis2=2)
         precision = np.maximum(1 / left.reshape(shape) - 1, 0.0) / scale**2
-        return Conditional(precision, np.where(precision > 0, precision * mean + of_prior, 0.0))
+        pull = np.where(precision > 0, precision * mean + of_prior, 0.0)
+        return Conditional(precision, pull, prior=np.array(1.0))
+    n = shape[0]
     values, vectors = np.linalg.eigh(np.linalg.inv(covariance) - np.eye(n))
     directions = np.moveaxis(vectors, 0, -1).reshape(n, n, *shape[1:])
     precision = np.maximum(values.T, 0.0).reshape(shape) / scale**2
     turned, pull = (np.einsum("ij...,i...->j...", directions, x) for x in (mean, of_prior))
-    return Conditional(
-        precision, np.where(precision > 0, precision * turned + pull, 0.0), directions
-    )
+    pull = np.where(precision > 0, precision * turned + pull, 0.0)
+    return Conditional(precision, pull, directions, np.array(1.0))
 
 
 def preconditioned(

@@ -91,7 +91,7 @@ def sample(
     data, scales = started(model, args, start or {})
     sites = structure(model, data)
     layout = layout_of(sites, data.like, blocks)
-    data = scaled(data, sites, scales)
+    data = scaled(data, layout, sites, scales)
     (position,) = repositioned(model, data, jax.tree.map(lambda x: np.asarray(x)[None], data.like))
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 

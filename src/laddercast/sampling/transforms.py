@@ -54,19 +54,21 @@ class Conditional(NamedTuple):
     Were the likelihood of the site normal, with this `precision` and the mean `pull / precision`,
     coordinates would be independent standard deviates whatever the prior's location and scale:
     with no precision they are the site's standard deviates, with much they are the site itself
-    up to constants. `directions`, if any, are orthonormal columns (n, n, ...) of the first
+    up to constants. Without the `prior` (0, else 1) they are the site in units of fixed scales,
+    `1 / sqrt(precision)`. `directions`, if any, are orthonormal columns (n, n, ...) of the first
     dimension of the site, of which data tell different amounts; all else has the site's shape.
     """
 
     precision: Any
     pull: Any
     directions: Any = None
+    prior: Any = 1.0
 
     def _moments(self, prior: Prior) -> tuple[Array, Array]:
         loc = prior.loc if self.directions is None else _turned(self.directions, prior.loc)
         variance = prior.scale**2
-        shrink = 1 / (1 + self.precision * variance)
-        return (loc + variance * self.pull) * shrink, prior.scale * jnp.sqrt(shrink)
+        shrink = 1 / (self.prior + self.precision * variance)
+        return (self.prior * loc + variance * self.pull) * shrink, prior.scale * jnp.sqrt(shrink)
 
     def forward(self, x: Array, prior: Prior) -> Array:
         mean, scale = self._moments(prior)

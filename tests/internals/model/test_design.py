@@ -34,6 +34,7 @@ from laddercast.model.routes import ROUTES, Route
 from laddercast.model.start import start
 from laddercast.sampling.adapt import scaled
 from laddercast.sampling.chains import on_device
+from laddercast.sampling.curvature import layout_of
 from laddercast.sampling.density import Data, forward, inverse, potential_of, structure
 from laddercast.sampling.mode import started
 
@@ -317,7 +318,8 @@ def data_of(route: Route, design: Design, observed: Observed) -> Data:
     args = design, Priors(), observed
     data, scales = started(route.model, args, start(*args))
     # Added steps are then standard deviates: their densities depend on nothing else.
-    return jax.tree.map(jnp.asarray, scaled(data, structure(route.model, data), scales))
+    sites = structure(route.model, data)
+    return scaled(data, layout_of(sites, data.like, "task"), sites, scales)
 
 
 def of_own(name: str, value: np.ndarray, own: Shape) -> np.ndarray:

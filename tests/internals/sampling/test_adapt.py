@@ -42,7 +42,8 @@ def transform_of(names, precision, blocks):
     data, scales = started(model, args, {})
     sites = structure(model, data)
     assert sites["theta"].plates == {name: at - len(names) for at, name in enumerate(names)}
-    data, layout = scaled(data, sites, scales), layout_of(sites, data.like, blocks)
+    layout = layout_of(sites, data.like, blocks)
+    data = scaled(data, layout, sites, scales)
     theta = rng.normal(0, 0.1, (20, precision.size)).reshape(20, *precision.shape)
     drawn = {"mu": rng.normal(0, 0.1, 20), "tau": rng.normal(0, 0.1, 20), "theta": theta}
     draws = repositioned(model, data, drawn)[None]

@@ -45,7 +45,7 @@ class Placed:
         begun, scales = started(self.model, self.args, start(*self.args))
         self.sites = structure(self.model, begun)
         self.layout = layout_of(self.sites, begun.like, "task")
-        self.begun = jax.tree.map(jnp.asarray, scaled(begun, self.sites, scales))
+        self.begun = scaled(begun, self.layout, self.sites, scales)
         like = jax.tree.map(lambda x: np.asarray(x)[None], begun.like)
         (self.position,) = repositioned(self.model, self.begun, like)
         off = np.random.default_rng(0).normal(0, 0.1, (2, 8, len(self.position)))

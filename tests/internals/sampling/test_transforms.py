@@ -43,6 +43,11 @@ def turned(rng):
     return conditional(rng)._replace(directions=some_directions(rng))
 
 
+def of_data_alone(rng):
+    precision = some_scale(rng)
+    return Conditional(precision, precision * rng.normal(size=SHAPE), prior=jnp.zeros(()))
+
+
 def some_prior(rng, one_scale):
     """Along directions an own scale of each element would not stay the same."""
     shape = (1, *SHAPE[1:]) if one_scale else SHAPE
@@ -50,7 +55,7 @@ def some_prior(rng, one_scale):
     return Prior(jnp.asarray(rng.normal(0, 3, SHAPE)), scale)
 
 
-@pytest.mark.parametrize("make", [scaled, conditional, turned])
+@pytest.mark.parametrize("make", [scaled, conditional, turned, of_data_alone])
 def test_a_site_comes_back_and_its_volume_is_that_of_its_jacobian(make):
     rng = np.random.default_rng(0)
 
