@@ -131,7 +131,7 @@ def scaled(data: Data, layout: Layout, sites: dict[str, Site], scales: Sites) ->
 def _has_directions(elements: np.ndarray, scale: np.ndarray) -> bool:
     """Whether data tell of directions of a site: of its first dimension.
 
-    It has several `elements` along that, as `Layout.elements` has them, and one prior scale (n, ...).
+    It has several `elements` along that, as `Layout.elements` has them, and one prior's scale.
     """
     n = elements.shape[1]
     along_first = np.array_equal(elements.T, np.arange(scale.size).reshape(n, -1))
