@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from operator import itemgetter
@@ -95,7 +96,7 @@ def gradients(
 
 
 @lru_cache(maxsize=8)
-def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callable, Callable]:
+def _kernel(potential: Potential, settings: Settings) -> tuple[Any, Any, Callable]:
     standard = in_standard(potential)
 
     def nuts(
@@ -155,6 +156,35 @@ def _kernel(potential: Potential, settings: Settings) -> tuple[Callable, Callabl
         jax.jit(advance, compiler_options=WELL),
         batch,
     )
+
+
+def compiled_ahead(
+    potential: Potential, settings: Settings, preconditioner: Preconditioner, data: Any, device: Any
+) -> Future[None]:
+    """Begin to compile what chains with arrays of these shapes call, in a thread.
+
+    What finds their start keeps one core busy until then. Nothing is begun where chains do not run
+    in threads.
+    """
+    if not in_threads(device):
+        nothing = Future[None]()
+        nothing.set_result(None)
+        return nothing
+    begin, advance, _ = _kernel(potential, settings)
+    key, target, given = _numbers(jax.random.key(0)), np.float64(0), (preconditioner, data)
+    at = _begin_at(settings.warmup, True)
+    state = jax.eval_shape(begin, key, target, preconditioner.center, given, target, at)
+    # Traced here, as only the caller's thread may do; the compiler lets others run.
+    lowered = advance.lower(state, given, target)
+
+    def compiled() -> None:
+        with on_device(device):
+            lowered.compile()
+
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(compiled)
+    pool.shutdown(wait=False)
+    return future
 
 
 def _chunks(steps: int) -> int:

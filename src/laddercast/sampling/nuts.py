@@ -11,6 +11,7 @@ from laddercast.sampling.adapt import adapted, preconditioned, repositioned, sca
 from laddercast.sampling.chains import (
     Draws,
     Settings,
+    compiled_ahead,
     run_chains,
     settling,
     steps_taken,
@@ -27,6 +28,7 @@ from laddercast.sampling.density import (
 )
 from laddercast.sampling.diagnostics import ESS_PARAMETERS, Complaint, complaints
 from laddercast.sampling.mode import STEP, conditional_mode, started
+from laddercast.sampling.preconditioner import empty
 from laddercast.sampling.programs import in_batches
 from laddercast.sampling.progress import lengthen
 from laddercast.sampling.work import Fit
@@ -92,6 +94,8 @@ def sample(
     sites = structure(model, data)
     layout = layout_of(sites, data.like, blocks)
     data = scaled(data, layout, sites, scales)
+    leaves, form = jax.tree.flatten(data)
+    compiled = compiled_ahead(potential_of(model, form), settings, empty(layout), leaves, device)
     (position,) = repositioned(model, data, jax.tree.map(lambda x: np.asarray(x)[None], data.like))
     keys = jax.random.split(jax.random.key(seed), WARMUPS + 2)
 
@@ -103,6 +107,7 @@ def sample(
     ((mode,),), data = adapted(model, data, layout, sites, mode[None, None])
     coordinates = preconditioned(model, data, layout, mode[None], STEP)
     centers = np.tile(mode, (chains, 1))
+    compiled.result()
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
         leaves, form = jax.tree.flatten(data)
         potential = potential_of(model, form)

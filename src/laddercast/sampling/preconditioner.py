@@ -123,6 +123,15 @@ def _permuted_backward(inverse: jax.Array, slope: jax.Array) -> tuple:
 _permuted.defvjp(_permuted_forward, _permuted_backward)
 
 
+def empty(layout: Layout) -> Preconditioner:
+    """Zeros of the shapes that preconditioners of a layout have."""
+    dim, shared, (blocks, size) = len(layout.color), len(layout.shared), layout.blocks.shape
+    return Preconditioner(
+        np.zeros(dim), np.zeros((shared, shared)), np.zeros((blocks, size, size)),
+        np.zeros((blocks, size, shared)), np.zeros(len(layout.alone)), *np.zeros((2, dim), int),
+    )  # fmt: skip
+
+
 def from_curvature(curvature: Curvature, layout: Layout) -> Preconditioner:
     """Preconditioner, centred at zero, in which this curvature is near the identity."""
     blocks, size, shared = curvature.cross.shape
