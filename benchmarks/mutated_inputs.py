@@ -1,7 +1,7 @@
 """Whether any input breaks a reader: sound inputs of each, changed at random, and what comes of it.
 
-`python benchmarks/mutated_inputs.py [--count N] [--seed S] [--reader NAME]` changes values, keys
-and types of JSON, cells, columns and types of tables, bytes, encodings, presets and manifests,
+`python benchmarks/mutated_inputs.py [--count N] [--first N] [--seed S] [--reader NAME]` changes
+values, keys and types of JSON, cells, columns and types of tables, bytes, encodings, presets and manifests,
 reads them, and counts what was read, refused with one ValueError that names the place, or neither.
 Each of the latter is printed with the number that `--only NUMBER` makes again, and the exit status
 is 1 then.
@@ -247,6 +247,14 @@ def parquet(files: Files) -> Files:
     }  # fmt: skip
 
 
+def json_lines(files: Files) -> Files:
+    """The same tables with an object a line."""
+    return {
+        name.replace(".csv", ".jsonl"): as_lines(pd.read_csv(io.BytesIO(content)).to_dict("records"))
+        for name, content in files.items()
+    }  # fmt: skip
+
+
 def harness(files: Files, **options: str) -> Reader:
     """Results of lm-evaluation-harness."""
     return Reader(
@@ -264,6 +272,9 @@ READERS = {
     "ladder alone": Reader(lambda at: lc.read_ladder(at / "ladder.csv", rungs="every"), LADDER),
     "ladder as Parquet": Reader(
         lambda at: lc.read_ladder(at / "ladder.parquet", at / "tasks.parquet"), parquet(LADDER)
+    ),
+    "ladder as JSON lines": Reader(
+        lambda at: lc.read_ladder(at / "ladder.jsonl", at / "tasks.jsonl"), json_lines(LADDER)
     ),
     "targets": Reader(lambda at: lc.read_targets(at / "targets.csv"), TARGETS),
     "harness": harness(harness_files()),
@@ -384,11 +395,13 @@ def main() -> int:
     """Read so many changed inputs; print the number of each outcome by reader."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="inputs (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="its number (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--reader", choices=sorted(READERS), help="default: each in turn")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this input alone, in full")
     given = parser.parse_args()
-    numbers = range(given.count) if given.only is None else [given.only]
+    numbers = range(given.first, given.first + given.count)
+    numbers = numbers if given.only is None else [given.only]
     counts: Counter[tuple[str, str]] = Counter()
     for number in numbers:
         name, changed = changed_input(given.seed, number, given.reader)
