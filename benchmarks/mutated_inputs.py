@@ -1,8 +1,9 @@
 """Whether any input breaks a reader: sound inputs of each, changed at random, and what comes of it.
 
 `python benchmarks/mutated_inputs.py [--count N] [--first N] [--seed S] [--reader NAME]` changes
-values, keys and types of JSON, cells, columns and types of tables, bytes, encodings, presets and manifests,
-reads them, and counts what was read, refused with one ValueError that names the place, or neither.
+values, keys and types of JSON, cells, columns and types of tables, bytes, encodings, presets and
+manifests, reads them, and counts what was read, refused with one ValueError that names the place,
+or neither.
 Each of the latter is printed with the number that `--only NUMBER` makes again, and the exit status
 is 1 then.
 """

@@ -1024,6 +1024,9 @@ def test_predictions_of_another_shape(olmes: Path):
     file.write_text(file.read_text().replace('{"bits_per_byte_corr": 1}', "3", 1))
     told = message(lc.read_olmes, olmes, manifest())
     assert "task-001-csqa-predictions.jsonl line 1: `metrics` is 3, not an object" in told
+    file.write_text(file.read_text().replace('"model_output": [', '"model_output": 3, "other": [', 1))
+    told = message(lc.read_olmes, olmes, manifest())
+    assert "line 1: `model_output` is 3, not a list" in told
 
 
 @pytest.mark.parametrize("word", ["data", "params", "task", "seed"])
@@ -1124,6 +1127,21 @@ def test_of_a_resumed_run_the_later_pass_counts(tmp_path: Path):
     with pytest.warns(lc.AssumedWarning, match="100M-100, 200M-100, 400M-100 went over some token"):
         again = lc.read_wandb(resumed, TRAINING, manifest())
     pd.testing.assert_frame_equal(once.table, again.table)
+
+
+@pytest.mark.parametrize("every", [10, 40])
+def test_tokens_are_carried_by_one_interval_of_logging(tmp_path: Path, every: int):
+    """The last evaluation is 31 steps after the last row with tokens."""
+    for params, length in RUNS:
+        table = training_log(params, length)
+        kept = table["train/tokens"].isna() | (table["_step"] % every == 970 % every)
+        table = table[kept & ~table["_step"].between(971, 1000)]
+        table.to_csv(tmp_path / f"{params // 10**6}M-{length}.csv", index=False)
+    if every == 10:
+        assert "tokens are not known" in message(lc.read_wandb, tmp_path, TRAINING, manifest())
+        return
+    table = lc.read_wandb(tmp_path, TRAINING, manifest()).table
+    assert table.tokens[table.model == "100M-20"].max() == pytest.approx(0.97 * 20 * 10**8)
 
 
 def test_tokens_that_nothing_tells_apart_are_refused(tmp_path: Path):
