@@ -409,6 +409,21 @@ def test_manifest_may_name_the_harness_model(harness: Path):
     assert sorted(lc.read_lm_eval(harness, table).models) == list("abcdef")
 
 
+def test_manifest_may_name_the_last_part_of_the_harness_model(harness: Path):
+    moved = [path.rename(path.with_name(f"__{path.name}")) for path in list(harness.iterdir())]
+    assert len(lc.read_lm_eval(harness, manifest())) == len(moved) == len(RUNS)
+
+
+def test_results_of_another_name_beside_others_are_read(harness: Path):
+    old = next(harness.glob("100M-20/results*.json"))
+    old.rename(harness / "100M-20.json")
+    write(harness / "100M-100" / "config.json", '{"results": 3}')
+    write(harness / "100M-100" / "notes.json", "[")
+    with pytest.warns(UserWarning, match="no samples of 100M-20, of which accuracy alone is read"):
+        ladder = lc.read_lm_eval(harness, manifest())
+    assert ladder.models == [f"{n // 10**6}M-{m}" for n, m in RUNS]
+
+
 def test_params_with_embeddings_are_refused(harness: Path):
     told = message(lc.read_lm_eval, harness, manifest().drop(columns="params"))
     assert "manifest has no params of 100M-100, 100M-20, 200M" in told
