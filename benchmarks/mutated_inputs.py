@@ -250,10 +250,11 @@ def parquet(files: Files) -> Files:
 
 def json_lines(files: Files) -> Files:
     """The same tables with an object a line."""
+    tables = {name: pd.read_csv(io.BytesIO(content)) for name, content in files.items()}
     return {
-        name.replace(".csv", ".jsonl"): as_lines(pd.read_csv(io.BytesIO(content)).to_dict("records"))
-        for name, content in files.items()
-    }  # fmt: skip
+        name.replace(".csv", ".jsonl"): as_lines(table.to_dict("records"))
+        for name, table in tables.items()
+    }
 
 
 def harness(files: Files, **options: str) -> Reader:

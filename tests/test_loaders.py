@@ -1039,7 +1039,9 @@ def test_predictions_of_another_shape(olmes: Path):
     file.write_text(file.read_text().replace('{"bits_per_byte_corr": 1}', "3", 1))
     told = message(lc.read_olmes, olmes, manifest())
     assert "task-001-csqa-predictions.jsonl line 1: `metrics` is 3, not an object" in told
-    file.write_text(file.read_text().replace('"model_output": [', '"model_output": 3, "other": [', 1))
+    file.write_text(
+        file.read_text().replace('"model_output": [', '"model_output": 3, "other": [', 1)
+    )
     told = message(lc.read_olmes, olmes, manifest())
     assert "line 1: `model_output` is 3, not a list" in told
 
