@@ -18,6 +18,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from decimal import Decimal
 from functools import reduce
@@ -405,17 +406,18 @@ def main() -> int:
     numbers = range(given.first, given.first + given.count)
     numbers = numbers if given.only is None else [given.only]
     counts: Counter[tuple[str, str]] = Counter()
-    for number in numbers:
-        name, changed = changed_input(given.seed, number, given.reader)
-        made, told = outcome(name, changed)
-        counts[name, made] += 1
-        if made not in SOUND or given.only is not None:
-            shown = told if given.only is not None else told.strip().split("\n")[-1][:150]
-            print(f"{made}: --seed {given.seed} --only {number} ({name}): {shown}", flush=True)
-            for path, content in changed.items() if given.only is not None else ():
-                print(f"--- {path}\n{content[:2000]!r}")
-        if number % 1000 == 999:
-            print(f"{number + 1} inputs", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):  # counts so far; `--first` goes on from there
+        for number in numbers:
+            name, changed = changed_input(given.seed, number, given.reader)
+            made, told = outcome(name, changed)
+            counts[name, made] += 1
+            if made not in SOUND or given.only is not None:
+                shown = told if given.only is not None else told.strip().split("\n")[-1][:150]
+                print(f"{made}: --seed {given.seed} --only {number} ({name}): {shown}", flush=True)
+                for path, content in changed.items() if given.only is not None else ():
+                    print(f"--- {path}\n{content[:2000]!r}")
+            if number % 1000 == 999:
+                print(f"{number + 1} inputs", file=sys.stderr, flush=True)
     kinds = sorted({made for _, made in counts}, key=lambda made: (made not in SOUND, made))
     table = pd.DataFrame(
         [[counts[name, made] for made in kinds] for name in sorted({name for name, _ in counts})],
