@@ -1248,6 +1248,8 @@ def test_the_nearest_keys_are_named(tmp_path: Path):
     assert "nearest are val/arc_easy/bpb" in told
     told = message(lc.read_wandb, tmp_path, lc.Preset(TRAINING.keys, tokens="trainer/total_tokens"))
     assert "name one of train/tokens as `tokens` of a preset" in told
+    told = message(lc.read_wandb, tmp_path, lc.Preset(TRAINING.keys, tokens=()), manifest())
+    assert "tokens are not known; log `_step` and `batch_size_in_tokens`" in told
 
 
 @pytest.mark.parametrize("text", ["error", "1" + "0" * 400, "inf"])
