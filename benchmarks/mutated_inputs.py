@@ -1,8 +1,9 @@
 """Whether any input breaks a reader: sound inputs of each, changed at random, and what comes of it.
 
-`python benchmarks/mutated_inputs.py [--count N] [--seed S] [--reader NAME]` changes values, keys
-and types of JSON, cells, columns and types of tables, bytes, encodings, presets and manifests,
-reads them, and counts what was read, refused with one ValueError that names the place, or neither.
+`python benchmarks/mutated_inputs.py [--count N] [--first N] [--seed S] [--reader NAME]` changes
+values, keys and types of JSON, cells, columns and types of tables, bytes, encodings, presets and
+manifests, reads them, and counts what was read, refused with one ValueError that names the place,
+or neither.
 Each of the latter is printed with the number that `--only NUMBER` makes again, and the exit status
 is 1 then.
 """
@@ -17,6 +18,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from decimal import Decimal
 from functools import reduce
@@ -247,6 +249,15 @@ def parquet(files: Files) -> Files:
     }  # fmt: skip
 
 
+def json_lines(files: Files) -> Files:
+    """The same tables with an object a line."""
+    tables = {name: pd.read_csv(io.BytesIO(content)) for name, content in files.items()}
+    return {
+        name.replace(".csv", ".jsonl"): as_lines(table.to_dict("records"))
+        for name, table in tables.items()
+    }
+
+
 def harness(files: Files, **options: str) -> Reader:
     """Results of lm-evaluation-harness."""
     return Reader(
@@ -264,6 +275,9 @@ READERS = {
     "ladder alone": Reader(lambda at: lc.read_ladder(at / "ladder.csv", rungs="every"), LADDER),
     "ladder as Parquet": Reader(
         lambda at: lc.read_ladder(at / "ladder.parquet", at / "tasks.parquet"), parquet(LADDER)
+    ),
+    "ladder as JSON lines": Reader(
+        lambda at: lc.read_ladder(at / "ladder.jsonl", at / "tasks.jsonl"), json_lines(LADDER)
     ),
     "targets": Reader(lambda at: lc.read_targets(at / "targets.csv"), TARGETS),
     "harness": harness(harness_files()),
@@ -384,23 +398,26 @@ def main() -> int:
     """Read so many changed inputs; print the number of each outcome by reader."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000, help="inputs (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="its number (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--reader", choices=sorted(READERS), help="default: each in turn")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this input alone, in full")
     given = parser.parse_args()
-    numbers = range(given.count) if given.only is None else [given.only]
+    numbers = range(given.first, given.first + given.count)
+    numbers = numbers if given.only is None else [given.only]
     counts: Counter[tuple[str, str]] = Counter()
-    for number in numbers:
-        name, changed = changed_input(given.seed, number, given.reader)
-        made, told = outcome(name, changed)
-        counts[name, made] += 1
-        if made not in SOUND or given.only is not None:
-            shown = told if given.only is not None else told.strip().split("\n")[-1][:150]
-            print(f"{made}: --seed {given.seed} --only {number} ({name}): {shown}", flush=True)
-            for path, content in changed.items() if given.only is not None else ():
-                print(f"--- {path}\n{content[:2000]!r}")
-        if number % 1000 == 999:
-            print(f"{number + 1} inputs", file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):  # counts so far; `--first` goes on from there
+        for number in numbers:
+            name, changed = changed_input(given.seed, number, given.reader)
+            made, told = outcome(name, changed)
+            counts[name, made] += 1
+            if made not in SOUND or given.only is not None:
+                shown = told if given.only is not None else told.strip().split("\n")[-1][:150]
+                print(f"{made}: --seed {given.seed} --only {number} ({name}): {shown}", flush=True)
+                for path, content in changed.items() if given.only is not None else ():
+                    print(f"--- {path}\n{content[:2000]!r}")
+            if number % 1000 == 999:
+                print(f"{number + 1} inputs", file=sys.stderr, flush=True)
     kinds = sorted({made for _, made in counts}, key=lambda made: (made not in SOUND, made))
     table = pd.DataFrame(
         [[counts[name, made] for made in kinds] for name in sorted({name for name, _ in counts})],

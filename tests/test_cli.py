@@ -432,6 +432,9 @@ def test_a_missing_file_is_told_at_once(files):
     assert not (folder / "o").exists()
     done, _ = run("report", "absent", folder=folder)
     assert done.stderr == "error: absent: no such folder; check the path\n"
+    done, seconds = run("report", str(folder))
+    assert "fit.nc is missing" in done.stderr
+    assert seconds < 1
 
 
 USAGE = {

@@ -409,6 +409,21 @@ def test_manifest_may_name_the_harness_model(harness: Path):
     assert sorted(lc.read_lm_eval(harness, table).models) == list("abcdef")
 
 
+def test_manifest_may_name_the_last_part_of_the_harness_model(harness: Path):
+    moved = [path.rename(path.with_name(f"__{path.name}")) for path in list(harness.iterdir())]
+    assert len(lc.read_lm_eval(harness, manifest())) == len(moved) == len(RUNS)
+
+
+def test_results_of_another_name_beside_others_are_read(harness: Path):
+    old = next(harness.glob("100M-20/results*.json"))
+    old.rename(harness / "100M-20.json")
+    write(harness / "100M-100" / "config.json", '{"results": 3}')
+    write(harness / "100M-100" / "notes.json", "[")
+    with pytest.warns(UserWarning, match="no samples of 100M-20, of which accuracy alone is read"):
+        ladder = lc.read_lm_eval(harness, manifest())
+    assert ladder.models == [f"{n // 10**6}M-{m}" for n, m in RUNS]
+
+
 def test_params_with_embeddings_are_refused(harness: Path):
     told = message(lc.read_lm_eval, harness, manifest().drop(columns="params"))
     assert "manifest has no params of 100M-100, 100M-20, 200M" in told
@@ -1024,6 +1039,11 @@ def test_predictions_of_another_shape(olmes: Path):
     file.write_text(file.read_text().replace('{"bits_per_byte_corr": 1}', "3", 1))
     told = message(lc.read_olmes, olmes, manifest())
     assert "task-001-csqa-predictions.jsonl line 1: `metrics` is 3, not an object" in told
+    file.write_text(
+        file.read_text().replace('"model_output": [', '"model_output": 3, "other": [', 1)
+    )
+    told = message(lc.read_olmes, olmes, manifest())
+    assert "line 1: `model_output` is 3, not a list" in told
 
 
 @pytest.mark.parametrize("word", ["data", "params", "task", "seed"])
@@ -1126,6 +1146,21 @@ def test_of_a_resumed_run_the_later_pass_counts(tmp_path: Path):
     pd.testing.assert_frame_equal(once.table, again.table)
 
 
+@pytest.mark.parametrize("every", [10, 40])
+def test_tokens_are_carried_by_one_interval_of_logging(tmp_path: Path, every: int):
+    """The last evaluation is 31 steps after the last row with tokens."""
+    for params, length in RUNS:
+        table = training_log(params, length)
+        kept = table["train/tokens"].isna() | (table["_step"] % every == 970 % every)
+        table = table[kept & ~table["_step"].between(971, 1000)]
+        table.to_csv(tmp_path / f"{params // 10**6}M-{length}.csv", index=False)
+    if every == 10:
+        assert "tokens are not known" in message(lc.read_wandb, tmp_path, TRAINING, manifest())
+        return
+    table = lc.read_wandb(tmp_path, TRAINING, manifest()).table
+    assert table.tokens[table.model == "100M-20"].max() == pytest.approx(0.97 * 20 * 10**8)
+
+
 def test_tokens_that_nothing_tells_apart_are_refused(tmp_path: Path):
     for params, length in RUNS:
         table = training_log(params, length).drop(columns="_step")
@@ -1213,6 +1248,8 @@ def test_the_nearest_keys_are_named(tmp_path: Path):
     assert "nearest are val/arc_easy/bpb" in told
     told = message(lc.read_wandb, tmp_path, lc.Preset(TRAINING.keys, tokens="trainer/total_tokens"))
     assert "name one of train/tokens as `tokens` of a preset" in told
+    told = message(lc.read_wandb, tmp_path, lc.Preset(TRAINING.keys, tokens=()), manifest())
+    assert "tokens are not known; log `_step` and `batch_size_in_tokens`" in told
 
 
 @pytest.mark.parametrize("text", ["error", "1" + "0" * 400, "inf"])

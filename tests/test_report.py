@@ -735,7 +735,9 @@ def test_it_reads_without_a_script_and_prints(file):
         page.goto(file.as_uri())
         assert page.locator("button").count() == 0
         assert page.locator("#tasks table").first.is_visible()
+        page.set_viewport_size({"width": 718, "height": 1000})  # of A4, less its margins
         page.emulate_media(media="print")
+        assert page.evaluate("document.documentElement.scrollWidth") == 718
         assert not page.locator("nav").is_visible()
         assert page.pdf(format="A4").startswith(b"%PDF")
     assert said == [file.as_uri()]

@@ -226,6 +226,12 @@ def test_a_file_of_a_like_name_is_meant(small_table: pd.DataFrame, tmp_path: Pat
     assert error.endswith("lader.csv: no such file; did you mean ladder.csv?")
 
 
+def test_a_recipe_that_is_no_text_is_read_as_text(small_table: pd.DataFrame) -> None:
+    table = small_table.assign(recipe=[{"mix": 1}] * len(small_table))
+    assert lc.read_ladder(table).recipes == ["{'mix': 1}"]
+    assert lc.read_ladder(small_table.assign(recipe=3)).recipes == ["3"]
+
+
 def test_unknown_models_and_recipes_name_the_nearest(small_table: pd.DataFrame) -> None:
     ladder = lc.read_ladder(small_table)
     for use in (ladder.keep, lambda names: ladder.split(hold_out=names)):

@@ -17,7 +17,6 @@ from laddercast.cli.steps import (
 )
 from laddercast.data import words as c
 from laddercast.data.cautions import SkippedWarning, warn
-from laddercast.data.writing import STYLES, short_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,24 +94,10 @@ def _allocate(args: argparse.Namespace) -> int:
 
 def print_allocation(table: "pd.DataFrame") -> None:
     """The sizes that are as good as the best, the best with its interval, the price of others."""
-    from laddercast.cli.printing import print_rows
-    from laddercast.decisions.answers import allocation_sentences, prices, unit_of
+    from laddercast.cli.printing import print_table
+    from laddercast.decisions.answers import allocation_sentences
+    from laddercast.reporting.decisions import allocation_table
 
-    quantity = table.attrs["quantity"]
-    style, unit = STYLES[quantity], unit_of(quantity)
     for sentence in allocation_sentences(table):
         print(sentence)
-    rows = []
-    for row in prices(table).to_dict("records"):
-        middle, low, high = (
-            style.value(row[f"{quantity}_{name}"]) for name in ("q50", "q10", "q90")
-        )
-        rows.append(
-            [f"{row['factor']:g} x best", short_number(row[c.PARAMS]), short_number(row[c.TOKENS]),
-             middle, f"{low} to {high}", f"{100 * row['regret_q50']:.2f}",
-             f"{100 * row['regret_q90']:.2f}"]
-        )  # fmt: skip
-    print_rows(
-        ["size", "params", "tokens", quantity + style.unit, "80 % of runs", f"regret ({unit})",
-         "90 % below"], rows, left=1,
-    )  # fmt: skip
+    print_table(allocation_table(table))

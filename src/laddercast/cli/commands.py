@@ -400,6 +400,10 @@ def _report(args: argparse.Namespace) -> int:
     given = [path for path in (args.folder, args.backtest) if path is not None]
     if absent := [no_file(path, "folder") for path in given if not path.is_dir()]:
         raise ValueError("\n".join(absent))
+    needed = [args.folder / name for name in ("predictions.nc", "fit.nc")]
+    if absent := [f"{path} is missing" for path in needed if not path.exists()]:
+        cure = "`laddercast forecast ... --out DIR` writes both"
+        raise ValueError(f"{'; '.join(absent)}: {cure}")
     figures()
     from laddercast.evaluation.backtest_files import holds_backtest, read_backtest
     from laddercast.inference.results import converged

@@ -16,7 +16,6 @@ from laddercast.cli.steps import (
     status_of,
 )
 from laddercast.data import words as c
-from laddercast.data.writing import short_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,22 +77,13 @@ def _plan(args: argparse.Namespace) -> int:
 
 def print_plan(plan: "pd.DataFrame") -> None:
     """The rungs chosen, in order, and the SD of the targets' forecast before and after each."""
-    from laddercast.cli.printing import print_rows
-    from laddercast.decisions.answers import chosen_rungs, plan_sentence, unit_of
+    from laddercast.cli.printing import print_table
+    from laddercast.decisions.answers import plan_sentence
+    from laddercast.reporting.decisions import plan_table
 
     print(plan_sentence(plan))
-    rows = [
-        [
-            str(row["order"]), short_number(row[c.PARAMS]), short_number(row[c.TOKENS]),
-            f"{row[c.FLOPS]:.2e}", f"{row['spent']:.2e}", f"{row['sd']:.2f}",
-        ]
-        for row in chosen_rungs(plan).to_dict("records")
-    ]  # fmt: skip
-    if rows:
-        unit = unit_of(plan.attrs["quantity"])
-        print_rows(
-            ["order", "params", "tokens", "FLOPs", "spent", f"SD then ({unit})"], rows, left=1
-        )
+    if (table := plan_table(plan)).rows:
+        print_table(table)
 
 
 def print_items(table: "pd.DataFrame") -> None:

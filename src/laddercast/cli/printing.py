@@ -12,6 +12,8 @@ from laddercast.data.writing import STYLES
 if TYPE_CHECKING:
     import pandas as pd
 
+    from laddercast.reporting.tables import Table
+
 GAP, LEAST_WIDTH = 2, 40
 
 UNBROKEN = "\u00a0"
@@ -50,6 +52,7 @@ def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
 def print_beside(scores: "pd.DataFrame") -> None:
     """Our scores of a backtest, a row for each kind and distance, and the CRPS of its rivals."""
     from laddercast.evaluation.backtests import OURS, RIVALS
+    from laddercast.reporting.words import DISTANCE_WORDS
 
     scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
     ours = scores[scores["method"] == OURS].reset_index(drop=True)
@@ -69,6 +72,8 @@ def print_beside(scores: "pd.DataFrame") -> None:
     print("published to lowest loss rung: their CRPS; that of a point is its error")
     if fewer:
         print("* of the cells it can forecast; ours on the same cells: scores.csv, laddercast_crps")
+    for distance in ours["distance"].unique():
+        print("\n".join(wrap(f"{distance}: {DISTANCE_WORDS[distance]}", 80)))
 
 
 def print_scores(
@@ -97,6 +102,13 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2
     width = max(get_terminal_size().columns, LEAST_WIDTH)
     for line in table_lines(head, rows, left, width):
         print(line.replace(UNBROKEN, " "))
+
+
+def print_table(table: "Table") -> None:
+    """A table of the report, as `print_rows` prints it."""
+    left = [head.number for head in table.head].index(True)
+    rows = [[cell.text for cell in row] for row in table.rows]
+    print_rows([head.text for head in table.head], rows, max(left, 1))
 
 
 def table_lines(

@@ -61,6 +61,9 @@ def read(
     Targets are the `source`, or those that the command was given; one of these is `needed`.
     """
     source = source if source is not None else getattr(args, "targets", None)
+    held_out = getattr(args, "held_out", None)
+    if source is None and not held_out and needed:
+        raise ValueError("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
     _check_files(args, source)
     from laddercast.data.ladder import read_targets
     from laddercast.data.sizes import whole_runs
@@ -79,9 +82,6 @@ def read(
         targets = None if source is None else read_targets(source, recipe, chosen)
     except ValueError as error:
         faults.append(str(error))
-    held_out = getattr(args, "held_out", None)
-    if source is None and not held_out and needed:
-        faults.append("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
     if ladder is not None and targets is not None:
         try:
             check_targets(targets, whole_runs(ladder.table), ladder.tasks.index, str(source))

@@ -195,17 +195,18 @@ def check_one_recipe(recipes: Sequence[str], what: str) -> None:
 
 
 def _models_of_recipes(table: pd.DataFrame, name: str, faults: list[str]) -> pd.DataFrame:
-    """With the recipe in the name of a model that several recipes have. Fault is a row of none."""
+    """Recipes as text, in the name of a model that several have. Fault is a row of none."""
     if not {c.MODEL, c.RECIPE} <= set(table):
         return table
     recipe = as_text(table[c.RECIPE])
+    table = table.assign(**{c.RECIPE: recipe})
     if recipe.nunique() < 2:
         return table
     cure = "name it, as other rows do"
     list_rows(table.index[recipe.isna()], [c.RECIPE], "is missing", cure, name, faults)
     shared = recipe.groupby(table[c.MODEL]).transform("nunique") > 1
     named = table[c.MODEL].where(~shared, table[c.MODEL] + " " + recipe)
-    return table.assign(**{c.MODEL: named, c.RECIPE: recipe})
+    return table.assign(**{c.MODEL: named})
 
 
 def has_values(table: pd.DataFrame, word: str) -> bool:

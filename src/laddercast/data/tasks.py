@@ -109,6 +109,7 @@ def _chosen(
     absent = tasks[c.TASK].notna() & ~tasks[c.TASK].isin(names) & bool(len(table))
     if by_name and absent.any():
         faults.append(f"{name}: {no_such('task', tasks[c.TASK][absent], known)}")
+        tasks = tasks[~absent]
     elif absent.any():
         near = nearest(tasks[c.TASK][absent].iloc[0], known)
         cure = (f"did you mean {near}? " if near else "") + f"its tasks are {listed_short(known)}"

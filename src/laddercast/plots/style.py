@@ -162,4 +162,7 @@ def add_legend(axes: Sequence[Axes] | Panels, handles: Sequence[Line2D], own: bo
     figure = axes[0].get_figure(root=True)
     assert figure is not None
     columns = max(1, min(len(handles), int(figure.get_figwidth() * 14 / (longest + 6))))
+    # Room for all rows of the legend but the first: it is not taken from the panels.
+    more = -(-len(handles) // columns) - 1
+    figure.set_figheight(figure.get_figheight() + 0.17 * more)
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, **style)

@@ -110,10 +110,11 @@ def _of_recipes(found: RecipeComparison) -> Decision:
     )
 
 
-def _of_plan(plan: pd.DataFrame, rungs: pd.DataFrame, targets: pd.DataFrame) -> Decision:
-    unit = unit_of(plan.attrs["quantity"])
+def plan_table(plan: pd.DataFrame) -> Table:
+    """The rungs chosen, in order, and the SD of the targets' forecast after each."""
     head = [Head("order", True), Head("params", True), Head("tokens", True)]
-    head += [Head(f"SD then, {unit}", True), Head("FLOPs", True), Head("spent", True)]
+    head += [Head(f"SD then, {unit_of(plan.attrs['quantity'])}", True)]
+    head += [Head("FLOPs", True), Head("spent", True)]
     rows = [
         [
             _cell(row["order"], "{:.0f}"),
@@ -124,31 +125,13 @@ def _of_plan(plan: pd.DataFrame, rungs: pd.DataFrame, targets: pd.DataFrame) -> 
         ]
         for row in chosen_rungs(plan).to_dict("records")
     ]
-    sentences = [
-        f"{_upper(plan_sentence(plan))}. A budget of {plan.attrs['budget']:.2g} FLOPs buys the "
-        "models below, in this order."
-    ]
-    return Decision(
-        "Which rung next?",
-        sentences if rows else [f"{_upper(plan_sentence(plan))}."],
-        figures.plan_svg(plan, rungs, targets),
-        "Above: candidates, and by number those to train. Below: what they leave of the "
-        "uncertainty of the targets' forecast.",
-        [Table("Models to train next", head, rows)] if rows else [],
-    )
+    return Table("Models to train next", head, rows)
 
 
-def _of_allocation(table: pd.DataFrame | None, goal: pd.Series | None) -> Decision:
-    sentences = [f"{_upper(goal_sentence(goal))}."] if goal is not None else []
-    if table is None:
-        return Decision("How large, how long?", sentences, "", "", [])
+def allocation_table(table: pd.DataFrame) -> Table:
+    """What the best size gets at the budget, and what sizes below and above it cost."""
     quantity = table.attrs["quantity"]
     style, unit = STYLES[quantity], unit_of(quantity)
-    served = table.attrs["tokens_served"]
-    more = f", with {short_number(served)} tokens served" if served else ""
-    first, *others = allocation_sentences(table)
-    sentences.append(f"At {table.attrs['budget']:.3g} FLOPs{more}: {first}.")
-    sentences[-1] += "".join(f" {_upper(text)}." for text in others)
     head = [Head("size", False), Head("params", True), Head("tokens", True)]
     head += [Head(f"{quantity}{style.unit and f', {style.unit.strip()}'}", True)]
     head += [Head("80 % of runs", True), Head(f"regret, {unit}", True), Head("90 % below", True)]
@@ -164,6 +147,34 @@ def _of_allocation(table: pd.DataFrame | None, goal: pd.Series | None) -> Decisi
                 *(_cell(100 * row[f"regret_{name}"], "{:.2f}") for name in ("q50", "q90")),
             ]
         )
+    return Table("What other sizes cost", head, rows)
+
+
+def _of_plan(plan: pd.DataFrame, rungs: pd.DataFrame, targets: pd.DataFrame) -> Decision:
+    table = plan_table(plan)
+    sentences = [
+        f"{_upper(plan_sentence(plan))}. A budget of {plan.attrs['budget']:.2g} FLOPs buys the "
+        "models below, in this order."
+    ]
+    return Decision(
+        "Which rung next?",
+        sentences if table.rows else [f"{_upper(plan_sentence(plan))}."],
+        figures.plan_svg(plan, rungs, targets),
+        "Above: candidates, and by number those to train. Below: what they leave of the "
+        "uncertainty of the targets' forecast.",
+        [table] if table.rows else [],
+    )
+
+
+def _of_allocation(table: pd.DataFrame | None, goal: pd.Series | None) -> Decision:
+    sentences = [f"{_upper(goal_sentence(goal))}."] if goal is not None else []
+    if table is None:
+        return Decision("How large, how long?", sentences, "", "", [])
+    served = table.attrs["tokens_served"]
+    more = f", with {short_number(served)} tokens served" if served else ""
+    first, *others = allocation_sentences(table)
+    sentences.append(f"At {table.attrs['budget']:.3g} FLOPs{more}: {first}.")
+    sentences[-1] += "".join(f" {_upper(text)}." for text in others)
     shaded = "; shaded are sizes as good as the best" if table["in_set"].any() else ""
     return Decision(
         "How large, how long?",
@@ -171,7 +182,7 @@ def _of_allocation(table: pd.DataFrame | None, goal: pd.Series | None) -> Decisi
         figures.allocation_svg(table),
         f"Above: how much worse each size is than the best, at one budget{shaded}. Below: what one "
         "run of each would get.",
-        [Table("What other sizes cost", head, rows)],
+        [allocation_table(table)],
     )
 
 

@@ -105,7 +105,7 @@ def ladder_svg(rungs: pd.DataFrame, targets: pd.DataFrame) -> str:
         every = pd.concat([rungs, targets])
         x, y = (every[word].to_numpy(float) for word in (c.PARAMS, c.TOKENS))
         compute = flops(x, y)
-        wide = [x.min() / 2, x.max() * 3]
+        wide = [x.min() / 4, x.max() * 3]  # compute is written on the left
         for power in draw_equal_compute(ax, np.array(wide), compute.min(), compute.max()):
             at = 10.0**power / flops(wide[0], 1)
             if y.min() / 2 < at < y.max() * 2:

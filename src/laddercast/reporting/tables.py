@@ -153,7 +153,7 @@ def convergence(table: pd.DataFrame, quality: pd.DataFrame) -> Table:
 
 def rungs(table: pd.DataFrame, targets: pd.DataFrame) -> Table:
     """Sizes of the rungs, then of the targets."""
-    head = [Head("model", False), Head("", False), Head("params", True), Head("tokens", True)]
+    head = [Head("model", False), Head("is a", False), Head("params", True), Head("tokens", True)]
     head += [Head("tokens per parameter", True), Head("FLOPs", True)]
     rows = []
     for what, part in (("rung", table), ("target", targets)):

@@ -1,5 +1,6 @@
 """Results files of lm-evaluation-harness, of 0.4 and before, in one form."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,17 +91,27 @@ def read_results(
         run = (f"{base}/{model}" if several and model else base) + (
             behind if len(beside) > 1 else ""
         )
-        others = [f"{name}{behind}" for name in (folder, model) if name]
+        models = [name for name in dict.fromkeys((model, Path(model).name)) if name]
+        others = [f"{name}{behind}" for name in (folder, *models) if name]
         if len(beside) <= 1:
-            others += [name for name in (base, folder, model) if name]
-        elif len({r for m, r in beside if m == model}) == 1 and model:
-            others.append(model)
+            others += [name for name in (base, folder, *models) if name]
+        elif len({r for m, r in beside if m == model}) == 1:
+            others += models
         scores = {
             task: dict(_scores(path, task, summary, wanted, found))
             for task, summary in content["results"].items()
         }
         results.append(Results(path, run, tuple(others), content, scores))
     return results
+
+
+def holds_results(path: Path) -> bool:
+    """Whether a file of any name was written by the harness, and not beside its results."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"results", "versions"} <= set(content)
 
 
 def leaves_of(results: Sequence[Results]) -> dict[str, list[str]]:

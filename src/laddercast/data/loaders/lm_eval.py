@@ -24,6 +24,7 @@ from laddercast.data.loaders.harness_files import (
     NO_FILTER,
     Metric,
     Results,
+    holds_results,
     inside_groups,
     leaves_of,
     read_results,
@@ -55,13 +56,14 @@ def read_lm_eval(
 
     A run is a folder of results, or one model or `revision` of several in a folder, or a file that
     is not called `results...`. The manifest (`model, params, tokens`; `run` if the model has
-    another name) names a run by its folder or its `model_name`, followed by `@revision`. `loss` is
-    bits per byte with the space before the answer, `loss_se` its standard error between questions;
-    without samples it is `bits_per_byte` of the results, where they have it. Accuracy is `metric`
-    (for all tasks that have it, or by task; with a filter behind a comma if there are several),
-    else `acc_norm`, `acc` (first of BoolQ and WinoGrande) or `exact_match`, whose chance is 0.
-    Groups stand for their tasks, weighted by questions. Of several files of a run that agree the
-    newest counts. Warns of what it assumed. Raises ValueError that names every fault.
+    another name) names a run by its folder, its `model_name` or the last part of that, followed by
+    `@revision`. `loss` is bits per byte with the space before the answer, `loss_se` its standard
+    error between questions; without samples it is `bits_per_byte` of the results, where they have
+    it. Accuracy is `metric` (for all tasks that have it, or by task; with a filter behind a comma
+    if there are several), else `acc_norm`, `acc` (first of BoolQ and WinoGrande) or `exact_match`,
+    whose chance is 0. Groups stand for their tasks, weighted by questions. Of several files of a
+    run that agree the newest counts. Warns of what it assumed. Raises ValueError that names every
+    fault.
 
     >>> ladder = lc.read_lm_eval("results", manifest="manifest.csv")
     """
@@ -101,14 +103,16 @@ def read_lm_eval(
 
 
 def _find(folder: Source, faults: list[str]) -> list[Path]:
-    """Files called `results...`, or all JSON where a folder has none: before 0.4 users named it."""
+    """Files called `results...`, and JSON of other names, as before 0.4, that holds results.
+
+    Where none is called so, all JSON, so that a fault tells what it lacks.
+    """
     what, told = "results of the harness", list[str]()
-    files = find_files(folder, ("results*.json",), what, told)
-    if told:
-        told.clear()
-        files = find_files(folder, ("results*.json", "*.json"), what, told)
+    every = find_files(folder, ("results*.json", "*.json"), what, told)
+    named = find_files(folder, ("results*.json",), what, list[str]())
     faults += told
-    return files
+    others = [path for path in every if path not in named and holds_results(path)]
+    return sorted([*named, *others]) if named else every
 
 
 def _note(results: Iterable[Results]) -> str:
@@ -203,6 +207,7 @@ def _check_asked(metric: str, measured: Measurements, faults: list[str]) -> None
 def _check_same_settings(
     results: Sequence[Results], tasks: Sequence[str], faults: list[str]
 ) -> None:
+    unlike: dict[str, list[str]] = {}
     for task in tasks:
         for word, what in (("n-shot", "examples (n-shot)"), ("versions", "version of the task")):
             by_value: dict[str, list[str]] = {}
@@ -211,8 +216,10 @@ def _check_same_settings(
                     value = str(result.part(word)[task])[:60]
                     by_value.setdefault(value, []).append(result.run)
             if len(by_value) > 1:
-                text = listed_by(by_value, 5)
-                faults.append(f"{task}: runs differ in {what} ({text}); evaluate all alike")
+                unlike.setdefault(f"{what} ({listed_by(by_value, 5)})", []).append(task)
+    faults += [
+        f"{listed(of, 5)}: runs differ in {what}; evaluate all alike" for what, of in unlike.items()
+    ]
 
 
 def _measure(

@@ -40,7 +40,7 @@ from laddercast.data.writing import listed, listed_by
 LOSSES = ("bits_per_byte_corr", "logits_per_byte_corr")
 """The same quantity, by its newer and its older name."""
 TABLES = (".csv", ".parquet", ".pq")
-PREDICTION: Shape = {"metrics": dict.fromkeys(LOSSES, NUMBER), "model_output": ANY}
+PREDICTION: Shape = {"metrics": dict.fromkeys(LOSSES, NUMBER), "model_output": [ANY]}
 DATADECIDE = ("params", "data", "task", "step", "seed", "tokens", "metrics")
 
 
@@ -334,8 +334,7 @@ def _of_questions(task: _Task) -> dict[str, Any]:
         mean, found["loss_se"] = mean_and_error(losses)
         if not any(word in task.metrics for word in LOSSES):
             found |= {c.LOSS: mean, c.LOSS_KIND: WITH_SPACE}
-    outputs = [question.get("model_output") for question in task.questions]
-    choices = [len(output) if isinstance(output, list) else 0 for output in outputs]
+    choices = [len(question.get("model_output", [])) for question in task.questions]
     if choices and min(choices) > 1:
         found[c.CHANCE] = math.fsum(1 / count for count in choices) / len(choices)
     return found

@@ -12,6 +12,10 @@ from laddercast.data.loaders.shapes import number
 NEAR_SHARE = 0.005
 """What was logged within this share of a run's tokens is of one checkpoint, if nothing is twice."""
 
+CARRIED_SHARE = 0.05
+"""Tokens are carried to what comes later by one interval of logging, or by this share of the run if
+that is less."""
+
 
 class Counts(NamedTuple):
     """What each row of a log says of its place in the run, NaN where it says nothing."""
@@ -120,7 +124,8 @@ def _fill(counts: Counts, passes: np.ndarray) -> np.ndarray:
         if not one and x[0] > 0:  # training begins at nothing
             x, y = np.append(0.0, x), np.append(0.0, y)
         steps = counts.steps[lacking]
-        near = steps <= x[-1] + max(1.0, 2 * NEAR_SHARE * x[-1])
+        interval = min(x[-1] - x[-2], CARRIED_SHARE * x[-1]) if len(x) > 1 else 0.0
+        near = steps <= x[-1] + max(1.0, 2 * NEAR_SHARE * x[-1], interval)
         tokens[lacking] = np.where(near, np.round(np.interp(steps, x, y)), np.nan)
     return tokens
 

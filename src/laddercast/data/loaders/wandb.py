@@ -297,13 +297,14 @@ def _cure(log: _Log, preset: Preset) -> str:
     words = " or ".join(f"`{word}`" for word in preset.tokens)
     near = _nearest(preset.tokens, log.table)
     also = f"; or name one of {listed(near)} as `tokens` of a preset" if near else ""
-    return f"log {words}, or `{preset.step}` and `{preset.batch_tokens}`{also}"
+    by_step = f"`{preset.step}` and `{preset.batch_tokens}`"
+    return f"log {f'{words}, or ' if words else ''}{by_step}{also}"
 
 
 def _nearest(wanted: Sequence[str], table: pd.DataFrame) -> list[str]:
     """Columns with names like these, which are not these, the nearest first."""
     likeness = {
-        column: max(_likeness(word, column) for word in wanted)
+        column: max((_likeness(word, column) for word in wanted), default=0.0)
         for column in table
         if column not in wanted
     }
