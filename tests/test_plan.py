@@ -133,6 +133,14 @@ def test_no_budget_is_refused(fitted, budget):
         lc.plan_rungs(fitted, TARGETS, budget=budget)
 
 
+def test_numbers_may_be_text_with_a_unit_and_one_where_several_are_meant(fitted, plan):
+    as_text = lc.plan_rungs(fitted, TARGETS, budget=f"{BUDGET:.17g}")
+    pd.testing.assert_frame_equal(as_text, plan)
+    with pytest.raises(ValueError, match="budget='much': give a number"):
+        lc.plan_rungs(fitted, TARGETS, budget="much")
+    assert set(lc.more_items(fitted, TARGETS, times=4)["times"]) == {4}
+
+
 def test_a_budget_that_buys_nothing_is_told_with_the_cheapest(fitted):
     with pytest.raises(ValueError, match=r"buys none of .* the cheapest, .* takes "):
         lc.plan_rungs(fitted, TARGETS, budget=1e15)

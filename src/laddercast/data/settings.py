@@ -40,6 +40,14 @@ def as_list(given: Any) -> list[Any]:
     return list(given) if several else [given]
 
 
+def as_number(name: str, given: Any) -> float:
+    """The setting as a number, which text may have with a unit; ValueError where it is none."""
+    found = as_sizes(given)
+    if len(found) != 1 or not isinstance(found[0], float):
+        raise ValueError(f"{name}={given!r}: give a number")
+    return found[0]
+
+
 def as_sizes(given: Any) -> list[Any]:
     """One or several numbers, which text may have with a unit; what is no number as it is."""
     found = []

@@ -13,6 +13,7 @@ from laddercast.data.cautions import FarTargetWarning, LaddercastWarning, NotCon
 from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.lines import Line, line_through
+from laddercast.data.settings import as_number
 from laddercast.data.sizes import whole_runs
 from laddercast.data.writing import STYLES, listed, short_number
 from laddercast.decisions.chance import tasks_at_chance
@@ -109,6 +110,8 @@ def allocate(
     >>> table = lc.allocate(fitted, flops=1e21)
     >>> table[table["in_set"]], table.attrs["optimum"]
     """
+    flops = as_number("flops", flops)
+    tokens_served = as_number("tokens_served", tokens_served)
     asked = _asked_of(fitted, task, weights)
     reach = reach_of(fitted)
     faults = _budget_faults(reach, flops, tokens_served)

@@ -10,6 +10,7 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import read_targets
+from laddercast.data.settings import as_list, as_number
 from laddercast.decisions.measurements import Drawn, drawn_from_fit, told_of
 from laddercast.decisions.regression import halves_of, left, with_measured
 from laddercast.forecasting.forecasts import models_of
@@ -32,7 +33,7 @@ def more_items(
     fitted: xr.DataTree,
     targets: str | Path | pd.DataFrame,
     *,
-    times: Sequence[float] = (2, 4, 10),
+    times: Sequence[float] | float = (2, 4, 10),
     route: Route | Sequence[Route] = (),
     draws: int | None = None,
     seed: int = 0,
@@ -50,10 +51,10 @@ def more_items(
 
     >>> lc.more_items(fitted, targets, times=[4])
     """
-    wanted = read_targets(targets)
+    wanted, times = read_targets(targets), [as_number("times", k) for k in as_list(times)]
     check_one_recipe(recipes_of(fitted), "the worth of more questions")
-    if not len(times) or not all(np.isfinite(k) and k > 1 for k in times):
-        raise ValueError(f"times={list(times)}: give numbers above 1")
+    if not times or not all(np.isfinite(k) and k > 1 for k in times):
+        raise ValueError(f"times={times}: give numbers above 1")
     if not all(c.ACCURACY in own["log_likelihood"] for own in routes_of(fitted).values()):
         raise ValueError("the fit has no accuracies: no question was asked that more could add to")
     rungs = rungs_of(fitted)

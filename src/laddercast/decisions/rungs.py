@@ -10,6 +10,7 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.checks import check_one_recipe
 from laddercast.data.ladder import read_targets
+from laddercast.data.settings import as_number
 from laddercast.data.sizes import flops
 from laddercast.decisions.candidates import (
     affordable,
@@ -68,7 +69,7 @@ def plan_rungs(
     >>> plan = lc.plan_rungs(fitted, targets, budget=1e21)
     >>> plan[plan["order"].notna()]
     """
-    wanted = read_targets(targets)
+    wanted, budget = read_targets(targets), as_number("budget", budget)
     check_one_recipe(recipes_of(fitted), "a plan of rungs")
     names = list(tasks_of(fitted).index)
     check_plan(budget, count, task, names)
@@ -101,7 +102,7 @@ def design_ladder(
     >>> plan = lc.design_ladder(targets, budget=0.01)
     >>> plan[plan["order"].notna()]
     """
-    wanted = read_targets(targets)
+    wanted, budget = read_targets(targets), as_number("budget", budget)
     through = as_route(two_stage if route is None else route)
     known = DESIGN_TASKS if tasks is None else _named(tasks)
     if tasks is None and through == stage_1:

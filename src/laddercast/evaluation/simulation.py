@@ -172,7 +172,7 @@ def simulate(
     points[c.PARAMS] = points[c.PARAMS].astype(int)
     p = {name: truth[name].to_numpy(float) for name in TRUTH}
     n, tasks = len(points), len(truth)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_whole("seed", seed, 0))
     run, models = pd.factorize(points[c.MODEL])
     end = np.flatnonzero(points["progress"] == 1.0)  # (runs,), in the order of `models`
 
