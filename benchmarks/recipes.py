@@ -117,7 +117,9 @@ def losses(found: lc.RecipeComparison, part: Part) -> pd.DataFrame:
             (found.ranking[c.PARAMS] == params) & (found.ranking[c.TOKENS] == tokens)
         ]
         for task, truth in measured.iterrows():
-            ours = here[here[c.TASK] == task].sort_values("regret")[c.RECIPE].iloc[0]
+            # At some scales only some recipes were measured.
+            own = here[(here[c.TASK] == task) & here[c.RECIPE].isin(truth.index)]
+            ours = own.sort_values("regret")[c.RECIPE].iloc[0]
             rival = best[task].loc[truth.index].idxmax()
             rows.append((task, truth.max() - truth[ours], truth.max() - truth[rival]))
     return pd.DataFrame(rows, columns=["task", "ours", "best_rung"])
