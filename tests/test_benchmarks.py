@@ -1,4 +1,4 @@
-"""The page of decisions, of which each benchmark writes its own section."""
+"""Benchmarks in their short forms: the page of decisions, bad fits, shapes of ladders."""
 
 import subprocess
 import sys
@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
+import bad_fits  # noqa: E402
 import recipes  # noqa: E402
+import shapes  # noqa: E402
 from results import PAGE, SECTIONS, write_section  # noqa: E402
 
 
@@ -107,3 +109,58 @@ def test_the_short_form_of_recipes_fits_and_writes(page, tmp_path, monkeypatch):
     pairs = pd.read_csv(tmp_path / "pairs.csv")
     assert set(pairs["a"]) | set(pairs["b"]) == {"r0", "r1", "r2"}
     assert np.isfinite(pairs["probability"]).all()
+
+
+@pytest.mark.parametrize("seed", range(len(bad_fits.FAILURES)))
+def test_failures_inside_a_fit_name_its_route_and_are_exit_status_4(seed):
+    assert bad_fits.failing(seed) == ("exit status 4",)
+
+
+@pytest.mark.slow
+def test_spoilt_draws_are_never_called_converged():
+    sound = bad_fits.sound_fit(0)
+    assert bad_fits.said(sound) == ()
+    for spoil in bad_fits.SPOILT:
+        assert "not converged" in bad_fits.spoilt(spoil, 0), spoil.__name__
+    assert bad_fits.said(sound) == ()
+
+
+LAWS = [
+    name
+    for name, shape in shapes.SHAPES.items()
+    if getattr(shape.draw, "func", shape.draw) is shapes.from_laws
+]
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_ladders_of_a_shape_have_their_fault_and_their_targets(name):
+    ladder, targets, _ = shapes.SHAPES[name].draw(0)
+    plain, plain_targets, _ = shapes.from_laws(0)
+    assert (len(ladder.models), len(targets)) == (16, 16)
+    changed = not ladder.table["accuracy"].equals(plain.table["accuracy"])
+    assert changed == (name not in ("additive truth", "20 checkpoints of each run"))
+    # An outlying rung is no fault of the targets.
+    same = targets["accuracy"].equals(plain_targets["accuracy"])
+    assert same == (not changed or name == "an outlying rung")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
+def test_the_short_form_of_shapes_goes_on_from_where_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shapes, "PAGE", tmp_path / "shapes.md")
+    words = ["--out", str(tmp_path), "--only", "accuracy alone", "--count"]
+    shapes.main([*words, "1"])
+    shapes.main([*words, "2"])
+    assert "1 of 2 fits kept" in capsys.readouterr().err
+    cells = pd.read_csv(tmp_path / "cells.csv")
+    assert set(cells["ladder"]) == {0, 1}
+    accuracies = cells.loc[cells["kind"] == "accuracy", "pit"]
+    assert accuracies.between(0, 1).all()
+    # Of 16 honest intervals of 95 %, fewer than 10 hold once in a hundred thousand times, were all
+    # independent.
+    assert ((accuracies - 0.5).abs() <= 0.475).sum() >= 10
+    assert (
+        f"direct        2       {100 * cells['converged'].mean():.0f}"
+        in (tmp_path / "shapes.md").read_text()
+    )
+    assert (tmp_path / "ranks" / "accuracy-alone.nc").exists()

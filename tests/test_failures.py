@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +33,15 @@ def test_failures_inside_are_not_called_bad_input(command, monkeypatch, capsys, 
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("internal failure")
     assert "commands.py:" in line
+
+
+def test_what_c_raises_in_our_own_lines_is_not_called_bad_input(command, monkeypatch, capsys):
+    ours = {}
+    text = "def fail(*_):\n    return int('no number')"
+    exec(compile(text, str(Path(lc.__file__).parent / "made_up.py"), "exec"), ours)
+    monkeypatch.setattr("laddercast.baselines.published.baseline", ours["fail"])
+    assert main(command) == 4
+    assert "ValueError: invalid literal" in capsys.readouterr().err
 
 
 def test_the_route_of_a_failed_fit_is_named(small_table, monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import xarray as xr
 
 from laddercast.cli.commands import main
 
@@ -81,6 +82,32 @@ def test_a_folder_that_cannot_be_written_is_told(command, out, capsys):
     said = capsys.readouterr().err
     assert "give a folder that can be written" in said
     assert "Traceback" not in said
+
+
+def test_a_folder_on_a_disk_that_can_only_be_read_is_told(command, capsys):
+    # Where even the superuser can write nothing.
+    place = Path("/sys/laddercast")
+    if not place.parent.is_dir():
+        pytest.skip("no such place here")
+    assert main([*command[:-1], str(place)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "give a folder that can be written" in line
+
+
+def test_a_file_that_is_open_elsewhere_is_replaced_and_stays_whole_for_its_reader(tmp_path):
+    from laddercast.inference.saving import save
+
+    path = tmp_path / "fit.nc"
+    older, newer = (
+        xr.DataTree.from_dict({"a": xr.Dataset({"x": ("row", [x] * 9)})}) for x in (1, 2)
+    )
+    save(older, path)
+    with xr.open_datatree(path, engine="h5netcdf") as reader:  # which reads later, and locks it
+        save(newer, path)
+        assert (reader["a"]["x"].to_numpy() == 1).all()
+    with xr.open_datatree(path, engine="h5netcdf") as reader:
+        assert (reader["a"]["x"].to_numpy() == 2).all()
+    assert os.listdir(tmp_path) == ["fit.nc"]
 
 
 def test_what_killed_processes_left_is_cleared_and_what_others_write_is_not(command, out):

@@ -1,11 +1,14 @@
 from pathlib import Path
 
+import arviz as az
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from laddercast.data.ladder import read_targets
-from laddercast.evaluation.calibration import coverage, recovery, uniformity
+from laddercast.evaluation.calibration import as_ranks, coverage, recovery, uniformity
 from laddercast.evaluation.simulation import (
     DEMO_SIZES,
     PRIOR_TARGETS,
@@ -265,6 +268,39 @@ def test_uniformity_tells_calibrated_from_biased_and_overconfident_ranks() -> No
                   * np.abs(2 * ranks["pit"] - 1) ** 0.6):  # fmt: skip
         found = uniformity(ranks.assign(pit=wrong))["p_value"]
         assert (found < 0.05).mean() > 0.9
+
+
+def test_ranks_have_the_layout_that_arviz_reads(monkeypatch) -> None:
+    u = np.random.default_rng(0).uniform(size=(30, 4))
+    rows = [
+        (ladder, "parameter" if number < 2 else "mean accuracy", f"x{number}", u[ladder, number])
+        for ladder in range(30)
+        for number in range(4)
+    ]
+    recovered = pd.DataFrame(rows, columns=["ladder", "kind", "quantity", "pit"])
+    ranks = as_ranks(recovered)
+    mean = ranks["prior_sbc"]["mean_accuracy"]
+    assert mean.dims == ("chain", "draw", "mean_accuracy_of")
+    np.testing.assert_array_equal(mean[0], u[:, 2:])
+    with matplotlib.rc_context({"backend": "agg"}):
+        plotted = az.plot_ecdf_pit(ranks, var_names="parameter")
+    assert set(plotted.viz["ecdf_lines"]["parameter"]["parameter_of"].to_numpy()) == {"x0", "x1"}
+    plt.close("all")
+
+
+def test_discrepancy_may_be_shared_by_tasks() -> None:
+    truth = demo_truth().assign(**QUIET)
+    far = pd.DataFrame({"model": ["far"], "params": [2 * 10**11], "tokens": [4 * 10**13]})
+
+    def drift(correlation: float) -> np.ndarray:
+        _, targets = simulate(
+            truth, sizes=DEMO_SIZES, tokens_per_param=LENGTHS, targets=far,
+            walk_loss_scale=0.01, walk_correlation=correlation,
+        )  # fmt: skip
+        return np.log(targets["loss"] / targets["law_loss"]).to_numpy()
+
+    assert np.ptp(drift(1.0)) < 1e-12 < 0.001 < abs(drift(1.0)[0])
+    assert np.ptp(drift(0.0)) > 0.01
 
 
 @pytest.mark.slow

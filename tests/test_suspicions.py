@@ -11,7 +11,7 @@ import laddercast as lc
 from laddercast.data.ladder import run_ends
 from laddercast.data.order import in_wrong_order
 from laddercast.data.outliers import far_off, same_measurements
-from laddercast.inference.suspicions import of_posterior
+from laddercast.inference.suspicions import of_posterior, of_runs
 
 QUICK = {"route": "direct", "chains": 2, "warmup": 50, "draws": 50, "progress": False}
 
@@ -129,6 +129,24 @@ def test_parameters_at_the_edge_of_their_prior_are_named():
     named = {(one["task"], one["why"].split()[0]) for one in found}
     assert named == {("hard", "log_lower"), ("", "q")}
     assert any("6.7, 3.7 standard deviates above its prior's median" in x["why"] for x in found)
+
+
+def test_a_run_far_off_the_law_is_named_though_it_widens_the_noise():
+    rng = np.random.default_rng(0)
+
+    def of(effects: list[float]) -> list[str]:
+        draws = np.array(effects) + rng.normal(0, 0.5, (4, 100, len(effects)))
+        dims = ("chain", "draw", "model")
+        posterior = xr.Dataset(
+            {"run_accuracy_shared": (dims, draws), "run_loss_shared": (dims, 0.003 * draws)},
+            coords={"model": [f"m{number}" for number in range(len(effects))]},
+        )
+        return [one["why"] for one in of_runs("direct", posterior, lc.Priors())]
+
+    assert of([0.5, -0.8, 1.2, 0.1]) == []
+    (why,) = of([0.5, -11.0, 1.2, 0.1])
+    assert why.startswith("m1: its accuracy lies below the law of direct in all tasks, by 4.")
+    assert len(of([0.5, -60.0, 1.2, 0.1])) == 2  # and by its loss
 
 
 @pytest.mark.slow

@@ -2,19 +2,21 @@
 
 import errno
 import sys
+from dis import opmap
 from pathlib import Path
 
 from laddercast.data.cautions import HERE
 
 BAD_INPUT, INTERNAL = 2, 4
+RAISE = opmap["RAISE_VARARGS"]
 WITH_TRACEBACK = "python -X dev -m laddercast"
 
 
 def tell(error: Exception) -> int:
     """Print why a command failed. 2 for what its user can mend in the input, else 4.
 
-    Ours are the errors that are raised in this package's own lines, with the cure in their words.
-    A ValueError from deeper down, as of LAPACK, says nothing of the input.
+    Ours are the errors that this package raises by a statement of its own, with the cure in their
+    words. A ValueError from deeper down, as of LAPACK or of NumPy's C, says nothing of the input.
     """
     if sys.flags.dev_mode:
         raise error
@@ -37,8 +39,14 @@ def tell(error: Exception) -> int:
 def _is_of_input(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno != errno.ENOMEM
-    lines = _lines(error)
-    return isinstance(error, ValueError) and bool(lines) and lines[-1][0].startswith(HERE)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if not isinstance(error, ValueError) or trace is None:
+        return False
+    code = trace.tb_frame.f_code
+    # What is called there and written in C has no frame: its errors would look like ours.
+    return code.co_filename.startswith(HERE) and code.co_code[trace.tb_lasti] == RAISE
 
 
 def _place(error: Exception) -> str:

@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from scipy.stats import binom
 
 from laddercast.data import words as c
 from laddercast.data.cautions import NotConvergedWarning
+from laddercast.data.ladder import Ladder
 from laddercast.data.temporary import write_whole
 from laddercast.evaluation.resume import clear_kept, table_of_each
 from laddercast.evaluation.simulation import simulate_from_prior
@@ -48,17 +49,39 @@ def recovery(
 ) -> pd.DataFrame:
     """Simulate ladders from a route's prior, fit and forecast each, and see where the truth falls.
 
-    One row per ladder x quantity: `ladder` (its seed), `kind` (`parameter`, of the population, or
-    `accuracy`, of a target), `quantity`, `truth`, `q05`, `q95`, `inside`, `pit` (the truth's rank
-    among 99 draws, as a share), `converged`. All ladders have one shape, so that a fit is compiled
-    once. `executor` and `resume` as `backtest` takes them. Progress goes to stderr.
+    One row per ladder x quantity: `ladder` (its seed), `kind` (`parameter`, of the population,
+    `accuracy` and `loss` of a target, `mean accuracy` over its tasks), `quantity`, `truth`, `q05`,
+    `q95`, `inside`, `pit` (the truth's rank among 99 draws, as a share), `converged`. All ladders
+    have one shape, so that a fit is compiled once. `executor` and `resume` as `backtest` takes
+    them. Progress goes to stderr.
     """
-    begin, done = time.perf_counter(), 0
     numbers = range(seed, seed + ladders)
     drawn = [simulate_from_prior(n, priors, route=route, tasks=tasks) for n in numbers]
+    return recover(
+        drawn, numbers, about=["recovery", tasks], executor=executor, resume=resume, priors=priors,
+        route=route, chains=chains, warmup=warmup, draws=draws,
+    )  # fmt: skip
+
+
+def recover(
+    drawn: Sequence[tuple[Ladder, pd.DataFrame, Mapping[str, float]]],
+    seeds: Sequence[int],
+    *,
+    about: Sequence[Any] = (),
+    executor: Executor | int | None = None,
+    resume: str | Path | None = None,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Fit and forecast ladders of known truth, as `recovery` does those that it draws.
+
+    Of each: the ladder, its targets as they would be measured, and true population parameters, of
+    which there may be none. `about` tells in values that JSON has how these were made. Settings as
+    `fit_each` takes them, of one route.
+    """
+    begin, done = time.perf_counter(), 0
     then = [
         partial(_recovered, number, targets, population)
-        for number, (_, targets, population) in zip(numbers, drawn, strict=True)
+        for number, (_, targets, population) in zip(seeds, drawn, strict=True)
     ]
 
     def tell(_: int, table: pd.DataFrame) -> None:
@@ -66,8 +89,8 @@ def recovery(
         done += 1
         seconds = time.perf_counter() - begin
         print(
-            f"ladder {done} of {ladders}, {seconds:.0f} s, "
-            f"about {seconds / done * (ladders - done):.0f} s left"
+            f"ladder {done} of {len(drawn)}, {seconds:.0f} s, "
+            f"about {seconds / done * (len(drawn) - done):.0f} s left"
             + (
                 ""
                 if table["converged"][0]
@@ -82,21 +105,17 @@ def recovery(
         parts = table_of_each(
             [ladder for ladder, _, _ in drawn],
             then,
-            seeds=numbers,
+            seeds=seeds,
             resume=resume,
-            about=[["recovery", number, tasks] for number in numbers],
+            about=[[*about, number] for number in seeds],
             done=tell,
             executor=executor,
-            priors=priors,
-            route=route,
-            chains=chains,
-            warmup=warmup,
-            draws=draws,
             progress=False,
+            **settings,
         )
     found = pd.concat(parts, ignore_index=True)
     # A rank's place among its neighbours, of all ladders in their order, wherever they were fitted.
-    jitter = np.random.default_rng(seed).uniform(size=len(found))
+    jitter = np.random.default_rng(seeds[0]).uniform(size=len(found))
     found["pit"] = (found["below"] + jitter) / (RANKED + 1)
     words = ["ladder", "kind", "quantity", "truth", "q05", "q95", "inside", "pit", "converged"]
     return found[words]
@@ -114,20 +133,34 @@ def _recovered(
         for name, truth in population.items()
     ]
     predictions = predicted["predictions"]
-    accuracies = predictions[c.ACCURACY].to_numpy().reshape(-1, predictions.sizes["row"])
-    cells = list(zip(*(predictions[x].to_numpy() for x in (c.MODEL, c.TASK)), strict=True))
-    truths = targets.set_index([c.MODEL, c.TASK])[c.ACCURACY].loc[cells]
-    found += [
-        ("accuracy", " ".join(cell), truth, values)
-        for cell, truth, values in zip(cells, truths, accuracies.T, strict=True)
-    ]
+    cells = predictions[c.MODEL].to_numpy().astype(str), predictions[c.TASK].to_numpy().astype(str)
+    truths = targets.set_index([c.MODEL, c.TASK]).loc[list(zip(*cells, strict=True))]
+    for quantity in (c.ACCURACY, c.LOSS):
+        # A route through the reference loss forecasts that in place of the tasks'.
+        if quantity not in predictions or (
+            quantity == c.LOSS and predicted.attrs["loss"] != c.LOSS
+        ):
+            continue
+        draws = predictions[quantity].to_numpy().reshape(-1, predictions.sizes["row"])
+        measured = truths[quantity].to_numpy(float)
+        found += [
+            (quantity, " ".join(cell), truth, values)
+            for cell, truth, values in zip(zip(*cells, strict=True), measured, draws.T, strict=True)
+        ]
+        if quantity == c.ACCURACY and len(set(cells[1])) > 1:
+            of_model = [(name, cells[0] == name) for name in dict.fromkeys(cells[0])]
+            found += [
+                ("mean accuracy", name, measured[here].mean(), draws[:, here].mean(axis=1))
+                for name, here in of_model
+            ]
     converged = bool(predicted.attrs["converged"])
-    rows = []
+    rows, rng = [], np.random.default_rng(number)
     for kind, quantity, truth, values in found:
         low, high = np.quantile(values, LEVELS)
         inside = bool(low <= truth <= high)
         some = values[np.linspace(0, len(values) - 1, RANKED).round().astype(int)]
-        below = int(np.sum(some < truth))
+        # Among draws that equal it, as accuracies at a bound do, a truth may have any place.
+        below = int(np.sum(some < truth)) + int(rng.integers(np.sum(some == truth) + 1))
         rows.append((number, kind, quantity, truth, low, high, inside, below, converged))
     words = ["ladder", "kind", "quantity", "truth", "q05", "q95", "inside", "below", "converged"]
     return pd.DataFrame(rows, columns=words).assign(doubts=len(diagnose(predicted)))
@@ -169,6 +202,30 @@ def uniformity(recovered: pd.DataFrame) -> pd.DataFrame:
         p_value = np.mean(null[count] <= _excursion(group["pit"].to_numpy()))
         rows.append((kind, quantity, count, group["pit"].mean(), p_value))
     return pd.DataFrame(rows, columns=["kind", "quantity", "ladders", "mean", "p_value"])
+
+
+def as_ranks(recovered: pd.DataFrame) -> xr.DataTree:
+    """The `pit` of each kind in the layout of simulation-based calibration in ArviZ.
+
+    Group `prior_sbc`: a variable a kind, with one chain, a draw a ladder, and the quantities that
+    all ladders have in a dimension of its own.
+
+    >>> az.plot_ecdf_pit(as_ranks(recovered), var_names="mean_accuracy")
+    """
+    variables = {}
+    for kind, own in recovered.groupby("kind", sort=False):
+        name = str(kind).replace(" ", "_")
+        wide = own.pivot_table("pit", "ladder", "quantity", sort=False).dropna(axis=1)
+        variables[name] = xr.DataArray(
+            wide.to_numpy()[None],
+            dims=["chain", "draw", f"{name}_of"],
+            coords={
+                "chain": [0],
+                "draw": wide.index.to_numpy(),
+                f"{name}_of": wide.columns.to_numpy(str),
+            },
+        )
+    return xr.DataTree.from_dict({"prior_sbc": xr.Dataset(variables)})
 
 
 def _excursion(pit: np.ndarray) -> float:

@@ -133,6 +133,7 @@ def simulate(
     run_correlation: float = 0.4,
     walk_loss_scale: float = 0.004,
     walk_accuracy_scale: float = 0.1,
+    walk_correlation: float = 0.0,
     decay: float = 0.03,
 ) -> tuple[Ladder, pd.DataFrame]:
     """A ladder of `sizes` x `tokens_per_param`, and measurements of `targets` under the same truth.
@@ -140,12 +141,12 @@ def simulate(
     `truth` has one row per task (its index) with the columns `TRUTH`: the laws in natural units,
     SDs of log loss, SDs of accuracy as factors of sqrt(p (1 - p) / items). Run effects (a share
     `run_correlation` of their variance common to all tasks), checkpoint noise and discrepancy
-    (random walks in log10 compute, SD per root decade on log loss and on the logit) are those of
-    the model. Log loss is up to `decay` higher before the end of a run, as under a decaying
-    learning rate. `targets` has `model, params, tokens` and may have `checkpoints`; they come back
-    as one row per model x task: `model, params, tokens, task, loss, accuracy, checkpoints`, with
-    what the laws alone give in `law_loss` and `law_accuracy`. Raises ValueError for missing
-    columns.
+    (random walks in log10 compute, SD per root decade on log loss and on the logit, a share
+    `walk_correlation` of their variance common to all tasks) are those of the model. Log loss is up
+    to `decay` higher before the end of a run, as under a decaying learning rate. `targets` has
+    `model, params, tokens` and may have `checkpoints`; they come back as one row per model x task:
+    `model, params, tokens, task, loss, accuracy, checkpoints`, with what the laws alone give in
+    `law_loss` and `law_accuracy`. Raises ValueError for missing columns.
 
     >>> ladder, _ = lc.simulate(truth, sizes=(2e8, 4e8, 8e8), tokens_per_param=(20, 100))
     """
@@ -180,8 +181,15 @@ def simulate(
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))[:, None]
     compute = ((log_params + log_tokens) / np.log(10))[:, 0]
     origin = float(compute[end[: len(rungs)]].mean())
-    walk_loss = walk_loss_scale * _walk(rng, compute, origin, tasks)
-    walk_accuracy = walk_accuracy_scale * _walk(rng, compute, origin, tasks)
+
+    def walk() -> np.ndarray:
+        own = _walk(rng, compute, origin, tasks)
+        if not walk_correlation:
+            return own
+        shared = _walk(rng, compute, origin, 1)
+        return np.sqrt(walk_correlation) * shared + np.sqrt(1 - walk_correlation) * own
+
+    walk_loss, walk_accuracy = walk_loss_scale * walk(), walk_accuracy_scale * walk()
 
     def effects() -> np.ndarray:
         shared = rng.normal(size=(len(models), 1))

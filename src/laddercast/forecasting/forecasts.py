@@ -1,8 +1,10 @@
 """Forecasts of targets from a saved fit: the joint posterior predictive over all tasks."""
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -38,7 +40,7 @@ from laddercast.inference.results import (
     with_complaints,
 )
 from laddercast.model.design import SITES, Design, Observed, in_few_shapes, target_design
-from laddercast.model.discrepancy import INTERVAL
+from laddercast.model.discrepancy import BEYOND, INTERVAL
 from laddercast.model.priors import Priors
 from laddercast.model.routes import Route
 from laddercast.sampling.chains import on_device
@@ -135,7 +137,16 @@ def _forecast(
     design, rows = target_design(models, tasks, frame_of(fitted), of_sizes=noise)
     sizes = fitted["posterior"].sizes
     chains, length = sizes["chain"], sizes["draw"]
-    sites = sites_of(_predict(route.model, noise), fitted, design, seed)
+    try:
+        sites = sites_of(_predict(route.model, noise), fitted, design, seed)
+    except LookupError as error:
+        if type(error) is not LookupError:
+            raise
+        by = json.loads(fitted.root.attrs.get("versions", "{}")).get("laddercast", "unknown")
+        raise ValueError(
+            f"this fit of {route.name} lacks {error}: it was made by release {by} of laddercast, "
+            f"or with another model than this one ({version('laddercast')}); fit again"
+        ) from None
 
     def of_rows(site: str) -> np.ndarray:
         """(chains, draws, rows) of (all draws, models, tasks), or one task for all."""
@@ -210,10 +221,19 @@ def _predict(model: Callable[..., None], noise: bool) -> Callable[..., dict]:
             given = handlers.substitute(given, substitute_fn=_without_noise)
         given = handlers.substitute(given, data=draw)
         sites = handlers.trace(given).get_trace(design, priors, Observed())
+        # What a fit does not have would be drawn from its prior, and nobody would know.
+        if lacking := [name for name, site in sites.items() if name not in draw and _of_fit(site)]:
+            raise LookupError(", ".join(lacking))
         wanted = (*SITES.values(), *LEVELS, *(f"{source}_variance" for source in NOISE))
         return {name: sites[name]["value"] for name in wanted if name in sites}
 
     return one
+
+
+def _of_fit(site: dict) -> bool:
+    """Whether a site is known from a fit: no new run, nothing that is measured, no step beyond."""
+    new = {frame.name for frame in site["cond_indep_stack"]} & {c.MODEL, BEYOND}
+    return site["type"] == "sample" and site["name"] not in SITES.values() and not new
 
 
 def _without_noise(site: dict) -> Any:

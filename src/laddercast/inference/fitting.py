@@ -20,9 +20,10 @@ from laddercast.data.ladder import Ladder
 from laddercast.data.settings import is_whole, whole
 from laddercast.inference.results import as_tree, complaints_of, mark
 from laddercast.inference.suspicions import (
-    AT_EDGE,
+    OF_FITS,
     of_data,
     of_posterior,
+    of_runs,
     suspicions_of,
     warn_of,
 )
@@ -72,10 +73,11 @@ def fit(
     The tree has a child for each route, by its name: `posterior`, `sample_stats`, `log_likelihood`
     (per model x task and site), `log_prior`, `observed_data`, `constant_data`, and `complaints` if
     its draws cannot be trusted. The attribute `converged` is then 0, and a `NotConvergedWarning`
-    says so. Losses that rise with compute, and the like, runs far off all others, runs that are
-    equal, and parameters at the edge of their priors are told by a `DoubtWarning`, and are in the
-    attribute `suspicions`. Raises TypeError for what is no `Ladder`, ValueError for settings out of
-    bounds, a device that JAX does not have and a route whose measurements the ladder lacks.
+    says so. Losses that rise with compute, and the like, runs far off all others or off the law,
+    runs that are equal, and parameters at the edge of their priors are told by a `DoubtWarning`,
+    and are in the attribute `suspicions`. Raises TypeError for what is no `Ladder`, ValueError for
+    settings out of bounds, a device that JAX does not have and a route whose measurements the
+    ladder lacks.
 
     >>> fitted = lc.fit(ladder, route="direct", seed=1)
     """
@@ -85,7 +87,7 @@ def fit(
     )  # fmt: skip
     with settings_of_fits():
         tree = run(work)
-    of_fit = [own for own in suspicions_of(tree.attrs) if own["rule"] == AT_EDGE]
+    of_fit = [own for own in suspicions_of(tree.attrs) if own["rule"] in OF_FITS]
     warn_of("the fit", of_fit)
     return tree
 
@@ -163,7 +165,9 @@ def _fit(
                 frame=frame, tasks=ladder.tasks, runs=runs,
             )  # fmt: skip
             tree.attrs["settings"] = json.dumps(
-                samples.settings | {"device": device.platform, "rungs": ladder.rungs}
+                samples.settings
+                | {"draws_asked": draws, "device": device.platform, "rungs": ladder.rungs}
+                | ({"within": within.fingerprint} if within is not None else {})
             )
             trees[route.name] = tree
     failed = {name: summary(found) for name, own in trees.items() if (found := complaints_of(own))}
@@ -176,7 +180,8 @@ def _fit(
         tree[name] = own
         # Draws that have not converged tell nothing of it, and own routes have priors of their own.
         if name in ROUTES and not complaints_of(own):
-            suspicions += of_posterior(name, own["posterior"].to_dataset(), priors)
+            posterior = own["posterior"].to_dataset()
+            suspicions += of_posterior(name, posterior, priors) + of_runs(name, posterior, priors)
     tree.attrs = {
         "routes": ", ".join(trees),
         "left_out": json.dumps(left_out),

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import jax
 import numpy as np
 import xarray as xr
-from scipy.special import ndtri
+from scipy.special import expit, ndtr, ndtri
 
 from laddercast.data import words as c
 from laddercast.data.cautions import DoubtWarning, warn
@@ -19,8 +20,18 @@ from laddercast.model.priors import Priors
 EDGE = 3.0
 """Standard deviates from a prior's median at which a posterior's median lies at its edge."""
 
+OFF = 4.0
+"""Standard deviates by which a run is off in all tasks, by the prior of what runs differ by. The
+posterior's own scale grows with a run that is far off, and would hide it."""
+
+FROM_PRIOR = 10_000
+"""Draws of the prior of that scale."""
+
 ORDER, OUTLIER, SAME = "wrong order", "a run far off the others", "equal measurements"
-AT_EDGE = "at the edge of a prior"
+AT_EDGE, FAR_RUN = "at the edge of a prior", "a run far off the law"
+OF_FITS = AT_EDGE, FAR_RUN
+"""Rules that need a posterior."""
+
 SHOWN = 5
 
 
@@ -53,6 +64,40 @@ def of_posterior(route: str, posterior: xr.Dataset, priors: Priors) -> list[dict
                 f"standard deviates {'above' if deviate[index] > 0 else 'below'} its prior's median"
             )
             found.append({c.TASK: str(names[place[0]]), "rule": AT_EDGE, "why": why})
+    return found
+
+
+def of_runs(route: str, posterior: xr.Dataset, priors: Priors) -> list[dict[str, str]]:
+    """Runs that are off the law in all their tasks by more than runs differ by before the data.
+
+    Where a ladder has one task it is not known of runs, nor of a reference loss.
+    """
+    found = []
+    for quantity in (c.ACCURACY, c.LOSS):
+        if f"run_{quantity}_shared" not in posterior:
+            continue
+        several = f"run_{quantity}_recipe_correlation" in posterior
+        names = (
+            f"log_noise_{quantity}_center",
+            f"logit_share_checkpoint_{quantity}_center",
+            f"run_{quantity}{'_recipe' if several else ''}_correlation",
+        )
+        log_noise, share, correlation = (
+            np.asarray(getattr(priors, name).sample(key, (FROM_PRIOR,)))
+            for name, key in zip(names, jax.random.split(jax.random.key(0), 3), strict=True)
+        )
+        scale = np.exp(log_noise) * np.sqrt(expit(-share) * correlation)
+        effects = posterior[f"run_{quantity}_shared"].median(("chain", "draw"))
+        for model, effect in zip(effects[c.MODEL].to_numpy(), effects.to_numpy(), strict=True):
+            # No more than nine: of what is further out, draws tell nothing.
+            deviate = -ndtri(max(np.mean(ndtr(-abs(effect) / scale)), 1e-19))
+            if deviate > OFF:
+                side = "above" if effect > 0 else "below"
+                why = (
+                    f"{model}: its {quantity} lies {side} the law of {route} in all tasks, by "
+                    f"{deviate:.1f} standard deviates of what runs differ by"
+                )
+                found.append({c.TASK: "", "rule": FAR_RUN, "why": why})
     return found
 
 

@@ -18,6 +18,8 @@ from laddercast.inference.results import converged, routes_of
 from laddercast.inference.suspicions import (
     AT_EDGE,
     EDGE,
+    FAR_RUN,
+    OFF,
     ORDER,
     OUTLIER,
     SAME,
@@ -45,6 +47,9 @@ RULES = {
     "under two names.",
     AT_EDGE: f"A parameter's median lies more than {EDGE:g} standard deviates from its prior's. "
     "Either prior or law is wrong for these data, or the sampler has found the wrong mode.",
+    FAR_RUN: f"In all its tasks a run lies off the law by more than {OFF:g} standard deviates of "
+    "what runs are taken to differ by, before the data. The noise of runs has heavy tails, so that "
+    "it bends laws little, but it makes all noise wider; look at how it was trained and measured.",
     "far in compute": "The target lies further beyond the largest rung, in decades of compute "
     "(params x tokens), than the ladder itself spans, or further than "
     f"{FAR_DECADES:g} decades, beyond which a forecast warns. A law is then extended over more "
