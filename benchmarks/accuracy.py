@@ -19,6 +19,7 @@ import xarray as xr
 from results import keep
 
 import laddercast as lc
+from laddercast.data.temporary import write_whole
 from laddercast.evaluation.scores import score_cells
 from laddercast.forecasting.pools import pool
 from laddercast.inference.results import routes_of
@@ -225,9 +226,7 @@ def main() -> None:
         keep(done, path)
         print(f"{cells.name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
     text = tables(done)
-    passing = given.tables.with_suffix(".partial")
-    passing.write_text(text)
-    passing.replace(given.tables)
+    write_whole(given.tables, text.encode())
     draw(done, given.figure)
     print(text)
 

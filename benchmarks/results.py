@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from laddercast.data.temporary import write_whole
+
 PAGE = Path(__file__).parents[1] / "docs" / "decisions.md"
 
 SECTIONS = {
@@ -22,9 +24,7 @@ SECTIONS = {
 def keep(table: pd.DataFrame, out: Path | None) -> None:
     """Write a CSV file, if one was asked for; a run that breaks off leaves the last one whole."""
     if out:
-        passing = out.with_suffix(".partial")
-        table.to_csv(passing, index=False)
-        passing.replace(out)
+        write_whole(out, table.to_csv(index=False).encode())
 
 
 def add_page(parser: ArgumentParser) -> None:
@@ -55,6 +55,4 @@ def write_section(page: Path, name: str, text: str, out: Path) -> None:
     last = place == len(parts) - 1
     parts[place] = f"\n{head}\n\n{text.strip()}\n" + ("" if last else "\n")
     whole = "".join(f"{part}\n" if part.startswith("## ") else part for part in parts)
-    passing = page.with_suffix(".partial")
-    passing.write_text(whole, encoding="utf-8")
-    passing.replace(page)
+    write_whole(page, whole.encode())

@@ -26,6 +26,7 @@ from results import keep
 from scipy.special import expit, logit
 
 import laddercast as lc
+from laddercast.data.temporary import write_whole
 from laddercast.evaluation.calibration import as_ranks, recover, uniformity
 from laddercast.evaluation.simulation import (
     DEMO_SIZES,
@@ -255,9 +256,7 @@ def write_page(cells: pd.DataFrame, command: str) -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     head = HEAD.format(command=command, date=datetime.date.today(), versions=versions)
     text = f"{head}```\n{summary(cells).to_string(index=False)}\n```\n"
-    passing = PAGE.with_suffix(".partial")
-    passing.write_text(text)
-    passing.replace(PAGE)
+    write_whole(PAGE, text.encode())
 
 
 HEAD = """# Coverage by the shape of a ladder

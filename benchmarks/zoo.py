@@ -24,6 +24,7 @@ import xarray as xr
 from results import keep
 
 import laddercast as lc
+from laddercast.data.temporary import write_whole
 from laddercast.evaluation.scores import score_cells
 
 ROOT = Path(__file__).parents[1]
@@ -249,10 +250,7 @@ def main() -> None:
         )
         text += f"{pooled(table).to_string(float_format='{:.2f}'.format, header=False)}\n```\n\n"
     print(text)
-    out = ROOT / "docs" / "accuracy_zoo.md"
-    passing = out.with_suffix(".partial")
-    passing.write_text(HEAD + text)
-    passing.replace(out)
+    write_whole(ROOT / "docs" / "accuracy_zoo.md", f"{HEAD}{text}".encode())
 
 
 if __name__ == "__main__":

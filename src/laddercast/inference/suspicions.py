@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
-from scipy.special import expit, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 
 from laddercast.data import words as c
 from laddercast.data.cautions import DoubtWarning, warn
@@ -16,6 +15,7 @@ from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.order import in_wrong_order
 from laddercast.data.outliers import far_off, same_measurements
 from laddercast.model.priors import Priors
+from laddercast.model.stages import drawn_scales_of_runs, run_effects_of
 
 EDGE = 3.0
 """Standard deviates from a prior's median at which a posterior's median lies at its edge."""
@@ -74,20 +74,11 @@ def of_runs(route: str, posterior: xr.Dataset, priors: Priors) -> list[dict[str,
     """
     found = []
     for quantity in (c.ACCURACY, c.LOSS):
-        if f"run_{quantity}_shared" not in posterior:
+        if (name := run_effects_of(quantity)) not in posterior:
             continue
-        several = f"run_{quantity}_recipe_correlation" in posterior
-        names = (
-            f"log_noise_{quantity}_center",
-            f"logit_share_checkpoint_{quantity}_center",
-            f"run_{quantity}{'_recipe' if several else ''}_correlation",
-        )
-        log_noise, share, correlation = (
-            np.asarray(getattr(priors, name).sample(key, (FROM_PRIOR,)))
-            for name, key in zip(names, jax.random.split(jax.random.key(0), 3), strict=True)
-        )
-        scale = np.exp(log_noise) * np.sqrt(expit(-share) * correlation)
-        effects = posterior[f"run_{quantity}_shared"].median(("chain", "draw"))
+        several = c.RECIPE in posterior.dims
+        scale = np.asarray(drawn_scales_of_runs(priors, quantity, several, FROM_PRIOR))
+        effects = posterior[name].median(("chain", "draw"))
         for model, effect in zip(effects[c.MODEL].to_numpy(), effects.to_numpy(), strict=True):
             # No more than nine: of what is further out, draws tell nothing.
             deviate = -ndtri(max(np.mean(ndtr(-abs(effect) / scale)), 1e-19))

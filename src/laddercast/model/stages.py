@@ -190,9 +190,28 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
             of_twins = numpyro.sample(f"run_{quantity}_twins", normal)[design.twin]
         variance = variance * (1 - share)
     with numpyro.plate("model", runs):
-        shared = numpyro.sample(f"run_{quantity}_shared", dist.Normal(0, jnp.sqrt(variance)))
+        shared = numpyro.sample(run_effects_of(quantity), dist.Normal(0, jnp.sqrt(variance)))
     shared = (shared + of_twins)[:, None]
     return Noise(run, checkpoint, correlation, jnp.sqrt(run / typical) * shared)
+
+
+def run_effects_of(quantity: str) -> str:
+    """The site (runs,) of what all tasks of a run have in common."""
+    return f"run_{quantity}_shared"
+
+
+def drawn_scales_of_runs(priors: Priors, quantity: str, several_recipes: bool, count: int) -> Array:
+    """Scales (count,) of what all tasks of a run share, of a typical task, drawn from priors."""
+    within = "_recipe" if several_recipes else ""
+    names = (
+        f"log_noise_{quantity}_center", f"logit_share_checkpoint_{quantity}_center",
+        f"run_{quantity}{within}_correlation",
+    )  # fmt: skip
+    log_noise, share, correlation = (
+        getattr(priors, name).sample(key, (count,))
+        for name, key in zip(names, jax.random.split(jax.random.key(0), 3), strict=True)
+    )
+    return jnp.sqrt(correlation * _split(log_noise, share)[0])
 
 
 def _told_of_noise(design: Design, quantity: str, share: Array) -> Array:
