@@ -120,7 +120,7 @@ def tracker_files(folder: Path) -> None:
 def lm_eval_files(folder: Path) -> None:
     for model, (params, length) in RUNS.items():
         harness_run(folder / "results" / model, params, length, ("arc_easy", "hellaswag", "boolq"))
-    write_manifest(folder, "org/{}")
+    write_manifest(folder)
 
 
 def olmes_files(folder: Path) -> None:
@@ -134,10 +134,12 @@ def olmes_files(folder: Path) -> None:
     table.to_parquet(folder / "datadecide.parquet")
 
 
-def write_manifest(folder: Path, run: str) -> None:
-    rows = [(model, n, n * k, run.format(model)) for model, (n, k) in RUNS.items()]
-    columns = ["model", "params", "tokens", "run"]
-    pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)
+def write_manifest(folder: Path, run: str | None = None) -> None:
+    rows = [(model, n, n * k) for model, (n, k) in RUNS.items()]
+    table = pd.DataFrame(rows, columns=["model", "params", "tokens"])
+    if run:
+        table["run"] = [run.format(model) for model in RUNS]
+    table.to_csv(folder / "manifest.csv", index=False)
 
 
 PAGES: dict[str, Callable[[Path], None]] = {
