@@ -150,7 +150,8 @@ def markdown(pairs: pd.DataFrame, scores: pd.DataFrame, lost: pd.DataFrame) -> s
         if here.any():
             text += f"### {title} ladders: how often a was better, by what was said\n\n"
             text += f"{block(bins(pairs[here]))}\n"
-    means = lost.groupby(lost["part"].str.partition(" ")[0].str.rstrip(","))[["ours", "best_rung"]]
+    of = lost["part"].str.partition(" ")[0].str.rstrip(",").rename("ladder")
+    means = lost.groupby(of)[["ours", "best_rung"]]
     table = (100 * means.mean()).assign(cells=means.size()).reset_index()
     return f"{text}### Points lost to the best recipe by choosing one\n\n{block(table)}"
 
