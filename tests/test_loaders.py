@@ -867,6 +867,15 @@ def test_a_limit_before_0_4_is_the_number_of_questions(tmp_path: Path):
     assert lc.read_lm_eval(tmp_path, manifest()).tasks["items"].tolist() == [100]
 
 
+def test_a_limit_that_is_none_and_a_name_with_a_blank_are_told(tmp_path: Path):
+    for params, length in RUNS:
+        path = tmp_path / f"{params // 10**6}M-{length}" / "results.json"
+        scores = {"piqa": {"acc": score_of(params, length)}, "copa ": {"acc": 0.5}}
+        results_file(path, scores, config={"limit": -1e308})
+    with pytest.raises(ValueError, match=r"results.json: results.'copa ': has a blank at an end"):
+        lc.read_lm_eval(tmp_path, manifest())
+
+
 def test_models_in_one_folder_are_told_apart(tmp_path: Path):
     for i, (params, length) in enumerate(RUNS):
         name = f"org/{params // 10**6}M-{length}"

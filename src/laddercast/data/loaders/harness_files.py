@@ -54,7 +54,8 @@ class Results:
             known, limit = items_of(task), number(self.part("config").get("limit"))
             if limit is not None:
                 known = limit if limit >= 1 else limit * known
-        return int(known) if known == known else 0
+        # Zero is not known; no count is as large as what a number with a point no longer tells.
+        return int(known) if 0 < known < 2**53 else 0
 
     @property
     def counted(self) -> object:
@@ -97,6 +98,11 @@ def read_results(
             others += [name for name in (base, folder, *models) if name]
         elif len({r for m, r in beside if m == model}) == 1:
             others += models
+        found += [
+            (f"{place(path)}: results.{task!r}", "has a blank at an end; name the task without")
+            for task in content["results"]
+            if task != task.strip()
+        ]
         scores = {
             task: dict(_scores(path, task, summary, wanted, found))
             for task, summary in content["results"].items()
