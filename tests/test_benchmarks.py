@@ -117,6 +117,7 @@ def test_failures_inside_a_fit_name_its_route_and_are_exit_status_4(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the fit has not converged")
 def test_spoilt_draws_are_never_called_converged():
     sound = bad_fits.sound_fit(0)
     assert bad_fits.said(sound) == ()

@@ -232,6 +232,9 @@ def test_tokens_fall_back_on_steps():
     frame.loc[2, "_step"] = np.nan
     told = message(lc.read_wandb, frame, tasks=["arc_easy"])
     assert "log row 2: tokens are not known; log `throughput/total_tokens` or" in told
+    # More steps times tokens a step than any number.
+    beyond = frame.assign(batch_size_in_tokens=1e305).drop(index=2)
+    assert "tokens are not known" in message(lc.read_wandb, beyond, tasks=["arc_easy"])
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {

@@ -57,6 +57,9 @@ def read_checkpoints(
     where there are no steps. Of a resumed run, what an earlier pass logged at tokens
     that a later one went over again is left out. None after a fault.
     """
+    # Steps times tokens a step can be more than any number.
+    finite = np.where(np.isfinite(counts.tokens), counts.tokens, np.nan)
+    counts = counts._replace(tokens=finite)
     passes = _passes(counts)
     tokens = _fill(counts, passes)
     filled = table[evaluated].notna().to_numpy()
