@@ -24,6 +24,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
+from planted_faults import accuracy_off
 
 import laddercast as lc
 from laddercast.cli.commands import main as command
@@ -171,10 +172,8 @@ def wrong_prior(seed: int) -> tuple[str, ...]:
 def rung_off(seed: int) -> tuple[str, ...]:
     """One of six rungs 20 points off in all tasks."""
     ladder, rng = small(seed), np.random.default_rng(seed)
-    table, model = ladder.table, str(rng.choice(ladder.models))
-    down = table.groupby("model")["accuracy"].transform("mean") > 0.45
-    off = (table["accuracy"] + np.where(down, -0.2, 0.2)).clip(0.01, 0.99)
-    table["accuracy"] = table["accuracy"].mask(table["model"] == model, off)
+    model = str(rng.choice(ladder.models))
+    table = accuracy_off(ladder.table, model, "", "")
     fitted = lc.fit(lc.read_ladder(table, ladder.tasks), seed=seed, **QUICK)
     named = any(model in one["why"] for one in suspicions_of(fitted.attrs))
     return said(fitted) if named else ()

@@ -111,12 +111,12 @@ def scaled(data: Data, layout: Layout, sites: dict[str, Site], scales: Sites) ->
         if not (own.varies or own.offset):
             transforms[name] = Scaled(scale)
             continue
-        of_prior = float(own.varies and not own.offset)
+        of_prior = float(not own.offset)
         precision = np.zeros(shape) if of_prior else scale**-2.0
         directions = None
         if _has_directions(layout.elements(name), scale):
             eye = np.eye(shape[0]).reshape(shape[0], shape[0], *[1] * (len(shape) - 1))
-            directions = np.broadcast_to(eye, (shape[0], *shape)).copy()
+            directions = np.broadcast_to(eye, (shape[0], *shape))
         transforms[name] = Conditional(precision, np.zeros(shape), directions, np.array(of_prior))
     follows: dict[str, Sites] = {}
     for leader, others, at in _pairs(layout, sites, scales):

@@ -107,12 +107,12 @@ def _find(folder: Source, faults: list[str]) -> list[Path]:
 
     Where none is called so, all JSON, so that a fault tells what it lacks.
     """
-    what, told = "results of the harness", list[str]()
-    every = find_files(folder, ("results*.json", "*.json"), what, told)
-    named = find_files(folder, ("results*.json",), what, list[str]())
-    faults += told
-    others = [path for path in every if path not in named and holds_results(path)]
-    return sorted([*named, *others]) if named else every
+    what = "results of the harness"
+    every = find_files(folder, ("results*.json", "*.json"), what, faults)
+    named = set(find_files(folder, ("results*.json",), what, list[str]()))
+    if not named:
+        return every
+    return sorted(path for path in every if path in named or holds_results(path))
 
 
 def _note(results: Iterable[Results]) -> str:
