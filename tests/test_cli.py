@@ -248,6 +248,14 @@ def test_baseline_writes_points_and_their_scores(files, capsys):
     assert "mean absolute error" in said.out
 
 
+def test_baseline_of_accuracies_alone(files, small_table, capsys):
+    small_table.drop(columns=["loss", "reference_loss"]).to_csv(files["ladder"], index=False)
+    words = [files["ladder"], "--targets", files["targets"], "--out", files["out"]]
+    assert main(["baseline", *words]) == 0
+    assert "single_step alone is fitted" in capsys.readouterr().err
+    assert set(pd.read_csv(Path(files["out"]) / "forecast.csv")["method"]) == {"single_step"}
+
+
 def test_results_of_an_earlier_run_do_not_stay(files):
     out = Path(files["out"])
     command = ["baseline", files["ladder"], "--targets", files["targets"], "--out", str(out)]
