@@ -445,6 +445,25 @@ def test_a_missing_file_is_told_at_once(files):
     assert seconds < 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["baseline", "{ladder}", "--targets", "none.csv"],
+        ["compare", "{ladder}", "--targets", "none.csv"],
+        ["plan", "{ladder}", "--targets", "{targets}", "--budget", "1", "--candidates", "none.csv"],
+        ["backtest", "{ladder}", "--how-much", "none.csv"],
+        ["allocate", "none.csv", "--flops", "1e22"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_each_command_tells_of_a_missing_file_at_once(words, files):
+    done, seconds = run(*(word.format(**files) for word in words), "--out", files["out"])
+    assert done.stderr == "error: none.csv: no such file; check the path\n"
+    assert done.returncode == 2
+    assert seconds < 1
+    assert not Path(files["out"]).exists()
+
+
 USAGE = {
     ("forcast", "x"): "error: argument COMMAND: no such choice: forcast; did you mean forecast? ",
     ("forecast", "l", "--out", "o", "--taks", "t"): (

@@ -18,6 +18,7 @@ from laddercast.cli.steps import (
     FITTED,
     MARK,
     NOT_CONVERGED,
+    check_files,
     figures,
     inputs,
     names_of_models,
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         with insisting(), _plain_warnings():
+            if "ladder" in args:
+                check_files(args)  # before a command imports what takes seconds
             return int(args.command(args))
     except Exception as error:
         return tell(error)
