@@ -171,7 +171,7 @@ def test_a_rival_that_cannot_forecast_is_nan_and_has_no_score(small_table, monke
     ladder = read_ladder(small_table)
     with (
         pytest.warns(UserWarning, match="no fold `lengths`: what is left is not fitted"),
-        pytest.warns(UserWarning, match="fold sizes, params <= 4e.08: easy: two_step gives NaN"),
+        pytest.warns(UserWarning, match="params <= 4e.08: easy, hard: two_step gives NaN"),
     ):
         table = backtest(ladder)
     assert set(table["kind"]) == {"sizes"}

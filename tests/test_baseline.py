@@ -218,6 +218,16 @@ def test_three_models_give_what_they_can() -> None:
         assert np.isnan(found[key]).all()
 
 
+def test_one_reason_is_told_once_for_all_tasks() -> None:
+    table = ladder_of(**SIMULATED["two_step_flops"][1]).iloc[[0, 7, 13]]
+    both = pd.concat([table.assign(task=task) for task in ("one", "two")])
+    with pytest.warns(UserWarning, match="gives NaN") as caught:
+        forecasts(read_ladder(both), "two_step")
+    assert [str(w.message) for w in caught] == [
+        "one, two: two_step gives NaN, as 5 coefficients cannot be fitted to 3 distinct points"
+    ]
+
+
 def test_task_measured_at_one_size_is_not_forecast() -> None:
     table = pd.concat([two_step_table().assign(task=task) for task in ("one", "two")])
     kept = table[(table["task"] == "one") | (table["params"] == SIZES[0])]

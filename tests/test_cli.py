@@ -248,6 +248,14 @@ def test_baseline_writes_points_and_their_scores(files, capsys):
     assert "mean absolute error" in said.out
 
 
+def test_baseline_of_accuracies_alone(files, small_table, capsys):
+    small_table.drop(columns=["loss", "reference_loss"]).to_csv(files["ladder"], index=False)
+    words = [files["ladder"], "--targets", files["targets"], "--out", files["out"]]
+    assert main(["baseline", *words]) == 0
+    assert "single_step alone is fitted" in capsys.readouterr().err
+    assert set(pd.read_csv(Path(files["out"]) / "forecast.csv")["method"]) == {"single_step"}
+
+
 def test_results_of_an_earlier_run_do_not_stay(files):
     out = Path(files["out"])
     command = ["baseline", files["ladder"], "--targets", files["targets"], "--out", str(out)]
@@ -435,6 +443,25 @@ def test_a_missing_file_is_told_at_once(files):
     done, seconds = run("report", str(folder))
     assert "fit.nc is missing" in done.stderr
     assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["baseline", "{ladder}", "--targets", "none.csv"],
+        ["compare", "{ladder}", "--targets", "none.csv"],
+        ["plan", "{ladder}", "--targets", "{targets}", "--budget", "1", "--candidates", "none.csv"],
+        ["backtest", "{ladder}", "--how-much", "none.csv"],
+        ["allocate", "none.csv", "--flops", "1e22"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_each_command_tells_of_a_missing_file_at_once(words, files):
+    done, seconds = run(*(word.format(**files) for word in words), "--out", files["out"])
+    assert done.stderr == "error: none.csv: no such file; check the path\n"
+    assert done.returncode == 2
+    assert seconds < 1
+    assert not Path(files["out"]).exists()
 
 
 USAGE = {

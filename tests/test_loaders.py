@@ -607,6 +607,15 @@ def test_bits_per_byte_of_results_are_losses(harness: Path):
     assert "accuracies: none" in repr(ladder)
 
 
+def test_losses_alone_beside_accuracies_are_refused_with_the_cure(tmp_path: Path):
+    for params, length in RUNS:
+        scores = {"piqa": {"acc,none": 0.5}, "wikitext": {"bits_per_byte,none": 0.9}}
+        results_file(tmp_path / f"{params // 10**6}M-{length}" / "results.json", scores)
+    told = message(lc.read_lm_eval, tmp_path, manifest(), tasks=["piqa", "wikitext"])
+    assert "wikitext: losses alone, beside tasks with accuracies; read them apart" in told
+    assert "guessing" not in told
+
+
 def test_a_reference_loss_stands_in_for_samples(harness: Path):
     for file in harness.rglob("samples*"):
         file.unlink()
@@ -870,6 +879,28 @@ def test_a_limit_before_0_4_is_the_number_of_questions(tmp_path: Path):
     assert lc.read_lm_eval(tmp_path, manifest()).tasks["items"].tolist() == [100]
 
 
+def test_results_before_0_4_and_since_are_one_ladder(tmp_path: Path):
+    """0.4 numbers versions anew; 1 and 1.0 are one version."""
+    for i, (params, length) in enumerate(RUNS):
+        name, score = f"{params // 10**6}M-{length}", score_of(params, length)
+        old = {"versions": {"piqa": 0}, "config": {"num_fewshot": 5}}
+        new = {"versions": {"piqa": 1 if i == 3 else 1.0}, "n-shot": {"piqa": 5}}
+        path = tmp_path / name / "results.json"
+        results_file(path, {"piqa": {"acc" if i < 2 else "acc,none": score}},
+                     **(old if i < 2 else new))  # fmt: skip
+    with pytest.warns(lc.AssumedWarning, match="piqa: 100M-100, 100M-20 evaluated before harness"):
+        assert len(lc.read_lm_eval(tmp_path, manifest())) == len(RUNS)
+    with pytest.warns(lc.AssumedWarning, match="the number of questions of piqa: from lc.known_ta"):
+        lc.read_lm_eval(tmp_path, manifest())
+    first = tmp_path / "100M-20" / "results.json"
+    edit(first, lambda x: x["config"].update(num_fewshot=0))
+    told = message(lc.read_lm_eval, tmp_path, manifest())
+    assert "piqa: runs differ in examples (n-shot) (5: 100M-100, 200M-100" in told
+    edit(first, lambda x: x.update(config={}, versions={"piqa": 1}))
+    told = message(lc.read_lm_eval, tmp_path, manifest())
+    assert "piqa: runs differ in version of the task (0: 100M-100; 1: 100M-20)" in told
+
+
 def test_a_limit_that_is_none_and_a_name_with_a_blank_are_told(tmp_path: Path):
     for params, length in RUNS:
         path = tmp_path / f"{params // 10**6}M-{length}" / "results.json"
@@ -959,6 +990,9 @@ def test_a_metric_that_no_task_has_is_refused(tmp_path: Path):
     with pytest.warns(lc.SkippedWarning, match="ifeval"):
         told = message(lc.read_lm_eval, tmp_path, manifest(), metric={"gsm9k": "acc"})
     assert "metric: no task gsm9k; tasks are gsm8k" in told
+    with pytest.warns(lc.SkippedWarning, match="ifeval"):
+        told = message(lc.read_lm_eval, tmp_path, manifest(), metric={"gsm8k": "exact_match,flex"})
+    assert "metric: gsm8k has no exact_match,flex; there are exact_match,flexible-extract" in told
     told = message(lc.read_lm_eval, tmp_path, manifest(), tasks=["ifeval"])
     assert "ifeval: no accuracy; it has prompt_level_strict_acc,none" in told
     with pytest.warns(lc.SkippedWarning, match="ifeval has prompt_level_strict_acc,none"):
@@ -1144,6 +1178,14 @@ def test_evaluations_far_apart_are_not_of_one_checkpoint(tmp_path: Path):
     assert ladder.table[["loss", "accuracy"]].notna().all(axis=1).sum() == len(RUNS)
 
 
+def test_what_the_known_tasks_gave_of_a_log_is_said(tmp_path: Path):
+    for params, length in RUNS:
+        training_log(params, length).to_csv(tmp_path / f"{params // 10**6}M-{length}.csv")
+    said = "the accuracy of guessing and the number of questions of arc_easy: from lc.known_tasks"
+    with pytest.warns(lc.AssumedWarning, match=said):
+        lc.read_wandb(tmp_path, TRAINING, manifest())
+
+
 def test_of_a_resumed_run_the_later_pass_counts(tmp_path: Path):
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     for params, length in RUNS:
@@ -1260,6 +1302,9 @@ def test_the_nearest_keys_are_named(tmp_path: Path):
     assert "nearest are val/arc_easy/bpb" in told
     told = message(lc.read_wandb, tmp_path, lc.Preset(TRAINING.keys, tokens="trainer/total_tokens"))
     assert "name one of train/tokens as `tokens` of a preset" in told
+    throughput = lc.Preset(TRAINING.keys, tokens="throughput/total_tokens")
+    told = message(lc.read_wandb, tmp_path, throughput)
+    assert "or name one of train/tokens as `tokens` of a preset" in told
     told = message(lc.read_wandb, tmp_path, lc.Preset(TRAINING.keys, tokens=()), manifest())
     assert "tokens are not known; log `_step` and `batch_size_in_tokens`" in told
 

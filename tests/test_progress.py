@@ -97,6 +97,13 @@ def test_a_file_gets_plain_lines(monkeypatch, capsys):
     assert "left" not in lines[3]
 
 
+def test_the_only_one_of_an_outer_bar_says_when_it_is_done(capsys):
+    for _ in with_progress(["a"], True, "backtest", "fit"):
+        with progress_bar(4, True) as bar:
+            bar.update(4)
+    assert capsys.readouterr().err.startswith("sampling: 4 of 4 steps, 00:00 gone")
+
+
 def test_totals_never_fall_and_nothing_is_shown_where_none_is_wanted(capsys):
     with progress_bar(5, True) as bar:
         lengthen(bar, 5)

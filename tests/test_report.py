@@ -741,3 +741,15 @@ def test_it_reads_without_a_script_and_prints(file):
         assert not page.locator("nav").is_visible()
         assert page.pdf(format="A4").startswith(b"%PDF")
     assert said == [file.as_uri()]
+
+
+def test_printed_tables_keep_their_heads_and_numbers_on_a_line(file):
+    with browser(viewport={"width": 718, "height": 1000}) as (page, _):
+        page.goto(file.as_uri())
+        page.emulate_media(media="print")
+        # Chromium leaves any other button out of a head that it repeats.
+        shown = "[...document.querySelectorAll('th button')].map(x => getComputedStyle(x).display)"
+        assert set(page.evaluate(shown)) == {"contents"}
+        wrapped = "[...document.querySelectorAll('td.n')].filter(x => x.clientHeight > 25)"
+        assert page.evaluate(f"{wrapped}.length") == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == 718

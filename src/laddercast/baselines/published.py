@@ -5,7 +5,7 @@ logs; step 2 fits accuracy from loss to all checkpoints, by least squares; a tar
 both. Several starts seek the least objective, which the published fit of a variant may miss.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from laddercast.data.ladder import WARMUP_SHARE, Ladder, read_targets, run_ends
 from laddercast.data.sizes import whole_runs, with_flops
 from laddercast.data.sources import Table
 from laddercast.data.targets import check_targets
-from laddercast.data.writing import no_such
+from laddercast.data.writing import listed, no_such
 from laddercast.model import laws
 
 FROM = {
@@ -139,6 +139,7 @@ def baseline(
     _check_methods(methods, ladder)
     table, rows = with_flops(ladder.table, target_rows(ladder, targets))
     parts = []
+    failed: dict[tuple[str, str], list[str]] = {}
     for method in methods:
         if not c.measured(table, FROM[method]):
             continue
@@ -157,10 +158,11 @@ def baseline(
                 for quantity, q50 in islice(found, len(quantities)):
                     values[quantity][here] = q50
             except ValueError as reason:
-                _warn(task, method, reason)
+                failed.setdefault((method, str(reason)), []).append(task)
         for quantity, q50 in values.items():
             measured = rows.get(quantity, np.nan)
             parts.append(rows.assign(quantity=quantity, q50=q50, measured=measured, method=method))
+    _warn(failed)
     return pd.concat(parts, ignore_index=True).reindex(columns=[*c.FORECAST_COLUMNS, "method"])
 
 
@@ -175,13 +177,15 @@ def fit_two_step(ladder: Ladder) -> pd.DataFrame:
         raise ValueError(f"{ladder.name}: no accuracies were measured, which step 2 is fitted to")
     names = ["A", "alpha", "B", "beta", "E", "a", "L0", "k", "b"]
     fits = pd.DataFrame(np.nan, ladder.tasks.index, names)
+    failed: dict[tuple[str, str], list[str]] = {}
     for task, runs, chance in by_task(ladder.table, ladder):
         try:
             log_a, log_b, alpha, beta, e = fit_step(step_1(runs, c.LOSS, ladder.rungs))
             first = (np.exp(log_a), alpha, np.exp(log_b), beta, e)
             fits.loc[task] = [*first, *fit_step(step_2(runs, c.LOSS, chance))]
         except ValueError as reason:
-            _warn(task, "two_step", reason)
+            failed.setdefault(("two_step", str(reason)), []).append(task)
+    _warn(failed)
     return fits
 
 
@@ -191,8 +195,10 @@ def by_task(table: pd.DataFrame, ladder: Ladder) -> Iterator[tuple[str, pd.DataF
         yield str(task), table[table[c.TASK] == task], float(chance)
 
 
-def _warn(task: str, method: str, reason: ValueError) -> None:
-    warn(f"{task}: {method} gives NaN, as {reason}", SkippedWarning)
+def _warn(failed: Mapping[tuple[str, str], Sequence[str]]) -> None:
+    """One warning for all tasks that a method cannot fit for one reason."""
+    for (method, reason), tasks in failed.items():
+        warn(f"{listed(tasks, 10)}: {method} gives NaN, as {reason}", SkippedWarning)
 
 
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:

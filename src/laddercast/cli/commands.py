@@ -18,6 +18,7 @@ from laddercast.cli.steps import (
     FITTED,
     MARK,
     NOT_CONVERGED,
+    check_files,
     figures,
     inputs,
     names_of_models,
@@ -33,7 +34,7 @@ from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
 from laddercast.data.paths import no_file
 from laddercast.data.temporary import MANIFEST, clear, foreign, record, written_in
-from laddercast.data.writing import STYLES, nearest
+from laddercast.data.writing import STYLES, counted, nearest
 from laddercast.sampling.interrupts import insisting
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         with insisting(), _plain_warnings():
+            if "ladder" in args:
+                check_files(args)  # before a command imports what takes seconds
             return int(args.command(args))
     except Exception as error:
         return tell(error)
@@ -326,7 +329,17 @@ def _baseline(args: argparse.Namespace) -> int:
 
     ladder, targets = read(args)
     with results_folder(args.out, TABLES, inputs(args)) as folder:
-        table = baseline(ladder, targets)
+        losses = any(
+            c.measured(ladder.table, word) for word in (c.LOSS, c.REFERENCE_LOSS, c.TASK_CE)
+        )
+        if losses:
+            table = baseline(ladder, targets)
+        else:
+            warn(
+                "no losses were measured, which the other published methods go through: "
+                "single_step alone is fitted", SkippedWarning,
+            )  # fmt: skip
+            table = baseline(ladder, targets, "single_step")
         table.to_csv(folder / "forecast.csv", index=False)
         known = table.dropna(subset=["q50", "measured"])
         error = (known["q50"] - known["measured"]).abs() * known["quantity"].map(UNITS).astype(
@@ -351,7 +364,7 @@ def _baseline(args: argparse.Namespace) -> int:
         for row in c.overall(scores).to_dict("records"):
             print(
                 f"{row['method']}: mean absolute error {style.error(row['error'])}"
-                f"{style.of_errors}, {row['cells']} cells"
+                f"{style.of_errors}, {counted(row['cells'], 'cell')}"
             )
     return 0
 

@@ -13,7 +13,7 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.ladder import Ladder, run_ends
 from laddercast.data.sizes import whole_runs
-from laddercast.data.writing import STYLES, counted, listed
+from laddercast.data.writing import STYLES, counted, listed, no_such
 from laddercast.forecasting.averages import mean_over_tasks, shares
 from laddercast.forecasting.forecasts import decades_beyond
 from laddercast.inference.results import converged, rungs_of, runs_measured
@@ -62,6 +62,9 @@ def probability(
     if sum(x is not None for x in (above, below, beats)) != 1:
         raise ValueError("give one of above=, below= and beats=")
     found = draws_of(forecast, task, weights)
+    value = above if above is not None else below
+    if found.quantity == c.ACCURACY and value is not None and not 0 <= value <= 1:
+        raise ValueError(f"accuracy {value:g}: give a fraction, not percent")
     if beats is not None:
         own = _gains(found, beats)[0] > 0
     elif above is not None:
@@ -278,7 +281,7 @@ def _measured(rungs: Rungs, quantity: str) -> pd.DataFrame:
 
 def _known(name: str, names: list[str], what: str = "target") -> str:
     if name not in names:
-        raise ValueError(f"no {what} {name!r} in this forecast: give one of {listed(names, 20)}")
+        raise ValueError(no_such(f"{what} in this forecast", [name], names, f"{what}s"))
     return name
 
 

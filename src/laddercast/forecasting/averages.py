@@ -72,6 +72,10 @@ def with_average(forecast: xr.DataTree, table: pd.DataFrame) -> pd.DataFrame:
 
 def shares(tasks: list[str], weights: Mapping[str, float] | None) -> dict[str, float]:
     """The share of each task in a mean, of those that have any; equal without weights."""
+    if not (weights is None or isinstance(weights, Mapping)):
+        raise ValueError(
+            f"weights={weights!r:.60}: give a dict of numbers by task, or leave it out"
+        )
     given = dict.fromkeys(tasks, 1.0) if weights is None else dict(weights)
     faults = [f"no task {name}" for name in given if name not in tasks]
     faults += [f"{name}: {x}" for name, x in given.items() if not (np.isfinite(x) and x >= 0)]

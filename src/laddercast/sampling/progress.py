@@ -51,7 +51,8 @@ def _kind() -> Any:
 
 
 class Lines:
-    """What a bar says, as a line every half a minute and at the end; an inner one's end is silent.
+    """What a bar says, as a line every half a minute and at the end; an inner one's end is silent,
+    if the outer one is shown.
 
     As a bar of tqdm is used: chains in several threads update one.
     """
@@ -65,11 +66,11 @@ class Lines:
         self.lock = Lock()
 
     def __enter__(self) -> "Lines":
-        Lines.open += 1
+        Lines.open += not self.disable
         return self
 
     def __exit__(self, *_: object) -> None:
-        Lines.open -= 1
+        Lines.open -= not self.disable
         self.close()
 
     def update(self, n: int = 1) -> None:

@@ -57,14 +57,23 @@ def build_ladder(
         guessing = pd.Series({task: _chance(table, task, known) for task in table[c.TASK].unique()})
         unknown = sorted(guessing.index[guessing.isna()])
         # Losses alone need none.
-        if unknown and c.measured(table, c.ACCURACY):
+        scored = set(table[c.TASK][table[c.ACCURACY].notna()]) if c.ACCURACY in table else set()
+        losses = [task for task in unknown if task not in scored] if scored else []
+        if losses:
+            faults.append(
+                f"{name}: {listed(losses)}: losses alone, beside tasks with accuracies; read them "
+                f"apart, by tasks= (--tasks), or as `{c.REFERENCE_LOSS}`"
+            )
+        if unknown := [task for task in unknown if task in scored]:
             faults.append(
                 f"{name}: the accuracy of guessing is not known of {listed(unknown)}; "
                 "give tasks= (--tasks) a table with task, chance, items"
             )
-        items = [_items(table, task, known) for task in guessing.index]
-        _tell_known(table, guessing, known)
-        tasks = pd.DataFrame({c.TASK: guessing.index, c.CHANCE: guessing.values, c.ITEMS: items})
+        items = pd.Series({task: _items(table, task, known) for task in guessing.index})
+        _tell_known(table, {c.CHANCE: guessing, c.ITEMS: items}, known)
+        tasks = pd.DataFrame(
+            {c.TASK: guessing.index, c.CHANCE: guessing.values, c.ITEMS: items.values}
+        )
     if faults:
         # Values that were read may have faults too: they belong in the same error.
         check_ladder_rows(table.drop(columns=c.LOSS_KIND, errors="ignore"), name, faults)
@@ -73,20 +82,27 @@ def build_ladder(
 
 
 def _tell_known(
-    table: pd.DataFrame, guessing: pd.Series, known: Mapping[str, tuple[float, float]]
+    table: pd.DataFrame,
+    found: Mapping[str, pd.Series],
+    known: Mapping[str, tuple[float, float]],
 ) -> None:
-    """Warn of tasks whose chance is not the logs' own, where it is used."""
-    taken = [
-        task
-        for task, chance in guessing.items()
-        if task not in known and _first(table, str(task), c.CHANCE) is None and chance == chance
-    ]
-    if taken and c.measured(table, c.ACCURACY):
-        warn(
-            f"the accuracy of guessing of {listed(sorted(taken), 10)} is that of "
-            "lc.known_tasks(); tasks= (--tasks) gives another",
-            AssumedWarning,
+    """Warn of tasks whose chance or items are not the logs' own, where they are used."""
+    by_tasks: dict[str, list[str]] = {}
+    for word, what in (
+        (c.CHANCE, "the accuracy of guessing"),
+        (c.ITEMS, "the number of questions"),
+    ):
+        taken = sorted(
+            str(task)
+            for task, value in found[word].items()
+            if task not in known and _first(table, str(task), word) is None and value == value
         )
+        if taken:
+            by_tasks.setdefault(listed(taken, 10), []).append(what)
+    if by_tasks and c.measured(table, c.ACCURACY):
+        said = "; ".join(f"{' and '.join(what)} of {tasks}" for tasks, what in by_tasks.items())
+        cure = "tasks= (--tasks) gives others"
+        warn(f"{said}: from lc.known_tasks(); {cure}", AssumedWarning)
 
 
 def check_same_items(rows: Sequence[Mapping[str, Any]], faults: list[str]) -> None:

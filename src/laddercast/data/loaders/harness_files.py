@@ -58,6 +58,18 @@ class Results:
         return int(known) if 0 < known < 2**53 else 0
 
     @property
+    def before_0_4(self) -> bool:
+        """Whether metrics are without filters, as they were before 0.4."""
+        return not any("," in key for one in self.part("results").values() for key in one)
+
+    def setting(self, word: str, task: str) -> object:
+        """A task's `n-shot` or `versions`; examples before 0.4 are the same for all tasks."""
+        known = self.part(word).get(task)
+        if known is None and word == "n-shot" and self.before_0_4:
+            return self.part("config").get("num_fewshot")
+        return known
+
+    @property
     def counted(self) -> object:
         """Parameters as the harness counts them, with embeddings."""
         return self.part("config").get("model_num_parameters")

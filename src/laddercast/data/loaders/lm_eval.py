@@ -34,6 +34,7 @@ from laddercast.data.loaders.harness_files import (
 from laddercast.data.loaders.harness_samples import Measured, measure_samples
 from laddercast.data.loaders.manifest import Manifest, check_joined, join, read_manifest
 from laddercast.data.loaders.presets import ACC_TASKS, WITH_SPACE
+from laddercast.data.loaders.shapes import number
 from laddercast.data.sources import Tasks, read_tasks
 from laddercast.data.writing import listed, listed_by
 
@@ -85,18 +86,19 @@ def read_lm_eval(
         for task in (metric if isinstance(metric, Mapping) else ())
         if task not in leaves
     ]
+    _check_asked(metric, leaves, results, faults)
     top = set(leaves) if named is not None else _readable(leaves, results, metric)
     read = check_named(named, sorted(top), name, faults)
     used = list(dict.fromkeys(leaf for task in read for leaf in leaves[task]))
     _check_same_settings(results, used, faults)
+    if not len(task_table.columns):
+        _tell_items(results, used)
     measured = _measure(results, used, faults)
     _check_same_losses(measured, known, faults)
     chosen = {}
     for task in read:
         own = [one for (_, leaf), one in measured.items() if leaf in leaves[task]]
         chosen[task] = _choose(task, metric, own, faults)
-    if isinstance(metric, str):
-        _check_asked(metric, measured, faults)
     rows = _rows(read, leaves, chosen, measured, known, faults)
     check_same_items(rows, faults)
     return build_ladder(rows, task_table, {}, rungs, name, faults)
@@ -195,31 +197,75 @@ def _choose(
     return chosen
 
 
-def _check_asked(metric: str, measured: Measurements, faults: list[str]) -> None:
-    """A fault if no task has the metric asked for."""
-    has = list(dict.fromkeys(written(one) for each in measured.values() for one in each.scores))
-    name = written(split_metric(metric)) if "," in metric else metric
-    if not any(name in (key, key.partition(",")[0]) for key in has):
-        near = get_close_matches(metric, has, n=5, cutoff=0.4) or has
-        faults.append(f"metric: no task has {metric}; there are {listed(near, 10)}")
+def _check_asked(
+    metric: str | Mapping[str, str] | None, leaves: Mapping[str, Sequence[str]],
+    results: Sequence[Results], faults: list[str],
+) -> None:  # fmt: skip
+    """A fault if no task has the metric asked for, or the one task that it is asked of."""
+    if not metric:
+        return
+    every = [part for parts in leaves.values() for part in parts]
+    wanted = [("no task has", metric, every)] if isinstance(metric, str) else [
+        (f"{task} has no", asked, leaves[task]) for task, asked in metric.items() if task in leaves
+    ]  # fmt: skip
+    for what, asked, tasks in wanted:
+        found = [one for result in results for task in tasks for one in result.scores.get(task, {})]
+        has = [written(one) for one in dict.fromkeys(found) if not one[0].endswith("_stderr")]
+        name = written(split_metric(asked)) if "," in asked else asked
+        if has and not any(name in (key, key.partition(",")[0]) for key in has):
+            near = get_close_matches(asked, has, n=5, cutoff=0.4) or has
+            faults.append(f"metric: {what} {asked}; there are {listed(near, 10)}")
 
 
 def _check_same_settings(
     results: Sequence[Results], tasks: Sequence[str], faults: list[str]
 ) -> None:
+    """Faults are tasks of which runs differ in examples or, within 0.4 or before it, in version.
+
+    A warning tells of tasks of both, as 0.4 numbers versions anew.
+    """
     unlike: dict[str, list[str]] = {}
+    old = [result for result in results if result.before_0_4]
+    new = [result for result in results if not result.before_0_4]
     for task in tasks:
-        for word, what in (("n-shot", "examples (n-shot)"), ("versions", "version of the task")):
-            by_value: dict[str, list[str]] = {}
-            for result in results:
-                if task in result.part(word):
-                    value = str(result.part(word)[task])[:60]
-                    by_value.setdefault(value, []).append(result.run)
-            if len(by_value) > 1:
-                unlike.setdefault(f"{what} ({listed_by(by_value, 5)})", []).append(task)
+        for word, what, alike in (
+            ("n-shot", "examples (n-shot)", [results]),
+            ("versions", "version of the task", [old, new]),
+        ):
+            for some in alike:
+                by_value: dict[str, list[str]] = {}
+                for result in some:
+                    if (value := result.setting(word, task)) is not None:
+                        by_value.setdefault(_setting(value), []).append(result.run)
+                if len(by_value) > 1:
+                    unlike.setdefault(f"{what} ({listed_by(by_value, 5)})", []).append(task)
     faults += [
         f"{listed(of, 5)}: runs differ in {what}; evaluate all alike" for what, of in unlike.items()
     ]
+    both = [
+        task for task in tasks if all(any(task in x.scores for x in some) for some in (old, new))
+    ]
+    if both:
+        runs = dict.fromkeys(result.run for result in old)
+        warn(f"{listed(both, 5)}: {listed(runs, 5)} evaluated before harness 0.4, others since; "
+             "as it numbers versions anew, they are taken to be alike", AssumedWarning)  # fmt: skip
+
+
+def _tell_items(results: Sequence[Results], tasks: Sequence[str]) -> None:
+    """Warn of numbers of questions that are not the results' own."""
+    taken = {
+        task for result in results for task in tasks
+        if task in result.scores and not result.part("n-samples").get(task) and result.items(task)
+    }  # fmt: skip
+    if taken:
+        warn(f"the number of questions of {listed(sorted(taken), 10)}: from lc.known_tasks(); "
+             "tasks= (--tasks) gives others", AssumedWarning)  # fmt: skip
+
+
+def _setting(value: object) -> str:
+    """A setting to be compared: 1 and 1.0 are one."""
+    known = number(value)
+    return str(value)[:60] if known is None else f"{known:.15g}"
 
 
 def _measure(

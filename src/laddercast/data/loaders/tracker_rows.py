@@ -66,7 +66,7 @@ def read_checkpoints(
     rows = np.flatnonzero(filled.any(axis=1))
     unknown = rows[np.isnan(tokens[rows])]
     if len(unknown):
-        more = f" (nor of {len(unknown) - 1} more of its rows)" if len(unknown) > 1 else ""
+        more = f" (and {len(unknown) - 1} more of its rows)" if len(unknown) > 1 else ""
         place = f"{where} row {table.index[unknown[0]]}{more}"
         placed.append((place, f"tokens are not known; {cure}"))
         return None

@@ -296,6 +296,8 @@ def _cure(log: _Log, preset: Preset) -> str:
     """What to log where tokens are not known, with columns that may be meant."""
     words = " or ".join(f"`{word}`" for word in preset.tokens)
     near = _nearest(preset.tokens, log.table)
+    if not near:  # trainers name it in many ways, of which all say what it is
+        near = [x for x in log.table if "token" in x.lower() and x not in preset.tokens][:3]
     also = f"; or name one of {listed(near)} as `tokens` of a preset" if near else ""
     by_step = f"`{preset.step}` and `{preset.batch_tokens}`"
     return f"log {f'{words}, or ' if words else ''}{by_step}{also}"
