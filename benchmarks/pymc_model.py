@@ -115,6 +115,9 @@ def _bounded(log_scale: Any) -> Any:
 def _prior(priors: Priors, name: str, **shape: int) -> Any:
     prior = getattr(priors, name)
     match prior:
+        case dist.StudentT():
+            nu, mu, sigma = (float(x) for x in (prior.df, prior.loc, prior.scale))
+            return pm.StudentT(name, nu, mu, sigma, **shape)
         case dist.LogNormal():
             return pm.LogNormal(name, float(prior.loc), float(prior.scale), **shape)
         case dist.Normal():

@@ -20,6 +20,10 @@ def _log_normal(median: float, scale: float) -> Distribution:
     return field(default_factory=lambda: dist.LogNormal(log(median), scale))
 
 
+def _student_t(dof: float, loc: float, scale: float) -> Distribution:
+    return field(default_factory=lambda: dist.StudentT(dof, loc, scale))
+
+
 def _beta(a: float, b: float) -> Distribution:
     return field(default_factory=lambda: dist.Beta(a, b))
 
@@ -67,12 +71,13 @@ class Priors:
     logit_level: Distribution = _normal(-1.0, 1.5)
     log_slope_center: Distribution = _normal(log(7.0), 0.5)
     log_slope_scale: Distribution = _log_normal(0.4, 0.3)
-    log_lower: Distribution = _normal(0.0, 0.07)
+    # Of models that know nothing some tasks score well below chance, few above it.
+    log_lower: Distribution = _student_t(4.0, -0.03, 0.08)
     logit_gap: Distribution = _normal(-4.0, 0.6)
     # Of what a run's loss is off, the share that its accuracy follows.
     passing_center: Distribution = _normal(0.5, 0.3)
     passing_scale: Distribution = _log_normal(0.3, 0.4)
-    log_rise_center: Distribution = _normal(log(3.7), 0.45)
+    log_rise_center: Distribution = _normal(log(3.0), 0.4)
     log_rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
     log_noise_loss_center: Distribution = _normal(log(0.0067), 0.7)

@@ -1,0 +1,171 @@
+"""What many ladders together say of the priors of one route: empirical Bayes.
+
+`python benchmarks/field_priors.py --out DIR [--only NAME ...] [--route ROUTE]` fits each ladder of
+the zoo, of gadre and of the paper (rungs alone, never targets) under priors of twice the spread,
+and keeps the draws in DIR. Of each symbol it then seeks the prior, of the shipped kind, under which
+all ladders are most probable: the mean over a ladder's draws of the ratio of that prior to the one
+that it was fitted with is, for one symbol at a time, the ratio of the ladder's evidences. Ladders
+of one source count together as the root of their number. Half a ladder's weight pulls to what is
+shipped. Each source is also left out in turn. The table is printed.
+"""
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import zoo
+from results import keep
+from scipy.optimize import minimize
+from scipy.stats import beta, norm
+
+import laddercast as lc
+from laddercast.data.temporary import write_whole
+
+TIMES = 2.0
+"""Spread of the priors of the fits, over that of the shipped ones."""
+
+TASKS = 8
+"""So many tasks of a ladder count in full where each has a draw of its own from the prior."""
+
+type Draws = dict[str, np.ndarray]
+type Pair = tuple[float, float]
+
+
+def numbers(prior: dist.Distribution) -> Pair:
+    """Both parameters of a prior that is normal, log-normal or beta; of Student-t, as normal."""
+    if isinstance(prior, dist.StudentT):
+        return float(prior.loc), float(prior.scale)
+    first, second = (float(getattr(prior, name)) for name in prior.arg_constraints)
+    return first, second
+
+
+def wide() -> lc.Priors:
+    """The shipped priors, with `TIMES` their spread; correlations are wide as they are."""
+    shipped, found = lc.Priors(), {}
+    for field in fields(shipped):
+        prior = getattr(shipped, field.name)
+        if isinstance(prior, dist.Beta) or "recipe" in field.name or field.name == "logit_level":
+            continue
+        kind = dist.LogNormal if isinstance(prior, dist.LogNormal) else dist.Normal
+        loc, scale = numbers(prior)
+        found[field.name] = kind(loc, TIMES * scale)
+    return lc.Priors(**found)
+
+
+def draws_of(source: zoo.Source, route: str, out: Path) -> Draws:
+    """Draws (draws, ...) of all symbols from one ladder's rungs, kept in a file."""
+    path = out / f"{source.name}.{route}.npz".replace(" ", "_")
+    if path.exists():
+        with np.load(path) as known:
+            return dict(known)
+    _, ladder, _, _ = next(zoo.parts(source, of_targets=True))
+    begin = time.perf_counter()
+    fitted = lc.fit(ladder, route=route, priors=wide(), draws=500, progress=False)
+    outcome = fitted.attrs["complaints"] or "converged"
+    print(
+        f"{source.name}: {time.perf_counter() - begin:.0f} s, {outcome[:150]}", file=sys.stderr,
+        flush=True,
+    )  # fmt: skip
+    posterior = fitted[route]["posterior"].to_dataset()
+    names = [field.name for field in fields(lc.Priors) if field.name in posterior]
+    found = {name: posterior[name].values for name in names}
+    found = {name: x.reshape(-1, *x.shape[2:]) for name, x in found.items()}
+    with path.with_suffix(".tmp").open("wb") as file:
+        np.savez(file, allow_pickle=False, **found)
+    write_whole(path, path.with_suffix(".tmp").read_bytes())
+    path.with_suffix(".tmp").unlink()
+    return found
+
+
+def log_density(prior: dist.Distribution, x: np.ndarray, of: Pair) -> np.ndarray:
+    """Log density of a prior's kind; x is the log where the kind is log-normal."""
+    return beta.logpdf(x, *of) if isinstance(prior, dist.Beta) else norm.logpdf(x, *of)
+
+
+def most_probable(name: str, ladders: Mapping[str, list[Draws]]) -> tuple[Pair, float] | None:
+    """The prior of one symbol that all sources make most probable, and by how many nats."""
+    shipped, fitted = (getattr(priors, name) for priors in (lc.Priors(), wide()))
+    given, under = numbers(shipped), numbers(fitted)
+    by_source = {
+        source: [np.asarray(one[name], float) for one in found if name in one]
+        for source, found in ladders.items()
+    }
+    if not any(by_source.values()):
+        return None
+    bounded, logs = isinstance(shipped, dist.Beta), isinstance(shipped, dist.LogNormal)
+
+    def pair(x: np.ndarray) -> Pair:
+        return (np.exp(x[0]), np.exp(x[1])) if bounded else (x[0], np.exp(x[1]))
+
+    def evidence(of: Pair) -> float:
+        total = 0.0
+        for found in by_source.values():
+            for raw in found:
+                x = np.log(raw) if logs else np.clip(raw, 1e-4, 1 - 1e-4) if bounded else raw
+                ratio = log_density(shipped, x, of) - log_density(fitted, x, under)
+                gained = np.logaddexp.reduce(ratio) - np.log(len(ratio))
+                count = np.size(gained)
+                total += np.sum(gained) * min(1, TASKS / count) / np.sqrt(len(found))
+        return total
+
+    def pull(of: Pair) -> float:
+        if bounded:
+            return -np.sum((np.log(of) - np.log(given)) ** 2)
+        return (
+            -(((of[0] - given[0]) / (1.5 * given[1])) ** 2) / 2 - 2 * np.log(of[1] / given[1]) ** 2
+        )
+
+    start = np.array([np.log(given[0]) if bounded else given[0], np.log(given[1])])
+    found = minimize(lambda x: -evidence(pair(x)) - pull(pair(x)), start, method="Nelder-Mead")
+    best = pair(found.x)
+    return best, evidence(best) - evidence(given)
+
+
+def main() -> None:
+    """Fit what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of draws, and table.csv")
+    parser.add_argument("--route", default="direct")
+    parser.add_argument("--only", nargs="+", help="names of ladders, or how they begin")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore")
+    ladders: dict[str, list[Draws]] = {}
+    for source in zoo.sources():
+        wanted = not given.only or any(source.name.startswith(name) for name in given.only)
+        if wanted and set(lc.routes.as_route(given.route).reads) <= set(source.table):
+            found = draws_of(source, given.route, given.out)
+            ladders.setdefault(source.name.split()[0], []).append(found)
+    rows = []
+    for name in (field.name for field in fields(lc.Priors)):
+        best = most_probable(name, ladders)
+        if best is None:
+            continue
+        others = [
+            most_probable(name, {x: found for x, found in ladders.items() if x != left})
+            for left in ladders
+        ]
+        firsts = [one[0][0] for one in others if one]
+        loc, scale = numbers(getattr(lc.Priors(), name))
+        rows.append(
+            {
+                "symbol": name, "shipped": loc, "its spread": scale, "of all": best[0][0],
+                "spread": best[0][1], "nats": best[1], "least, one left out": min(firsts),
+                "most": max(firsts),
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    keep(table, given.out / "table.csv")
+    print(f"{ {name: len(found) for name, found in ladders.items()} }")
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+
+
+if __name__ == "__main__":
+    main()
