@@ -6,7 +6,8 @@ and keeps the draws in DIR. Of each symbol it then seeks the prior, of the shipp
 all ladders are most probable: the mean over a ladder's draws of the ratio of that prior to the one
 that it was fitted with is, for one symbol at a time, the ratio of the ladder's evidences. Ladders
 of one source count together as the root of their number. Half a ladder's weight pulls to what is
-shipped. Each source is also left out in turn. The table is printed.
+shipped. Each source is also left out in turn. A fit in which any symbol has an R-hat above 1.05
+does not count. The table is printed, and kept in DIR.
 """
 
 import argparse
@@ -15,15 +16,16 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import fields
+from io import BytesIO
 from pathlib import Path
 
+import arviz as az
 import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import zoo
 from results import keep
 from scipy.optimize import minimize
-from scipy.stats import beta, norm
 
 import laddercast as lc
 from laddercast.data.temporary import write_whole
@@ -34,16 +36,24 @@ TIMES = 2.0
 TASKS = 8
 """So many tasks of a ladder count in full where each has a draw of its own from the prior."""
 
+CONVERGED = 1.05
+"""R-hat that no symbol of a fit may exceed."""
+
 type Draws = dict[str, np.ndarray]
 type Pair = tuple[float, float]
 
 
 def numbers(prior: dist.Distribution) -> Pair:
-    """Both parameters of a prior that is normal, log-normal or beta; of Student-t, as normal."""
-    if isinstance(prior, dist.StudentT):
-        return float(prior.loc), float(prior.scale)
-    first, second = (float(getattr(prior, name)) for name in prior.arg_constraints)
+    """The two parameters of a prior that are fitted here, degrees of freedom left as they are."""
+    first, second = (float(getattr(prior, name)) for name in list(prior.arg_constraints)[-2:])
     return first, second
+
+
+def of_kind(prior: dist.Distribution, of: Pair) -> dist.Distribution:
+    """A prior of the same kind with other numbers."""
+    names = list(prior.arg_constraints)
+    fixed = {name: getattr(prior, name) for name in names[:-2]}
+    return type(prior)(**fixed, **dict(zip(names[-2:], of, strict=True)))
 
 
 def wide() -> lc.Priors:
@@ -53,76 +63,75 @@ def wide() -> lc.Priors:
         prior = getattr(shipped, field.name)
         if isinstance(prior, dist.Beta) or "recipe" in field.name or field.name == "logit_level":
             continue
-        kind = dist.LogNormal if isinstance(prior, dist.LogNormal) else dist.Normal
         loc, scale = numbers(prior)
-        found[field.name] = kind(loc, TIMES * scale)
+        found[field.name] = of_kind(prior, (loc, TIMES * scale))
     return lc.Priors(**found)
 
 
 def draws_of(source: zoo.Source, route: str, out: Path) -> Draws:
-    """Draws (draws, ...) of all symbols from one ladder's rungs, kept in a file."""
+    """Draws (chains, draws, ...) of all symbols from one ladder's rungs, kept in a file.
+
+    Beside each symbol, as `NAME under`, their log densities under the prior that was fitted with.
+    """
     path = out / f"{source.name}.{route}.npz".replace(" ", "_")
-    if path.exists():
-        with np.load(path) as known:
-            return dict(known)
-    _, ladder, _, _ = next(zoo.parts(source, of_targets=True))
-    begin = time.perf_counter()
-    fitted = lc.fit(ladder, route=route, priors=wide(), draws=500, progress=False)
-    outcome = fitted.attrs["complaints"] or "converged"
-    print(
-        f"{source.name}: {time.perf_counter() - begin:.0f} s, {outcome[:150]}", file=sys.stderr,
-        flush=True,
-    )  # fmt: skip
-    posterior = fitted[route]["posterior"].to_dataset()
-    names = [field.name for field in fields(lc.Priors) if field.name in posterior]
-    found = {name: posterior[name].values for name in names}
-    found = {name: x.reshape(-1, *x.shape[2:]) for name, x in found.items()}
-    with path.with_suffix(".tmp").open("wb") as file:
+    if not path.exists():
+        _, ladder, _, _ = next(zoo.parts(source, of_targets=True))
+        priors, begin = wide(), time.perf_counter()
+        fitted = lc.fit(ladder, route=route, priors=priors, draws=500, progress=False)
+        print(f"{source.name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+        posterior = fitted[route]["posterior"].to_dataset()
+        names = [field.name for field in fields(lc.Priors) if field.name in posterior]
+        found = {name: posterior[name].values for name in names}
+        found |= {
+            f"{name} under": np.asarray(getattr(priors, name).log_prob(found[name]))
+            for name in names
+        }
+        file = BytesIO()
         np.savez(file, allow_pickle=False, **found)
-    write_whole(path, path.with_suffix(".tmp").read_bytes())
-    path.with_suffix(".tmp").unlink()
-    return found
+        write_whole(path, file.getvalue())
+    with np.load(path) as known:
+        return dict(known)
 
 
-def log_density(prior: dist.Distribution, x: np.ndarray, of: Pair) -> np.ndarray:
-    """Log density of a prior's kind; x is the log where the kind is log-normal."""
-    return beta.logpdf(x, *of) if isinstance(prior, dist.Beta) else norm.logpdf(x, *of)
+def worst_r_hat(found: Draws) -> float:
+    """Of all symbols."""
+    draws = {name: x for name, x in found.items() if not name.endswith(" under")}
+    return max(float(np.max(az.rhat(x))) for name, x in draws.items() if name) if draws else np.inf
 
 
 def most_probable(name: str, ladders: Mapping[str, list[Draws]]) -> tuple[Pair, float] | None:
     """The prior of one symbol that all sources make most probable, and by how many nats."""
-    shipped, fitted = (getattr(priors, name) for priors in (lc.Priors(), wide()))
-    given, under = numbers(shipped), numbers(fitted)
+    shipped = getattr(lc.Priors(), name)
+    given = numbers(shipped)
     by_source = {
-        source: [np.asarray(one[name], float) for one in found if name in one]
+        source: [(one[name], one[f"{name} under"]) for one in found if name in one]
         for source, found in ladders.items()
     }
     if not any(by_source.values()):
         return None
-    bounded, logs = isinstance(shipped, dist.Beta), isinstance(shipped, dist.LogNormal)
+    positive = isinstance(shipped, dist.Beta)
 
     def pair(x: np.ndarray) -> Pair:
-        return (np.exp(x[0]), np.exp(x[1])) if bounded else (x[0], np.exp(x[1]))
+        return (np.exp(x[0]) if positive else x[0], np.exp(x[1]))
 
     def evidence(of: Pair) -> float:
-        total = 0.0
+        prior, total = of_kind(shipped, of), 0.0
         for found in by_source.values():
-            for raw in found:
-                x = np.log(raw) if logs else np.clip(raw, 1e-4, 1 - 1e-4) if bounded else raw
-                ratio = log_density(shipped, x, of) - log_density(fitted, x, under)
+            for draws, under in found:
+                ratio = np.asarray(prior.log_prob(draws)) - under
+                ratio = ratio.reshape(-1, *ratio.shape[2:])
                 gained = np.logaddexp.reduce(ratio) - np.log(len(ratio))
-                count = np.size(gained)
-                total += np.sum(gained) * min(1, TASKS / count) / np.sqrt(len(found))
+                total += np.sum(gained) * min(1, TASKS / np.size(gained)) / np.sqrt(len(found))
         return total
 
     def pull(of: Pair) -> float:
-        if bounded:
+        if positive:
             return -np.sum((np.log(of) - np.log(given)) ** 2)
         return (
             -(((of[0] - given[0]) / (1.5 * given[1])) ** 2) / 2 - 2 * np.log(of[1] / given[1]) ** 2
         )
 
-    start = np.array([np.log(given[0]) if bounded else given[0], np.log(given[1])])
+    start = np.array([np.log(given[0]) if positive else given[0], np.log(given[1])])
     found = minimize(lambda x: -evidence(pair(x)) - pull(pair(x)), start, method="Nelder-Mead")
     best = pair(found.x)
     return best, evidence(best) - evidence(given)
@@ -142,6 +151,9 @@ def main() -> None:
         wanted = not given.only or any(source.name.startswith(name) for name in given.only)
         if wanted and set(lc.routes.as_route(given.route).reads) <= set(source.table):
             found = draws_of(source, given.route, given.out)
+            if (worst := worst_r_hat(found)) > CONVERGED:
+                print(f"{source.name} does not count: R-hat {worst:.2f}", file=sys.stderr)
+                continue
             ladders.setdefault(source.name.split()[0], []).append(found)
     rows = []
     for name in (field.name for field in fields(lc.Priors)):
