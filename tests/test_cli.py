@@ -380,20 +380,18 @@ def test_backtest_cuts_as_told_and_shows_rivals_beside(files, capsys):
     assert "rung" in lines[heads[1]]
     rows = lines[heads[0] + 1 :]
     ours = scores[(scores["method"] == "laddercast") & (scores["quantity"] == "accuracy")]
+    ours = ours[ours["kind"] != "pooled"]  # of one kind, it would say the same again
     for row, expected in zip(rows, ours[ours["task"] == "all"].to_dict("records"), strict=False):
         assert row.startswith(f"{expected['kind']}, {expected['distance']}")
         assert f"{expected['error']:.2f}" in row
-
-
-@pytest.mark.usefixtures("fits")
-def test_backtest_refuses_unknown_folds(files, capsys):
-    assert main(["backtest", files["ladder"], "--out", files["out"], "--folds", "sizes,odd"]) == 2
-    assert "no such fold: odd; folds are sizes" in capsys.readouterr().err
+    assert "pooled" not in said.out
 
 
 def test_backtest_helps_with_every_kind_of_fold(capsys):
+    from laddercast.cli import commands
     from laddercast.evaluation.folds import KINDS
 
+    assert set(commands.FOLDS) == set(KINDS)
     with pytest.raises(SystemExit):
         main(["backtest", "--help"])
     said = "".join(capsys.readouterr().out.split())  # lines break at hyphens
@@ -474,6 +472,9 @@ USAGE = {
     ),
     ("forecast", "l"): "error: the following arguments are required: --out",
     ("forecast", "l", "--out", "o", "--draws", "many"): "error: argument --draws: 'many': give a",
+    ("backtest", "l", "--out", "o", "--folds", "sizes, sizs"): (
+        "error: argument --folds: no such fold: sizs; did you mean sizes? folds are sizes, lengths"
+    ),
     (): "error: the following arguments are required: COMMAND",
 }
 
@@ -501,10 +502,25 @@ def test_help_names_every_exit_state(capsys):
         assert f" {state} if " in f" {status}" or f" {state} for " in f" {status}"
 
 
-@pytest.mark.usefixtures("fits")
 @pytest.mark.parametrize(
-    "words", [["--folds", "sizes,odd"], ["--hold-out", "7B"], ["--folds", "reruns"]]
+    ("command", "states"),
+    [
+        ("forecast", [0, 2, 3, 4, 130]),
+        ("plan", [0, 2, 3, 4, 130]),
+        ("baseline", [0, 2, 4, 130]),
+        ("doctor", [0, 1, 2, 4, 130]),
+        ("completion", [0, 2, 4, 130]),
+    ],
 )
+def test_help_of_a_command_names_its_exit_states(command, states, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out.partition("Exit status: ")[2].partition(".")[0]
+    assert [int(word) for word in said.split() if word.isdecimal()] == states
+
+
+@pytest.mark.usefixtures("fits")
+@pytest.mark.parametrize("words", [["--hold-out", "7B"], ["--folds", "reruns"]])
 def test_a_rejected_command_leaves_no_folder(words, files, tmp_path, capsys):
     out = tmp_path / "new" / "out"
     assert main(["backtest", files["ladder"], "--out", str(out), *words]) == 2

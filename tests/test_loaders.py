@@ -559,7 +559,7 @@ HARNESS_FAULTS = {
     other_accuracy: "samples and results are of two evaluations",
     no_results: "results_2026-01-02T03-04-05.678901.json: has no `results`",
     twice_with_other_values: "arc_easy of run 100M-20: 100M-20/results_2026-01-02T03-04-05.678901"
-    ".json and 100M-20/results_2026-02-01.json have different values; move one of both away",
+    ".json and 100M-20/results_2026-02-01.json have different values (arc_easy: acc,none ",
 }
 
 
@@ -933,6 +933,28 @@ def test_files_of_one_run_may_have_different_tasks(harness: Path):
     told = message(lc.read_lm_eval, harness, manifest())
     assert told.count("different values") == 1
     assert "copa, piqa of run 100M-20: 100M-20/results_2026-02-03.json and 100M-20/results_" in told
+
+
+def test_tasks_of_groups_that_hold_each_other_are_read_and_told(tmp_path: Path):
+    for params, length in RUNS:
+        score = {"acc,none": score_of(params, length)}
+        path = tmp_path / f"{params // 10**6}M-{length}" / "results_2026.json"
+        inside = {"a": ["b", "copa"], "b": ["a"]}
+        results_file(path, {"piqa": score, "copa": score}, group_subtasks=inside)
+    with pytest.warns(lc.AssumedWarning, match="^a, b: groups that hold each other; .* one: copa$"):
+        ladder = lc.read_lm_eval(tmp_path, manifest())
+    assert list(ladder.tasks.index) == ["copa", "piqa"]
+
+
+def test_the_value_in_which_two_files_of_one_run_differ_is_told(tmp_path: Path):
+    for params, length in RUNS:
+        folder = tmp_path / f"{params // 10**6}M-{length}"
+        for date, error in (("2026-01", 0.01), ("2026-02", 0.02)):
+            scores = {"acc,none": 0.5, "acc_stderr,none": error}
+            results_file(folder / f"results_{date}.json", {"piqa": scores})
+    told = message(lc.read_lm_eval, tmp_path, manifest())
+    cure = "have different values (piqa: acc_stderr,none 0.01 and 0.02); move one of both away"
+    assert told.count(cure) == len(RUNS)
 
 
 def grouped(folder: Path, changes: dict | None = None) -> None:

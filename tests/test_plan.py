@@ -197,6 +197,15 @@ def test_the_figure_numbers_what_is_chosen_and_draws_on_given_axes(plan):
     (line,) = ax[1].lines
     np.testing.assert_allclose(line.get_ydata()[-1] ** 2, plan["variance_after"][chosen - 1])
     assert lc.plot_plan(plan)[0].get_xscale() == "log"
+    # A first rung that costs and tells nearly nothing has its number inside the frame.
+    cheap = plan["order"] == 1
+    first = {"flops": plan["flops"].where(~cheap, 1e10)}
+    first["variance_after"] = plan["variance_after"].where(~cheap, plan["variance_before"].max())
+    right = lc.plot_plan(plan.assign(**first))[1]
+    right.figure.draw_without_rendering()
+    frame, text = right.get_window_extent(), right.texts[0].get_window_extent()
+    assert frame.x0 < text.x0
+    assert text.y1 < frame.y1
     plt.close("all")
 
 

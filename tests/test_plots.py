@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from laddercast.decisions.recipes import RecipeComparison
 from laddercast.model.design import Frame
 from laddercast.plots import (
     plot_calibration,
     plot_forecast,
     plot_noise,
+    plot_recipes,
     plot_stage1,
     plot_stage2,
 )
@@ -252,9 +254,30 @@ def test_noise_ranks_tasks(with_posterior, with_error):
     error = pd.DataFrame(
         {"quantity": "accuracy", "task": ["easy", "hard", "all"], "error": [3.0, 1.0, 2.0]}
     )
+    # Close together and far from 0.
+    error["error"] += 40
     axes = plot_noise(noise, error if with_error else None)
+    for ax in axes:
+        points = [line.get_xdata()[-1] for line in ax.lines if line.get_marker() == "o"]
+        assert np.nanmax(points) < 0.97 * ax.get_xlim()[1]
     ranks = [[label.get_text() for label in ax.get_yticklabels()] for ax in axes]
     assert ranks == [["new", "easy", "hard"]] * 2 + [["hard", "easy"]] * with_error
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shown"),
+    [((1, 1, 3), ["1= a", "1= b", "3. c"]), ((1, 2, 3), ["1. a", "2. b", "3. c"])],
+)
+def test_recipes_of_one_rank_are_marked_as_tied(ranks, shown):
+    at = {"params": 7e9, "tokens": 1.4e11, "task": "all"}
+    pairs = [at | {"a": a, "b": b, "measured": np.nan} for a, b in ("ab", "ac", "bc")]
+    spread = dict.fromkeys(("mean", "q025", "q10", "q90", "q975"), 0.01)
+    ranking = pd.DataFrame({**at, "recipe": list("abc"), "rank": ranks, "best": 0.3})
+    forecast = xr.DataTree()
+    forecast.attrs["converged"] = 1
+    found = RecipeComparison(pd.DataFrame(pairs).assign(**spread), ranking, forecast)
+    left, _ = plot_recipes(found)
+    assert [label.get_text() for label in left.get_yticklabels()] == shown
 
 
 def test_calibration_of_uniform_pits_follows_the_diagonal():

@@ -312,8 +312,14 @@ def test_what_is_true_of_all_is_said_once_and_rules_that_are_silent_are_folded()
     missed.loc[missed["task"] == "easy", "pit"] = 0.999
     page = page_of(missed)
     # Rungs all have 20 tokens per parameter, targets more, and lie further out than they span.
-    told = "off the line of the rungs, far in compute, another length"
-    assert f"True of every forecast: {told}." in page
+    told = [text.split('": ') for text in section_of(page, "doubts").split("Every forecast has ")]
+    assert [rule for rule, *_ in told[1:]] == [
+        'the doubt "off the line of the rungs', 'the doubt "far in compute',
+        'the doubt "another length',
+    ]  # fmt: skip
+    assert told[-1][1].startswith(
+        "the target's tokens per parameter lie outside those of the rungs."
+    )
     rows = rows_of(page, "Forecasts with doubts of their own")
     assert [row[1:3] for row in rows] == [["easy", "missed in the backtest"]] * 2
     folded = page.split('<details id="quiet">')[1].split("</details>")[0]
@@ -346,15 +352,23 @@ def test_settings_are_those_of_the_routes():
     assert [rows[f"draws, {name}"] for name in DRAWS] == ["500", "1000"]
 
 
+@pytest.mark.parametrize(("route", "shown"), [("direct", set()), ("two_stage", {"route"})])
+def test_settings_leave_out_what_is_empty_or_said_twice(route, shown):
+    forecast = forecast_of()
+    forecast.attrs |= {"routes": "direct", "route": route, "left_out": "{}"}
+    rows = dict(rows_of(render(forecast, fitted_of(forecast)), "Settings"))
+    assert rows["routes"] == "direct"
+    assert {"route", "left_out"} & set(rows) == shown
+
+
 def test_a_backtest_fills_its_section():
     page = page_of(backtest_of())
     assert "laddercast report DIR --backtest" not in page
     rows = rows_of(page, "Backtest, accuracy, all tasks")
-    inside = ["2 of 2"] * 3
     errors = ["1.00", "4.00", "3.00", "7.00"]
     assert rows == [
-        ["sizes, near", *errors, *inside, "20.0", "1", "0.6"],
-        ["sizes, far", *errors, *inside, "20.0", "1", "1.2"],
+        ["sizes, near", *errors, "2 of 2", "20.0", "1", "0.6"],
+        ["sizes, far", *errors, "2 of 2", "20.0", "1", "1.2"],
     ]
     for told in (
         "sizes</strong>: all rungs above a size, from those up to it",
@@ -703,11 +717,32 @@ def test_on_a_phone_tables_scroll_and_the_first_screen_answers(file):
         page.goto(file.as_uri())
         wide = page.evaluate(
             "[...document.querySelectorAll('.wide')].filter(box => box.scrollWidth > "
-            "box.clientWidth).map(box => { box.scrollLeft = 50; return box.scrollLeft; })"
+            "box.clientWidth).map(box => { box.scrollLeft = 20; return box.scrollLeft; })"
         )
         assert wide
-        assert set(wide) == {50}
+        assert set(wide) == {20}
         assert page.locator(".trust").bounding_box()["y"] < 844
+
+
+def test_tables_of_a_backtest_fit_a_desktop_and_captions_stand_apart(tmp_path):
+    names = {"kind": "largest-size", "lowest_loss_rung": 0.4, "lowest_loss_rung_error": 0.1}
+    backtest = backtest_of().assign(**names, distance="inside", converged=0)
+    forecast = forecast_of()
+    path = report(forecast, fitted_of(forecast), tmp_path / "wide.html", backtest=backtest)
+    with browser(viewport={"width": 1200, "height": 844}) as (page, _):
+        page.goto(path.as_uri())
+        page.evaluate("document.querySelector('#backtest details').open = true")
+        boxes = page.evaluate(
+            "[...document.querySelectorAll('#backtest .wide')].map(x => "
+            "[x.scrollWidth, x.clientWidth])"
+        )
+        assert len(boxes) == 3
+        assert [scrolled for scrolled, _ in boxes] == [shown for _, shown in boxes]
+        gaps = page.evaluate(
+            "[...document.querySelectorAll('figcaption')].map(x => x.getBoundingClientRect().top "
+            "- x.previousElementSibling.getBoundingClientRect().bottom)"
+        )
+        assert min(gaps) > 5
 
 
 def test_tables_sort_by_number_and_with_gaps_last(file):
@@ -739,6 +774,12 @@ def test_it_reads_without_a_script_and_prints(file):
         page.emulate_media(media="print")
         assert page.evaluate("document.documentElement.scrollWidth") == 718
         assert not page.locator("nav").is_visible()
+        # The figure does not fit on the first page; what fills that comes before it.
+        heights = [
+            page.locator(f"#tasks {part}").first.bounding_box()["y"]
+            for part in ("h2", ".caption", "table", "figure", "h3")
+        ]
+        assert heights == sorted(heights)
         assert page.pdf(format="A4").startswith(b"%PDF")
     assert said == [file.as_uri()]
 

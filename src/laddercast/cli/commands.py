@@ -34,7 +34,7 @@ from laddercast.data.cautions import NotConvergedWarning, SkippedWarning, warn
 from laddercast.data.loaders.presets import FORMATS
 from laddercast.data.paths import no_file
 from laddercast.data.temporary import MANIFEST, clear, foreign, record, written_in
-from laddercast.data.writing import STYLES, counted, nearest
+from laddercast.data.writing import STYLES, counted, nearest, no_such
 from laddercast.sampling.interrupts import insisting
 
 if TYPE_CHECKING:
@@ -60,7 +60,10 @@ DECIDED = (
 BACKTEST = ("backtest.png", "how_much.csv", MARK)
 
 ROUTES = ("two_stage", "by_reference", "direct", "chain", "stage_1")
-"""As the functions of `routes` are called, which is slow to import."""
+FOLDS = (
+    "sizes", "lengths", "one-size", "one-task", "reruns", "largest-size", "longest-runs",
+)  # fmt: skip
+"""As the functions of `routes` and the kinds of `cut_folds` are called, slow to import."""
 
 MEASURED_AND_TRUTH = (
     "truth: what the laws that made the targets give. measured: what an evaluation of the trained "
@@ -137,8 +140,13 @@ def _parser() -> argparse.ArgumentParser:
                          "the targets where there are no TARGETS")  # fmt: skip
     sampler, of_folds = _sampler(draws=1000), _sampler(draws=500)
 
-    def command(name: str, run: Any, text: str, *parents: Any) -> Any:
-        added = commands.add_parser(name, help=text, description=f"{text}.", parents=parents)
+    def command(
+        name: str, run: Any, text: str, *parents: Any, bad: str = "2 bad input, 3 not converged"
+    ) -> Any:
+        added = commands.add_parser(
+            name, help=text, description=f"{text}.", parents=parents,
+            epilog=f"Exit status: 0 done, {bad}, 4 failure inside, 130 interrupted.",
+        )  # fmt: skip
         added.set_defaults(command=run)
         return added
 
@@ -148,13 +156,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     text = "compare a ladder's recipes at the targets' scale: which is better, and how surely"
     command("compare", compare.run, text, ladder, targets, out, sampler)
-    command("baseline", _baseline, "forecast with the published point fits", ladder, targets, out)
+    text = "forecast with the published point fits"
+    command("baseline", _baseline, text, ladder, targets, out, bad="2 bad input")
     text = "hold out rungs, fit the others, forecast those held out, score"
     added = command("backtest", _backtest, text, ladder, out, of_folds)
-    added.add_argument("--folds", metavar="KINDS", help="how the ladder is cut, with commas "
-                       "between: sizes, lengths (from all below a cut to all above), one-size, "
-                       "one-task (a task with few rungs), reruns, largest-size, longest-runs (the "
-                       "two quick ones); default: sizes,lengths")  # fmt: skip
+    added.add_argument("--folds", type=_folds, metavar="KINDS", help="how the ladder is cut, with "
+                       "commas between: sizes, lengths (from all below a cut to all above), "
+                       "one-size, one-task (a task with few rungs), reruns, largest-size, "
+                       "longest-runs (the two quick ones); default: sizes,lengths")  # fmt: skip
     added.add_argument("--hold-out", nargs="+", metavar="MODEL", help="hold out these models; "
                        "without --folds, nothing else")  # fmt: skip
     _add_workers(added)
@@ -177,12 +186,13 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--out", type=folder_name, metavar="FILE", help="default: report.html in "
                        "the first DIR")  # fmt: skip
     text = "show versions, devices and folders, and what would stop a fit; exit status 1 then"
-    added = command("doctor", _doctor, text)
+    added = command("doctor", _doctor, text, bad="1 faults found, 2 bad input")
     added.add_argument("--licences", action="store_true", help="list the packages that laddercast "
                        "needs, with their licences, and nothing else")  # fmt: skip
     text = "print a shell's completion script"
-    added = command("completion", _completion, text)
+    added = command("completion", _completion, text, bad="2 bad input")
     added.epilog = (
+        f"{added.epilog} "
         'bash: eval "$(laddercast completion bash)" in ~/.bashrc. zsh: laddercast completion zsh '
         "> _laddercast in a folder of $fpath. fish: laddercast completion fish > "
         "~/.config/fish/completions/laddercast.fish"
@@ -245,6 +255,13 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return whole
+
+
+def _folds(text: str) -> list[str]:
+    kinds = [kind.strip() for kind in text.split(",")]
+    if unknown := [kind for kind in kinds if kind not in FOLDS]:
+        raise argparse.ArgumentTypeError(no_such("fold", unknown, FOLDS))
+    return kinds
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -384,11 +401,10 @@ def _backtest(args: argparse.Namespace) -> int:
         executor_for(args.workers, args.scheduler) as executor,
         results_folder(args.out, (*TABLES, *BACKTEST), inputs(args)) as folder,
     ):
-        kinds = None if args.folds is None else [kind.strip() for kind in args.folds.split(",")]
         held_out = args.hold_out and names_of_models(args.hold_out, ladder.models)
         warn_of(ladder.name, of_data(ladder))
         given = settings(args) | {"executor": executor, "resume": unfinished}
-        table = backtest(ladder, folds=kinds, hold_out=held_out, **given)
+        table = backtest(ladder, folds=args.folds, hold_out=held_out, **given)
         scores = write_backtest(table, folder)
         save_figure(lambda: figures().plot_calibration(table)[0], folder / "backtest.png")
         print_beside(c.overall(scores))

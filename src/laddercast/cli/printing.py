@@ -51,9 +51,10 @@ def print_forecast(table: "pd.DataFrame", truth: "pd.DataFrame | None") -> None:
 
 def print_beside(scores: "pd.DataFrame") -> None:
     """Our scores of a backtest, a row for each kind and distance, and the CRPS of its rivals."""
-    from laddercast.evaluation.backtests import OURS, RIVALS
+    from laddercast.evaluation.backtests import OURS, RIVALS, without_lone_pool
     from laddercast.reporting.words import DISTANCE_WORDS
 
+    scores = without_lone_pool(scores)
     scores = scores.assign(held_out=scores["kind"] + ", " + scores["distance"])
     ours = scores[scores["method"] == OURS].reset_index(drop=True)
     style = STYLES[c.main_quantity(scores)]

@@ -164,6 +164,12 @@ def score_backtest(table: pd.DataFrame) -> pd.DataFrame:
     return scores.astype({"converged": int})
 
 
+def without_lone_pool(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores to show: of one kind of folds alone, its pool would say the same again."""
+    several = len(set(scores["kind"]) - {ALL_FOLDS}) > 1
+    return scores if several else scores[scores["kind"] != ALL_FOLDS]
+
+
 def check_backtest(table: pd.DataFrame) -> None:
     """Raise ValueError for what is no table of cells, as the file that a command wrote."""
     if not {"median", "measured", "error"} <= set(table):

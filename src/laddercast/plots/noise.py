@@ -59,7 +59,8 @@ def plot_noise(noise: pd.DataFrame, error: pd.DataFrame | None = None, ax: Any =
             panel.plot(row["measured"], y, "o", ms=5, color=colour, mec="black", mew=0.6, zorder=4)
         panel.set_yticks(range(len(ranked)), list(map(literal, ranked[c.TASK])), fontsize=SMALL)
         panel.set_ylim(-0.6, len(ranked) - 0.4)
-        panel.set_xlim(left=0)
+        # The margin on the right is a share of what is shown, not of the points' own range.
+        panel.set_xlim(0, 1.04 * panel.get_xlim()[1])
         panel.set_title(title, fontsize=SMALL + 1)
         panel.tick_params(axis="x", labelsize=SMALL)
         panel.grid(axis="x", color="0.92")

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def plot_recipes(found: "RecipeComparison", ax: Any = None) -> Panels:
     """Two panels for each scale: recipes behind the first of the mean over tasks; P(best) by task.
 
-    On the left are the mean, 80 and 95 % intervals of the difference to
-    the recipe of the least regret, and diamonds where it was measured. On the right, the
-    probability in percent that no recipe is better in a task, empty where all rungs are at chance.
+    On the left are the mean, 80 and 95 % intervals of the difference to the recipe of the least
+    regret, and diamonds where it was measured; before a name stands its rank, with = where others
+    have the same. On the right, the probability in percent that no recipe is better in a task,
+    empty where all rungs are at chance.
 
     >>> axes = lc.plot_recipes(lc.compare_recipes(fitted_recipes, params=7e9, tokens=140e9))
     """
@@ -68,7 +69,9 @@ def _draw_behind(ax: Any, pairs: pd.DataFrame, ranking: pd.DataFrame) -> None:
     ax.plot(0, 0, "|", ms=9, mew=2, color=BLUE)
     ax.axvline(0, color="0.6", lw=0.8, zorder=0)
     rank = ranking[ranking[c.TASK] == c.ALL].set_index(c.RECIPE)["rank"]
-    ax.set_yticks(range(len(order)), [f"{rank[name]}. {name}" for name in order], fontsize=SMALL)
+    tied = rank.duplicated(keep=False)
+    names = [f"{rank[name]}{'=' if tied[name] else '.'} {name}" for name in order]
+    ax.set_yticks(range(len(order)), names, fontsize=SMALL)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.set_xlabel("points of accuracy: mean, 80 and 95 %; diamonds measured", fontsize=SMALL)
     ax.tick_params(axis="x", labelsize=SMALL)

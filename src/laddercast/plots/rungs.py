@@ -103,8 +103,7 @@ def _draw_left(ax: Axes, plan: pd.DataFrame, chosen: pd.DataFrame) -> None:
         last = spent[i]
         ax.annotate(str(order), (spent[i], sd[i]), xytext=(0, 5), textcoords="offset points",
                     ha="center", fontsize=SMALL - 1)  # fmt: skip
-    ax.set_ylim(0, sd[0] * 1.08)
-    ax.set_xlim(left=0)
+    ax.set_ylim(0, sd[0] * 1.14)  # room for a number above the first points
     ax.set_xlabel("FLOPs spent", fontsize=SMALL)
     ax.set_ylabel(f"SD of {'loss (%)' if loss else 'accuracy (points)'}", fontsize=SMALL)
     ax.xaxis.get_offset_text().set_fontsize(SMALL - 1)

@@ -11,7 +11,13 @@ import xarray as xr
 from laddercast.data import words as c
 from laddercast.data.sizes import flops
 from laddercast.data.writing import STYLES, Style, short_number
-from laddercast.evaluation.backtests import ALL_FOLDS, OURS, RIVALS, score_backtest
+from laddercast.evaluation.backtests import (
+    ALL_FOLDS,
+    OURS,
+    RIVALS,
+    score_backtest,
+    without_lone_pool,
+)
 from laddercast.inference.results import routes_of
 from laddercast.reporting.words import (
     RIVAL_NAMES,
@@ -82,7 +88,7 @@ def scores(caption: str, table: pd.DataFrame, first: Sequence[str]) -> Table:
         "crps": (f"CRPS{unit}", form, 1), "cover50": ("in 50 %, %", ".0f", 100),
         "cover80": ("in 80 %, %", ".0f", 100), "cover95": ("in 95 %, %", ".0f", 100),
         "width80": (f"80 % width{unit}", f".{style.digits}f", 1),
-        "laddercast_error": ("laddercast's error there", form, 1),
+        "laddercast_error": ("our error there", form, 1),
     }  # fmt: skip
     names = {name: how for name, how in names.items() if name in table}
     head = [Head(word, False) for word in first]
@@ -188,17 +194,21 @@ def known(tasks: pd.DataFrame, expected: pd.DataFrame, style: Style) -> Table:
 
 
 ELSEWHERE = ("priors", "versions", "complaints", "converged", "suspicions")
+EMPTY = ("", "{}", "[]", "null")
 
 
 def settings(forecast: xr.DataTree) -> Table:
     """Seeds, fingerprint and the settings of the sampler, by route where these differ."""
     found = {str(name): value for name, value in forecast.attrs.items() if name not in ELSEWHERE}
+    if found.get("route") == found.get("routes"):
+        found.pop("route", None)
     each = {name: parsed(own.attrs, "settings") for name, own in routes_of(forecast).items()}
     for word in dict.fromkeys(word for own in each.values() for word in own):
         values = {f"{word}, {name}": own[word] for name, own in each.items() if word in own}
         first, *others = values.values()
         found |= values if any(other != first for other in others) else {word: first}
-    rows = [[Cell(name), Cell(_text(value))] for name, value in found.items()]
+    texts = {name: _text(value) for name, value in found.items()}
+    rows = [[Cell(name), Cell(text)] for name, text in texts.items() if text not in EMPTY]
     return Table("Settings", [Head("setting", False), Head("value", False)], rows)
 
 
@@ -210,9 +220,7 @@ def listed(caption: str, first: str, attrs: Mapping[Any, Any], word: str) -> Tab
 
 def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) -> dict[str, Any]:
     """Sentences and tables of a backtest: ours beside rivals, all scores of each, ours per task."""
-    table = score_backtest(cells)
-    if len(set(cells["kind"])) == 1:
-        table = table[table["kind"] != ALL_FOLDS]  # would say the same again
+    table = without_lone_pool(score_backtest(cells))
     table = table.assign(**{"held out": table["kind"] + ", " + table["distance"]})
     quantity = c.main_quantity(table)
     shown = table.replace({"method": RIVAL_NAMES})
@@ -234,15 +242,18 @@ def of_backtest(cells: pd.DataFrame, rungs: Sequence[str], decades: np.ndarray) 
 
 
 def beside(cells: pd.DataFrame, table: pd.DataFrame, quantity: str) -> Table:
-    """A row for each kind and distance: what was held out, errors of all methods, our coverage."""
+    """A row for each kind and distance: what was held out, errors of all methods, our coverage.
+
+    Of the interval that decides alone, so that it fits: the figure and all scores have the others.
+    """
     style = STYLES[quantity]
     own = table[(table[c.TASK] == c.ALL) & (table["quantity"] == quantity)]
     rivals = [name for name in RIVALS if (own["method"] == name).any()]
     unit = f",{style.of_errors}" if style.of_errors else ""
     head = [Head("held out", False), Head(OURS, True)]
     head += [Head(RIVAL_NAMES.get(name, name), True) for name in rivals]
-    head += [Head(f"in {level} %", True) for level in SHOWN_LEVELS]
-    head += [Head(f"80 % width{unit}", True), Head("models", True), Head("decades beyond", True)]
+    head += [Head("in 80 %", True), Head(f"80 % width{unit}", True)]
+    head += [Head("models", True), Head("decades beyond", True)]
     rows = []
     for row in own[own["method"] == OURS].to_dict("records"):
         kind, distance = row["kind"], row["distance"]
@@ -257,10 +268,9 @@ def beside(cells: pd.DataFrame, table: pd.DataFrame, quantity: str) -> Table:
             cell = _number(error, f".{style.error_digits}f")
             fewer = known and of.loc[rival, "cells"] < row["cells"]
             line.append(Cell(cell.text + "*" * int(fewer), cell.value))
-        for level in SHOWN_LEVELS:
-            share = row[f"cover{level}"]
-            inside = round(share * row["cells"])
-            line.append(Cell(f"{inside} of {row['cells']:.0f}", _value(share)))
+        share = row["cover80"]
+        inside = round(share * row["cells"])
+        line.append(Cell(f"{inside} of {row['cells']:.0f}", _value(share)))
         line.append(_number(row["width80"], f".{style.digits}f"))
         # Inside the ladder is beyond it by nothing.
         line.append(_number(here[c.MODEL].nunique(), ".0f"))
@@ -269,7 +279,7 @@ def beside(cells: pd.DataFrame, table: pd.DataFrame, quantity: str) -> Table:
     caption = (
         f"Backtest, {quantity}, all tasks: mean errors{unit and f' in{style.of_errors}'}, ours "
     )
-    caption += "and of others; measurements inside our intervals"
+    caption += "and of others; measurements inside our 80 % intervals"
     return Table(caption, head, rows)
 
 

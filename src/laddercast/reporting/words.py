@@ -197,9 +197,10 @@ def score_sentence(table: pd.DataFrame) -> str:
 def common_doubts(common: pd.DataFrame) -> list[str]:
     """What is true of every forecast, or of all those of a target, as `split_doubts` finds it."""
     sentences = []
-    for model, own in common.groupby(c.MODEL, sort=False):
-        who = f"all forecasts of {model}" if model else "every forecast"
-        sentences.append(f"True of {who}: {', '.join(own['rule'])}.")
+    for row in common.to_dict("records"):
+        who = f"All forecasts of {row[c.MODEL]} have" if row[c.MODEL] else "Every forecast has"
+        meant = RULES[row["rule"]].split(". ")[0].removesuffix(".")
+        sentences.append(f'{who} the doubt "{row["rule"]}": {meant[0].lower()}{meant[1:]}.')
     return sentences
 
 

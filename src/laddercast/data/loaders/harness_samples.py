@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from laddercast.data.loaders.build import mean_and_error
 from laddercast.data.loaders.files import Placed, place, read_jsonl
-from laddercast.data.loaders.harness_files import ACC, ACC_NORM, NO_FILTER, Metric, Results
+from laddercast.data.loaders.harness_files import ACC, ACC_NORM, NO_FILTER, Metric, Results, written
 from laddercast.data.loaders.shapes import ANY, EACH, number
 
 
@@ -23,15 +23,17 @@ class Measured(NamedTuple):
     items: int
     of_samples: bool = True
 
-    def agrees(self, other: "Measured") -> bool:
-        """Whether both can be one evaluation, of which samples may have been kept once."""
-        both = (self.loss, other.loss)
-        common = set(self.scores) & set(other.scores)
-        return (
-            all(self.scores[metric] == other.scores[metric] for metric in common)
-            and self.items == other.items
-            and (self.of_samples != other.of_samples or both[0] == both[1] or both[0] != both[0])
-        )
+    def differences(self, other: "Measured") -> list[str]:
+        """What differs; nothing if both can be one evaluation, of which samples were kept once."""
+        pairs = [
+            (written(metric), value, other.scores[metric])
+            for metric, value in self.scores.items()
+            if metric in other.scores
+        ]
+        pairs.append(("questions", self.items, other.items))
+        if self.of_samples == other.of_samples and not math.isnan(self.loss):
+            pairs.append(("bits per byte", self.loss, other.loss))
+        return [f"{name} {one:.10g} and {two:.10g}" for name, one, two in pairs if one != two]
 
 
 def measure_samples(result: Results, task: str, found: Placed) -> Measured | None:

@@ -144,7 +144,7 @@ def _readable(
         for task, scores in result.scores.items():
             has.setdefault(task, []).extend(scores)
     readable, losses, others = set(), set(), {}
-    for task in set(leaves) - inside_groups(results):
+    for task in _top(leaves, results):
         found = list(dict.fromkeys(one for leaf in leaves[task] for one in has.get(leaf, ())))
         if _preferred(task, metric, found):
             readable.add(task)
@@ -156,6 +156,21 @@ def _readable(
         warn(f"left out, as no accuracy of these is known: {shown}; metric= (--metric) or tasks= "
              "(--tasks) read them", SkippedWarning)  # fmt: skip
     return readable or losses or set(others)
+
+
+def _top(leaves: Mapping[str, Sequence[str]], results: Sequence[Results]) -> set[str]:
+    """What no group stands for; where groups hold each other, none does, but their tasks."""
+    top = set(leaves) - inside_groups(results)
+    covered = {leaf for task in top for leaf in leaves[task]}
+    alone = {leaf for parts in leaves.values() for leaf in parts} - covered
+    if alone:
+        named = {
+            group for x in results for group, parts in x.part("group_subtasks").items() if parts
+        }
+        groups = sorted(group for group in named if alone & set(leaves.get(group, ())))
+        warn(f"{listed(groups, 5)}: groups that hold each other; of these tasks are read "
+             f"one by one: {listed(sorted(alone), 5)}", AssumedWarning)  # fmt: skip
+    return top | alone
 
 
 def _preferred(
@@ -274,7 +289,7 @@ def _measure(
     """What each run has of each task, from the newest of files that agree."""
     measured: dict[tuple[str, str], Measured] = {}
     files_of: dict[tuple[str, str], str] = {}
-    unlike: dict[tuple[str, str, str], list[str]] = {}
+    unlike: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     placed: Placed = []
     for result in results:
         for task in tasks:
@@ -290,14 +305,16 @@ def _measure(
                 loss = scores.get((BITS, NO_FILTER), math.nan)
                 items = result.items(task)
                 found = Measured(loss, math.nan, scores, math.nan, items, of_samples=False)
-            if key in measured and not measured[key].agrees(found):
-                unlike.setdefault((result.run, files_of[key], place(result.path)), []).append(task)
+            if key in measured and (differ := measured[key].differences(found)):
+                files = (result.run, files_of[key], place(result.path))
+                unlike.setdefault(files, {})[task] = differ
             if key not in measured or found.of_samples or not measured[key].of_samples:
                 measured[key], files_of[key] = found, place(result.path)
     tell(placed, faults)
-    for (run, one, other), both in unlike.items():
-        faults.append(f"{listed(both, 5)} of run {run}: {one} and {other} have different values; "
-                      "move one of both away")  # fmt: skip
+    for (run, one, other), by_task in unlike.items():
+        values = listed((f"{task}: {listed(which, 3)}" for task, which in by_task.items()), 3)
+        faults.append(f"{listed(by_task, 5)} of run {run}: {one} and {other} have different values "
+                      f"({values}); move one of both away")  # fmt: skip
     return measured
 
 
