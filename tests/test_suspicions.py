@@ -120,7 +120,7 @@ def test_scores_that_no_run_changes_are_no_sign(sixteen):
 
 def test_parameters_at_the_edge_of_their_prior_are_named():
     draws = np.random.default_rng(0).normal(0, 0.01, (4, 100))
-    lower = np.stack([draws, draws + 0.4], axis=2)
+    lower = np.stack([draws, draws + 0.8], axis=2)
     posterior = xr.Dataset(
         {"q": (("chain", "draw"), 6.7 + draws), "log_lower": (("chain", "draw", "task"), lower)},
         coords={"task": ["easy", "hard"]},
