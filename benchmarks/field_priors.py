@@ -95,8 +95,9 @@ def draws_of(source: zoo.Source, route: str, out: Path) -> Draws:
 
 def worst_r_hat(found: Draws) -> float:
     """Of all symbols."""
-    draws = {name: x for name, x in found.items() if not name.endswith(" under")}
-    return max(float(np.max(az.rhat(x))) for name, x in draws.items() if name) if draws else np.inf
+    return max(
+        float(np.max(az.rhat(x))) for name, x in found.items() if not name.endswith(" under")
+    )
 
 
 def most_probable(name: str, ladders: Mapping[str, list[Draws]]) -> tuple[Pair, float] | None:
@@ -147,9 +148,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
     ladders: dict[str, list[Draws]] = {}
-    for source in zoo.sources():
-        wanted = not given.only or any(source.name.startswith(name) for name in given.only)
-        if wanted and set(lc.routes.as_route(given.route).reads) <= set(source.table):
+    for source in zoo.wanted(given.only):
+        if set(lc.routes.as_route(given.route).reads) <= set(source.table):
             found = draws_of(source, given.route, given.out)
             if (worst := worst_r_hat(found)) > CONVERGED:
                 print(f"{source.name} does not count: R-hat {worst:.2f}", file=sys.stderr)

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,13 @@ class Source(NamedTuple):
     tasks: Path | None
     rungs: str
     targets: pd.DataFrame
+
+
+def wanted(only: Sequence[str] | None) -> Iterator[Source]:
+    """All ladders, or those whose names begin with one of these."""
+    for source in sources():
+        if not only or source.name.startswith(tuple(only)):
+            yield source
 
 
 def sources() -> Iterator[Source]:
@@ -232,9 +239,7 @@ def main() -> None:
     path = given.out / "cells.csv"
     cells = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COLUMNS))
     warnings.simplefilter("ignore")
-    for source in sources():
-        if given.only and not any(source.name.startswith(name) for name in given.only):
-            continue
+    for source in wanted(given.only):
         done = set(zip(cells["ladder"], cells["part"], strict=True))
         for found in run(source, given.targets, done):
             cells = pd.concat([cells, found.reindex(columns=list(COLUMNS))], ignore_index=True)

@@ -398,11 +398,13 @@ def test_backtest_helps_with_every_kind_of_fold(capsys):
     assert all(kind in said for kind in KINDS)
 
 
-def test_the_routes_offered_are_those_of_the_model():
+def test_the_routes_and_folds_offered_are_those_that_there_are():
     from laddercast.cli import commands
+    from laddercast.evaluation.folds import KINDS
     from laddercast.model import routes
 
     assert tuple(routes.ROUTES) == commands.ROUTES
+    assert tuple(KINDS) == commands.FOLDS
 
 
 def run(*words: str, folder: Path | None = None) -> tuple[subprocess.CompletedProcess, float]:

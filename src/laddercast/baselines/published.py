@@ -201,6 +201,11 @@ def _warn(failed: Mapping[tuple[str, str], Sequence[str]]) -> None:
         warn(f"{listed(tasks, 10)}: {method} gives NaN, as {reason}", SkippedWarning)
 
 
+def has_losses(ladder: Ladder) -> bool:
+    """Whether any loss was measured that a published method goes through."""
+    return any(c.measured(ladder.table, word) for word in (c.LOSS, c.REFERENCE_LOSS, c.TASK_CE))
+
+
 def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
     check_one_recipe(ladder.recipes, "the published method")
     for method in methods:
@@ -210,8 +215,7 @@ def _check_methods(methods: Sequence[str], ladder: Ladder) -> None:
             raise ValueError(
                 f"{ladder.name}: column `{FROM[method]}` is missing; add it, or leave out {method}"
             )
-    losses = (c.LOSS, c.REFERENCE_LOSS, c.TASK_CE)
-    if tuple(methods) == METHODS and not any(c.measured(ladder.table, word) for word in losses):
+    if tuple(methods) == METHODS and not has_losses(ladder):
         raise ValueError(
             f"{ladder.name}: the published method goes through losses, and none were measured; "
             f'add `{c.LOSS}` or `{c.REFERENCE_LOSS}` (methods=["single_step"] reads accuracies '

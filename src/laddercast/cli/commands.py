@@ -341,15 +341,12 @@ def _fit_and_forecast(
 def _baseline(args: argparse.Namespace) -> int:
     import pandas as pd
 
-    from laddercast.baselines.published import baseline
+    from laddercast.baselines.published import baseline, has_losses
     from laddercast.evaluation.scores import UNITS
 
     ladder, targets = read(args)
     with results_folder(args.out, TABLES, inputs(args)) as folder:
-        losses = any(
-            c.measured(ladder.table, word) for word in (c.LOSS, c.REFERENCE_LOSS, c.TASK_CE)
-        )
-        if losses:
+        if has_losses(ladder):
             table = baseline(ladder, targets)
         else:
             warn(

@@ -64,7 +64,6 @@ def read(
     held_out = getattr(args, "held_out", None)
     if source is None and not held_out and needed:
         raise ValueError("no targets: give --targets TARGETS, or --hold-out MODEL of the ladder")
-    check_files(args, source)
     from laddercast.data.ladder import read_targets
     from laddercast.data.sizes import whole_runs
     from laddercast.data.targets import check_targets
@@ -97,13 +96,13 @@ def read(
     return ladder if targets is None else _without_targets(ladder, targets), targets
 
 
-def check_files(args: argparse.Namespace, targets: str | None = None) -> None:
+def check_files(args: argparse.Namespace) -> None:
     """Tell of files that do not exist before pandas is imported, which takes a second or more."""
     for word in ("manifest", "preset", "metric"):
         if args.format is None and getattr(args, word):
             raise ValueError(f"--{word}: only with --from ({', '.join(FORMATS)})")
     others = (getattr(args, word, None) for word in ("targets", "how_much", "candidates"))
-    given = [args.ladder, args.manifest, args.preset, *dict.fromkeys([targets, *others])]
+    given = [args.ladder, args.manifest, args.preset, *others]
     given += [args.tasks] if args.tasks and is_file(args.tasks) else []
     paths = [Path(path).expanduser() for path in given if path]
     if absent := [no_file(path) for path in paths if not path.exists()]:
