@@ -1,9 +1,9 @@
 """Whether any input breaks a reader: sound inputs of each, changed at random, and what comes of it.
 
-`python benchmarks/mutated_inputs.py [--count N] [--first N] [--seed S] [--reader NAME]` changes
-values, keys and types of JSON, cells, columns and types of tables, bytes, encodings, presets and
-manifests, reads them, and counts what was read, refused with one ValueError that names the place,
-or neither.
+`python benchmarks/mutated_inputs.py [--count N] [--first N] [--seed S] [--reader NAME]
+[--workers N]` changes values, keys and types of JSON, cells, columns and types of tables, bytes,
+encodings, presets and manifests, reads them, and counts what was read, refused with one ValueError
+that names the place, or neither.
 Each of the latter is printed with the number that `--only NUMBER` makes again, and the exit status
 is 1 then.
 """
@@ -18,10 +18,11 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from decimal import Decimal
-from functools import reduce
+from functools import partial, reduce
+from multiprocessing import get_context
 from operator import getitem
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -354,6 +355,12 @@ def outcome(name: str, changed: Files) -> tuple[str, str]:
     return ("unsound" if fault else "read"), fault
 
 
+def tried(seed: int, reader: str | None, number: int) -> tuple[int, str, str, str]:
+    """Input `number` of this seed: the number, its reader, what is made of it, what was told."""
+    name, changed = changed_input(seed, number, reader)
+    return number, name, *outcome(name, changed)
+
+
 def _memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -401,20 +408,23 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="its number (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--reader", choices=sorted(READERS), help="default: each in turn")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this input alone, in full")
     given = parser.parse_args()
     numbers = range(given.first, given.first + given.count)
     numbers = numbers if given.only is None else [given.only]
     counts: Counter[tuple[str, str]] = Counter()
-    with suppress(KeyboardInterrupt):  # counts so far; `--first` goes on from there
-        for number in numbers:
-            name, changed = changed_input(given.seed, number, given.reader)
-            made, told = outcome(name, changed)
+    one = partial(tried, given.seed, given.reader)
+    with ExitStack() as stack, suppress(KeyboardInterrupt):  # counts so far; `--first` goes on
+        several = given.workers > 1
+        pool = stack.enter_context(get_context("spawn").Pool(given.workers)) if several else None
+        for number, name, made, told in pool.imap(one, numbers, 50) if pool else map(one, numbers):
             counts[name, made] += 1
             if made not in SOUND or given.only is not None:
                 shown = told if given.only is not None else told.strip().split("\n")[-1][:150]
                 print(f"{made}: --seed {given.seed} --only {number} ({name}): {shown}", flush=True)
-                for path, content in changed.items() if given.only is not None else ():
+            if given.only is not None:
+                for path, content in changed_input(given.seed, number, given.reader)[1].items():
                     print(f"--- {path}\n{content[:2000]!r}")
             if number % 1000 == 999:
                 print(f"{number + 1} inputs", file=sys.stderr, flush=True)

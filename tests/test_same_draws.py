@@ -47,7 +47,7 @@ def test_a_figure_that_fails_discards_nothing(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*has not converged")
-def test_fits_that_overlap_in_threads_are_those_made_alone(small_table):
+def test_fits_in_several_threads_are_those_made_alone(small_table):
     ladder = lc.read_ladder(small_table)
     routes = ("direct", "two_stage", "direct")
     found: dict[int, object] = {}

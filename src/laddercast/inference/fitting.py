@@ -36,7 +36,7 @@ from laddercast.sampling.diagnostics import summary
 from laddercast.sampling.nuts import sample
 from laddercast.sampling.programs import make_room
 from laddercast.sampling.progress import progress_bar
-from laddercast.sampling.threads import one_blas_thread
+from laddercast.sampling.threads import FITTING, one_blas_thread
 from laddercast.sampling.work import Fit, run
 
 RECORDED = ("laddercast", "numpyro", "jax", "arviz-base", "numpy", "pandas", "xarray")
@@ -67,7 +67,7 @@ def fit(
     routes taken by default, those that then have not converged are left out if another has: a
     `SkippedWarning` and the attribute `left_out` say so. With `device="gpu"` chains run there, as
     one batch, and all else on the CPU: one small ladder is faster without (`fit_each` lets many
-    share a batch). With `within`, a larger ladder of the same tasks, the fit shares what was
+    share a batch). Fits in several threads take turns. With `within`, a larger ladder of the same tasks, the fit shares what was
     compiled for that one's shape.
 
     The tree has a child for each route, by its name: `posterior`, `sample_stats`, `log_likelihood`
@@ -85,7 +85,7 @@ def fit(
         ladder, priors, route=route, seed=seed, chains=chains, warmup=warmup, draws=draws,
         device=device, progress=progress, within=within, tell=True,
     )  # fmt: skip
-    with settings_of_fits():
+    with FITTING, settings_of_fits():
         tree = run(work)
     of_fit = [own for own in suspicions_of(tree.attrs) if own["rule"] in OF_FITS]
     warn_of("the fit", of_fit)

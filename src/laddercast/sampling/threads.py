@@ -11,6 +11,9 @@ from threadpoolctl import ThreadpoolController
 TRACING = threading.RLock()
 """Held while a model is traced: NumPyro has one stack of handlers for all threads of a process."""
 
+FITTING = threading.RLock()
+"""Held by a fit, which keeps all cores busy: fits of several threads take turns."""
+
 _counting = threading.Lock()
 _inside = 0
 _limits: Any = None
