@@ -13,9 +13,8 @@ import xarray as xr
 from laddercast.sampling.programs import keep, make_room
 
 # What commands and tests compile is kept between test sessions, but not in the user's own folder.
-# JAX locks no file that it writes, so each process of tests has its own.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / WORKER
+# All processes of tests share them: what one is writing just now, another compiles too.
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 os.environ["LADDERCAST_COMPILED"] = str(COMPILED)
 
 
