@@ -144,8 +144,10 @@ def test_commands_without_losses(tmp_path: Path, capsys):
     pd.concat([table, table.assign(recipe="books", accuracy=0.25)]).to_csv(ladder, index=False)
     TARGETS[TARGETS["task"] == "task0"].drop(columns="loss").to_csv(targets, index=False)
     given, out = [ladder, "--targets", targets, "--recipe", "web"], str(tmp_path / "out")
-    assert main(["baseline", *given, "--out", out]) == 0
+    assert main(["baseline", *given, "--out", out]) == 2
+    assert not Path(out).exists()
     told = capsys.readouterr().err
+    assert "no published method can be fitted to any task" in told
     assert "no losses were measured" in told
     assert "task0: single_step gives NaN, as 7 coefficients cannot be fitted" in told
     more = str(tmp_path / "more.csv")

@@ -354,6 +354,11 @@ def _baseline(args: argparse.Namespace) -> int:
                 "single_step alone is fitted", SkippedWarning,
             )  # fmt: skip
             table = baseline(ladder, targets, "single_step")
+        if table["q50"].isna().all():
+            raise ValueError(
+                f"{ladder.name}: no published method can be fitted to any task, as the warnings "
+                "say; add rungs, or use `laddercast forecast`, for which two are enough"
+            )
         table.to_csv(folder / "forecast.csv", index=False)
         known = table.dropna(subset=["q50", "measured"])
         error = (known["q50"] - known["measured"]).abs() * known["quantity"].map(UNITS).astype(
