@@ -416,9 +416,11 @@ def main() -> int:
     counts: Counter[tuple[str, str]] = Counter()
     one = partial(tried, given.seed, given.reader)
     with ExitStack() as stack, suppress(KeyboardInterrupt):  # counts so far; `--first` goes on
-        several = given.workers > 1
-        pool = stack.enter_context(get_context("spawn").Pool(given.workers)) if several else None
-        for number, name, made, told in pool.imap(one, numbers, 50) if pool else map(one, numbers):
+        every = map(one, numbers)
+        if given.workers > 1:
+            pool = stack.enter_context(get_context("spawn").Pool(given.workers))
+            every = pool.imap(one, numbers, 50)
+        for number, name, made, told in every:
             counts[name, made] += 1
             if made not in SOUND or given.only is not None:
                 shown = told if given.only is not None else told.strip().split("\n")[-1][:150]
