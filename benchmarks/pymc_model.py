@@ -49,7 +49,7 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
         upper = pt.sigmoid(-_by_task(design, priors, "logit_gap"))
         lower = pt.minimum(design.chance * pt.exp(_by_task(design, priors, "log_lower")), upper)
         slope = pt.exp(_pooled(design, priors, "log_slope"))
-        passing = _pooled(design, priors, "passing")
+        passing = pt.sigmoid(_pooled(design, priors, "logit_passing"))
         x = pt.exp(law + loss.walk + passing * (loss.shared + effect))
         of_upper = pt.sigmoid(height - slope * (x - 1) + accuracy.walk)
         p = lower + (upper - lower) * of_upper
@@ -73,11 +73,15 @@ class _Measured:
         self.run, self.checkpoint = (part + floor for part in _split(log_noise, share))
         model = pm.modelcontext(None)
         typical, _ = _split(model[f"{of_both}_center"], model[f"{of_checkpoint}_center"])
-        self.correlation = _prior(priors, f"run_{name}_correlation")
-        shared = _deviates(
-            f"run_{name}_shared", 0.0, pt.sqrt(self.correlation * typical), len(design.end)
-        )
-        self.shared = pt.sqrt(self.run / typical) * shared[:, None]
+        if name == "accuracy":
+            logit = _pooled(design, priors, f"logit_run_{name}_correlation")
+            self.correlation = pt.sigmoid(logit)
+            common = pt.sigmoid(model[f"logit_run_{name}_correlation_center"]) * typical
+        else:
+            self.correlation = _prior(priors, f"run_{name}_correlation")
+            common = self.correlation * typical
+        shared = _deviates(f"run_{name}_shared", 0.0, pt.sqrt(common), len(design.end))
+        self.shared = pt.sqrt(self.correlation * self.run / common) * shared[:, None]
         own = _bounded(_pooled(design, priors, f"log_walk_{name}"))
         typical = _bounded(model[f"log_walk_{name}_center"])
         correlation = _prior(priors, f"walk_{name}_correlation")

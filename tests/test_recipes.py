@@ -89,7 +89,8 @@ def test_one_recipe_has_no_sites_of_recipes_and_the_same_density(route, small_ta
     two = small_table.assign(recipe=np.where(small_table["model"].str.startswith("400M"), "a", "b"))
     several = sites(lc.read_ladder(two), route)
     assert {name for name in several if "recipe" not in name} >= set(plain) - {
-        "run_loss_correlation", "run_accuracy_correlation"
+        "run_loss_correlation",
+        *(f"logit_run_accuracy_correlation{part}" for part in ("", "_center", "_scale")),
     }  # fmt: skip
     assert [name for name in several if name.endswith("_recipe_scale")]
 

@@ -56,8 +56,11 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "log_rise": Meaning(
             "", "rise of the logit as the direct law falls from 1 to 0", "logit", "log"
         ),
-        "passing": Meaning(
-            "", "of what a run's loss is off its law, the share that accuracy follows", "fraction"
+        "logit_passing": Meaning(
+            "",
+            "of what a run's loss is off its law, the share that accuracy follows",
+            "fraction",
+            "logit",
         ),
         "log_lower": Meaning("a + b", "lower end of the curve over chance", "ratio", "log"),
         "logit_gap": Meaning(
@@ -84,8 +87,8 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "logit_share_checkpoint_accuracy": Meaning(
             "", "checkpoint's share in its square", "fraction", "logit"
         ),
-        "run_accuracy_correlation": Meaning(
-            "", "part of the run's share that all tasks have in common", "fraction"
+        "logit_run_accuracy_correlation": Meaning(
+            "", "part of the run's share that the task has in common with all", "fraction", "logit"
         ),
     },
     "Discrepancy": {
@@ -125,11 +128,9 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "log_rise_recipe_scale": Meaning("", "SD of the log of the rise, in common", "log"),
         "log_rise_recipe_task_scale": Meaning("", "... about that of each task's", "log"),
         "run_loss_recipe_correlation": Meaning(
-            "", "in the place of `run_loss_correlation` where there are several", "fraction"
+            "", "of several recipes, in the place of that without `recipe`", "fraction"
         ),
-        "run_accuracy_recipe_correlation": Meaning(
-            "", "in the place of `run_accuracy_correlation` likewise", "fraction"
-        ),
+        "logit_run_accuracy_recipe_correlation": Meaning("", "likewise", "fraction", "logit"),
         "run_loss_twin_share": Meaning(
             "", "part of that which runs of the same params and tokens share", "fraction"
         ),

@@ -75,8 +75,8 @@ class Priors:
     log_lower: Distribution = _student_t(4.0, -0.03, 0.08)
     logit_gap: Distribution = _normal(-4.0, 0.6)
     # Of what a run's loss is off, the share that its accuracy follows.
-    passing_center: Distribution = _normal(0.5, 0.3)
-    passing_scale: Distribution = _log_normal(0.3, 0.4)
+    logit_passing_center: Distribution = _normal(0.0, 1.0)
+    logit_passing_scale: Distribution = _log_normal(0.7, 0.4)
     log_rise_center: Distribution = _normal(log(3.0), 0.4)
     log_rise_scale: Distribution = _log_normal(0.4, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
@@ -91,7 +91,8 @@ class Priors:
     log_noise_accuracy_scale: Distribution = _log_normal(0.3, 0.3)
     logit_share_checkpoint_accuracy_center: Distribution = _normal(-0.7, 0.8)
     logit_share_checkpoint_accuracy_scale: Distribution = _log_normal(0.6, 0.3)
-    run_accuracy_correlation: Distribution = _beta(2.0, 3.0)
+    logit_run_accuracy_correlation_center: Distribution = _normal(-0.5, 0.8)
+    logit_run_accuracy_correlation_scale: Distribution = _log_normal(1.0, 0.4)
     log_walk_loss_center: Distribution = _normal(log(0.004), 0.6)
     log_walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
     walk_loss_correlation: Distribution = _beta(2.0, 3.0)
@@ -124,7 +125,8 @@ class Priors:
     log_rise_recipe_task_scale: Distribution = _log_normal(0.05, 0.6)
     # Where recipes account for what tasks have in common, runs have less of it.
     run_loss_recipe_correlation: Distribution = _beta(1.0, 9.0)
-    run_accuracy_recipe_correlation: Distribution = _beta(1.0, 9.0)
+    logit_run_accuracy_recipe_correlation_center: Distribution = _normal(-2.5, 1.0)
+    logit_run_accuracy_recipe_correlation_scale: Distribution = _log_normal(1.0, 0.4)
     # Of what runs have in common, the part that runs of other recipes but the same sizes have, too.
     run_loss_twin_share: Distribution = _beta(2.0, 2.0)
     run_accuracy_twin_share: Distribution = _beta(2.0, 2.0)

@@ -42,8 +42,8 @@ class Path(NamedTuple):
 class Noise(NamedTuple):
     """Squares of scales (tasks,) of a run's effect, of one checkpoint about that; effects shared.
 
-    `correlation` is the share of the first that all tasks have in common, `shared` (runs, tasks)
-    that part of the effect itself.
+    `correlation` (tasks,) is the share of the first that a task has in common with all others,
+    `shared` (runs, tasks) that part of the effect itself.
     """
 
     run: Array
@@ -172,12 +172,11 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     run, checkpoint = run + FLOOR[quantity] ** 2, checkpoint + FLOOR[quantity] ** 2
     if len(design.chance) == 1:
         # Of one task, no part is common: all of the effect is integrated out.
-        return Noise(run, checkpoint, jnp.zeros(()), jnp.zeros((len(design.end), 1)))
+        return Noise(run, checkpoint, jnp.zeros(1), jnp.zeros((len(design.end), 1)))
     typical, _ = _split(typical_noise, typical_share)
-    # Of one recipe, the common part also stands for whatever else its runs differ by.
-    within = "" if recipes(design) == 1 else "_recipe"
-    correlation = scalar(priors, f"run_{quantity}{within}_correlation", held=True)
-    variance: ArrayLike = correlation * typical
+    typical_correlation, correlation = _correlation_of_runs(design, priors, quantity)
+    of_typical = typical_correlation * typical
+    variance: ArrayLike = of_typical
     of_twins: ArrayLike = 0.0
     runs = design.end.shape[0]
     if recipes(design) > 1:
@@ -192,7 +191,32 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     with numpyro.plate("model", runs):
         shared = numpyro.sample(run_effects_of(quantity), dist.Normal(0, jnp.sqrt(variance)))
     shared = (shared + of_twins)[:, None]
-    return Noise(run, checkpoint, correlation, jnp.sqrt(run / typical) * shared)
+    return Noise(run, checkpoint, correlation, jnp.sqrt(correlation * run / of_typical) * shared)
+
+
+def _correlation_of_runs(
+    design: Design, priors: Priors, quantity: str
+) -> tuple[ArrayLike, Array]:  # fmt: skip
+    """Shares of the square of a run's effect that are common: of a typical task, and of each.
+
+    In accuracy tasks follow what makes a run good or bad by very different parts. In loss one
+    number forecasts better (docs/accuracy.md).
+    """
+    name, logit = _correlation_site(quantity, recipes(design) > 1)
+    if not logit:
+        one = scalar(priors, name, held=True)
+        return one, jnp.broadcast_to(one, len(design.chance))
+    typical, own = pooled_about(design, priors, name, held=True)
+    return nn.sigmoid(typical), nn.sigmoid(own)
+
+
+def _correlation_site(quantity: str, several_recipes: bool) -> tuple[str, bool]:
+    """The name of that share, and whether it is pooled, as a logit.
+
+    Of one recipe, the common part also stands for whatever else its runs differ by.
+    """
+    name = f"run_{quantity}{'_recipe' if several_recipes else ''}_correlation"
+    return (f"logit_{name}", True) if quantity == "accuracy" else (name, False)
 
 
 def run_effects_of(quantity: str) -> str:
@@ -202,15 +226,16 @@ def run_effects_of(quantity: str) -> str:
 
 def drawn_scales_of_runs(priors: Priors, quantity: str, several_recipes: bool, count: int) -> Array:
     """Scales (count,) of what all tasks of a run share, of a typical task, drawn from priors."""
-    within = "_recipe" if several_recipes else ""
+    of_correlation, logit = _correlation_site(quantity, several_recipes)
     names = (
         f"log_noise_{quantity}_center", f"logit_share_checkpoint_{quantity}_center",
-        f"run_{quantity}{within}_correlation",
+        f"{of_correlation}_center" if logit else of_correlation,
     )  # fmt: skip
     log_noise, share, correlation = (
         getattr(priors, name).sample(key, (count,))
         for name, key in zip(names, jax.random.split(jax.random.key(0), 3), strict=True)
     )
+    correlation = nn.sigmoid(correlation) if logit else correlation
     return jnp.sqrt(correlation * _split(log_noise, share)[0])
 
 
@@ -416,7 +441,7 @@ def accuracy(
     passed: ArrayLike = 1.0
     if path.measured:
         # A run whose loss is good by chance is not as good in accuracy.
-        passing = pooled(design, priors, "passing")
+        passing = nn.sigmoid(pooled(design, priors, "logit_passing"))
         log_x = path.discrepancy + passing * (path.run - path.discrepancy)
         passed = passing**2
 

@@ -41,11 +41,11 @@ TARGET_ACCEPTS = 0.94, 0.98
 gradient are as many as with longer ones, but per draw they are more. The second, where the first
 has not converged: shorter yet, as divergences ask for."""
 
-MAX_TREE_DEPTH = (7, 10)
+MAX_TREE_DEPTH = (6, 10)
 """A warm-up from the start, in poor coordinates, is not worth long trajectories."""
 
 WARMUPS = 3
-FEW_STEPS = 100
+FEW_STEPS = 50
 """Warm-ups, each in the coordinates that the one before found, go on while trajectories are longer
 than this on average, up to their number."""
 
