@@ -121,7 +121,7 @@ def _prior(priors: Priors, name: str, **shape: int) -> Any:
     match prior:
         case dist.StudentT():
             nu, mu, sigma = (float(x) for x in (prior.df, prior.loc, prior.scale))
-            return pm.StudentT(name, nu, mu, sigma, **shape)
+            return pm.StudentT(name, nu=nu, mu=mu, sigma=sigma, **shape)
         case dist.LogNormal():
             return pm.LogNormal(name, float(prior.loc), float(prior.scale), **shape)
         case dist.Normal():

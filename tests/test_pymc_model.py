@@ -39,13 +39,15 @@ def test_the_pymc_model_has_the_density_of_the_numpyro_model():
         rng = np.random.default_rng(0)
         gaps = []
         for _ in range(3):
+            # NumPyro begins anywhere within two of zero, where losses can be infinite.
             place = {
-                name: np.asarray(value) + 0.1 * rng.normal(size=np.shape(value))
+                name: np.asarray(value) / 2 + 0.1 * rng.normal(size=np.shape(value))
                 for name, value in begun.param_info.z.items()
             }
             found = theirs({value: place[name] for value, name in sites.items()})
             gaps.append(float(found + ours(place)))
     # JAX's logs of gamma functions are a little off, in each place by as much.
+    assert np.isfinite(gaps).all()
     np.testing.assert_allclose(gaps, gaps[0], atol=1e-9)
     assert abs(gaps[0]) < 1e-6
 
