@@ -57,7 +57,7 @@ def folds(source: zoo.Source) -> Iterator[tuple[str, lc.Ladder, lc.Ladder, lc.La
         more = more[more["params"] > table["params"].max()]
         table = pd.concat([table, more[table.columns.intersection(more.columns)]])
     ladder = lc.read_ladder(table, source.tasks, rungs=source.rungs)
-    ends = ladder.table.groupby("model").agg(params=("params", "first"), tokens=("tokens", "max"))
+    ends = zoo.ends_of(ladder)
     compute, sizes = ends["params"].astype(float) * ends["tokens"], np.sort(ends["params"].unique())
     out = {
         f"{count} sizes": ends.index[ends["params"] >= sizes[count]]
@@ -76,12 +76,12 @@ def altered(fitted: xr.DataTree, route: str, variant: Variant) -> xr.DataTree:
     """The same draws with other scales of discrepancy, which only its steps beyond follow."""
     times, common = variant
     posterior, new = fitted[route]["posterior"].to_dataset(), {}
-    for name in posterior.data_vars:
-        if str(name).startswith("log_walk_") and not str(name).endswith("_scale"):
+    for name in map(str, posterior.data_vars):
+        if name.startswith("log_walk_") and not name.endswith("_scale"):
             new[name] = posterior[name] + np.log(times)
         elif name == "walk_reference_scale":
             new[name] = posterior[name] * times
-        elif common is not None and str(name).startswith("walk_") and "_correlation" in str(name):
+        elif common is not None and name.startswith("walk_") and name.endswith("_correlation"):
             new[name] = xr.full_like(posterior[name], common)
     tree = fitted.copy()
     tree[route]["posterior"] = xr.DataTree(posterior.assign(new))

@@ -84,6 +84,11 @@ def sources() -> Iterator[Source]:
     yield Source("farseer", table, None, "last", targets)
 
 
+def ends_of(ladder: lc.Ladder) -> pd.DataFrame:
+    """Params, and tokens at its end, of each run."""
+    return ladder.table.groupby("model").agg(params=("params", "first"), tokens=("tokens", "max"))
+
+
 def parts(
     source: Source, of_targets: bool
 ) -> Iterator[tuple[str, lc.Ladder, pd.DataFrame, lc.Ladder]]:
@@ -95,7 +100,7 @@ def parts(
         known = targets["task"].isin(ladder.tasks.index)
         yield "targets", ladder, lc.read_targets(targets[known]), ladder
         return
-    ends = ladder.table.groupby("model").agg(params=("params", "first"), tokens=("tokens", "max"))
+    ends = ends_of(ladder)
     compute = ends["params"].astype(float) * ends["tokens"]
     sizes = np.sort(ends["params"].unique())
     out = {

@@ -175,8 +175,7 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
         return Noise(run, checkpoint, jnp.zeros(1), jnp.zeros((len(design.end), 1)))
     typical, _ = _split(typical_noise, typical_share)
     typical_correlation, correlation = _correlation_of_runs(design, priors, quantity)
-    of_typical = typical_correlation * typical
-    variance: ArrayLike = of_typical
+    of_typical = variance = typical_correlation * typical
     of_twins: ArrayLike = 0.0
     runs = design.end.shape[0]
     if recipes(design) > 1:
