@@ -40,8 +40,11 @@ QUANTITIES = tuple(SITES)
 LEAST_RISE = 0.01
 """Of accuracy with its logit: at chance and near 1 a rung still tells something."""
 
-WIDTHS = 0.005, 0.05
-"""Within which the width of a middle is kept."""
+WIDTHS = 0.01, 0.1
+"""Of accuracies: within which the width of one is kept."""
+
+LEAST_INFORMATION = 1e-6
+"""Of a slope: of one rung, it is not known at all."""
 
 LEAST_STEPS = 16
 """Of the walk of targets, so that near and far ones share what was compiled: steps cost little."""
@@ -86,8 +89,10 @@ class Middle(NamedTuple):
     reference_loss: np.ndarray  # (points, 1)
     loss: np.ndarray  # (points, tasks)
     accuracy: np.ndarray  # (points, tasks) by what each point tells of the logit
-    level: np.ndarray  # (recipes, tasks) accuracy in the middle
-    width: np.ndarray  # (recipes, tasks) how near to it an end of the curve can be told
+    slope: np.ndarray  # (points, tasks) whose sum is the logit's slope in the log of compute
+    information: np.ndarray  # (recipes, tasks) of that slope: one over its variance
+    measured: np.ndarray  # (points, tasks) accuracy
+    width: np.ndarray  # (points, tasks) how near to it an end of the curve can be told
     checkpoints: dict[str, np.ndarray]  # by quantity, (tasks,): of what is known of noise, the part
     # that is of noise between checkpoints
 
@@ -121,7 +126,7 @@ class Design(NamedTuple):
 
 def recipes(design: Design) -> int:
     """How many recipes the runs are of; 1 where they are all alike."""
-    return int(design.middle.level.shape[0])
+    return int(design.middle.information.shape[0])
 
 
 class Observed(NamedTuple):
@@ -269,13 +274,16 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
         total = sums(weight)
         return np.asarray(weight / np.where(total > 0, total, 1.0)[design.recipe])
 
+    variance = binomial_variance(accuracy, design.items)
     rise = np.maximum((accuracy - chance) * (1 - accuracy) / (1 - chance), LEAST_RISE)
-    weight = shares(np.where(at, rise**2 / binomial_variance(accuracy, design.items), 0.0))
-    level = np.where(sums(at) > 0, sums(weight * np.where(at, accuracy, 0.0)), 0.5)
-    unit = np.sqrt(binomial_variance(level, design.items))
+    told = np.where(at, rise**2 / variance, 0.0)
+    weight, compute = shares(told), (design.log_params + design.log_tokens)[:, None]
+    slope = told * (compute - sums(weight * compute)[design.recipe])
+    information = np.maximum(sums(slope * compute), LEAST_INFORMATION)
     return Middle(
         shares(design.reference_loss.at.astype(float)), shares(design.loss.at.astype(float)),
-        weight, level, np.clip(unit / 2, *WIDTHS),
+        weight, slope / information[design.recipe], information,
+        np.where(at, accuracy, 0.5), np.clip(2 * np.sqrt(variance), *WIDTHS),
         {quantity: _known(getattr(design, quantity), len(design.end)) for quantity in QUANTITIES},
     )  # fmt: skip
 
@@ -369,6 +377,9 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
             reference_loss=longer(design.middle.reference_loss, points),
             loss=longer(design.middle.loss, points),
             accuracy=longer(design.middle.accuracy, points),
+            slope=longer(design.middle.slope, points),
+            measured=longer(design.middle.measured, points, 0.5),
+            width=longer(design.middle.width, points, WIDTHS[1]),
         ),
         run=np.concatenate([design.run, of_point]),
         recipe=longer(design.recipe, points, 0),
@@ -491,6 +502,7 @@ def _design(
     longest = pd.Series(log_tokens).groupby(run).idxmax()
     items = tasks[c.ITEMS].to_numpy(float)
     chance = tasks[c.CHANCE].to_numpy(float)
+    nowhere = np.zeros((len(points), len(tasks)))
 
     def nothing(columns: int) -> Seen:
         shape = (len(points), columns)
@@ -516,9 +528,8 @@ def _design(
         chance=np.where(np.isfinite(chance), chance, 0.0),
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
         middle=Middle(
-            np.zeros((len(points), 1)), np.zeros((len(points), len(tasks))),
-            np.zeros((len(points), len(tasks))), np.full((recipes, len(tasks)), 0.5),
-            np.full((recipes, len(tasks)), 0.05),
+            np.zeros((len(points), 1)), nowhere, nowhere, nowhere,
+            np.full((recipes, len(tasks)), LEAST_INFORMATION), nowhere + 0.5, nowhere + WIDTHS[1],
             {
                 quantity: np.zeros(1 if quantity == c.REFERENCE_LOSS else len(tasks))
                 for quantity in QUANTITIES

@@ -22,6 +22,12 @@ from laddercast.model.likelihood import FLOOR, T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
 
+SLOPE_WIDTHS = 0.02, 1.0
+"""Of logits with the log of compute: within which the width of one is kept."""
+
+LEAST_SLOPE = 0.01
+"""Of what a logit falls with: it falls with compute, but can be flat within a ladder."""
+
 
 class Path(NamedTuple):
     """What stage 2 reads: logs (points, tasks) relative to the value at the reference sizes.
@@ -444,21 +450,28 @@ def accuracy(
         log_x = path.discrepancy + passing * (path.run - path.discrepancy)
         passed = passing**2
 
-    # Told best are the accuracy in the middle of the rungs, and how fast it rises there.
-    above, below, rise = _at(design.middle.level, design.middle.width, lower, upper)
-    log_steep = pooled(design, priors, steepness, offset=-jnp.mean(rise, axis=0))
-    steeps = jnp.exp(of_recipes(design, priors, steepness, log_steep, -rise))
-    fall = steeps * in_middle(design.middle.accuracy, jnp.expm1(log_x), design)
-    _, levels = level_of(design, priors, "logit_level", above - below + fall)
+    # Told best, once discrepancy is known, are the slope in compute and the logit in the middle of
+    # the rungs.
+    middle, x = design.middle, jnp.expm1(log_x)
+    left = _logit(middle.measured, middle.width, lower, upper) - walk.full
+    slopes, falls = in_middle(middle.slope, left, design), -in_middle(middle.slope, x, design)
+    of_all = jnp.sum(middle.information, axis=0)
+    share = middle.information / of_all
+    told = _log_ratio(jnp.sum(share * slopes, axis=0), jnp.sum(share * falls, axis=0), of_all)
+    log_steep = pooled(design, priors, steepness, offset=told)
+    told = _log_ratio(slopes, falls, middle.information)
+    steeps = jnp.exp(of_recipes(design, priors, steepness, log_steep, told))
+    told = in_middle(middle.accuracy, left + of_points(steeps, design) * x, design)
+    _, levels = level_of(design, priors, "logit_level", told)
     steep, level = of_points(steeps, design), of_points(levels, design)
 
-    def share(log_x: Array, shift: Array) -> Array:
+    def risen(log_x: Array, shift: Array) -> Array:
         return nn.sigmoid(level - steep * jnp.expm1(log_x) + shift)
 
-    def curve(share: Array) -> Array:
-        return lower + (upper - lower) * share
+    def curve(risen: Array) -> Array:
+        return lower + (upper - lower) * risen
 
-    of_upper = once(share(log_x, walk.full))
+    of_upper = once(risen(log_x, walk.full))
     p = curve(of_upper)
     p_end, of_upper, x_end = (at_ends(x, design) for x in (p, of_upper, jnp.exp(log_x)))
     unit = binomial_variance(p_end, design.items)
@@ -474,8 +487,8 @@ def accuracy(
     )  # fmt: skip
     numpyro.sample("accuracy", runs, obs=observed.accuracy)
     _spread("accuracy", of_checkpoint, seen, observed.accuracy_spread)
-    numpyro.deterministic("law", curve(share(path.law, walk.near)))
-    numpyro.deterministic("discrepancy", curve(share(path.discrepancy, walk.full)))
+    numpyro.deterministic("law", curve(risen(path.law, walk.near)))
+    numpyro.deterministic("discrepancy", curve(risen(path.discrepancy, walk.full)))
     own = noise.variance * unit
     numpyro.deterministic("run_variance", own + fall**2 * passed * path.variance)
     numpyro.deterministic(
@@ -484,16 +497,27 @@ def accuracy(
     )
 
 
-def _at(accuracy: Any, width: Any, lower: Array, upper: Array) -> tuple[Array, Array, Array]:
-    """Logs of an accuracy's distance from both ends, and of the rise of the curve with its logit.
+def _logit(accuracy: Any, width: Any, lower: Array, upper: Array) -> Array:
+    """The logit of an accuracy between both ends.
 
     An end closer than `width` is followed no further.
     """
-    above, below, whole = (
-        jnp.log(nn.softplus(off / width) * width)
-        for off in (accuracy - lower, upper - accuracy, upper - lower)
-    )
-    return above, below, above + below - whole
+    return _log(accuracy - lower, width) - _log(upper - accuracy, width)
+
+
+def _log_ratio(slope: Array, of_x: Array, information: Any) -> Array:
+    """Log of how much steeper a logit is than what it falls with, of slopes in compute.
+
+    `information` is the inverse of the first one's variance: one that may as well be zero is not
+    followed.
+    """
+    width = jnp.clip(2 / jnp.sqrt(information), *SLOPE_WIDTHS)
+    return _log(slope, width) - _log(of_x, LEAST_SLOPE)
+
+
+def _log(x: Array, width: Any) -> Array:
+    """The log of what is more than `width`, and of ever less of `width` below."""
+    return jnp.log(nn.softplus(x / width) * width)
 
 
 def _spread(quantity: str, variance: Array, seen: Seen, value: ArrayLike | None) -> None:
