@@ -16,6 +16,7 @@ from laddercast.model.design import Design, Observed, Seen, binomial_variance
 from laddercast.model.discrepancy import WIDEST, within_and_beyond
 from laddercast.model.likelihood import FLOOR, RUN_DOF
 from laddercast.model.priors import Priors
+from laddercast.model.stages import RUNS_THAT_PIN
 
 
 def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
@@ -80,6 +81,9 @@ class _Measured:
         else:
             self.correlation = _prior(priors, f"run_{name}_correlation")
             common = self.correlation * typical
+        weight = self.correlation**2 * len(design.end) / RUNS_THAT_PIN
+        of_tasks = weight * self.correlation * self.run * pt.ones(len(design.chance))
+        common = (common + of_tasks.sum()) / (1 + (weight * pt.ones(len(design.chance))).sum())
         shared = _deviates(f"run_{name}_shared", 0.0, pt.sqrt(common), len(design.end))
         self.shared = pt.sqrt(self.correlation * self.run / common) * shared[:, None]
         own = _bounded(_pooled(design, priors, f"log_walk_{name}"))

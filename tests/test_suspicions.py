@@ -139,7 +139,10 @@ def test_a_run_far_off_the_law_is_named_though_it_widens_the_noise():
         dims = ("chain", "draw", "model")
         posterior = xr.Dataset(
             {"run_accuracy_shared": (dims, draws), "run_loss_shared": (dims, 0.003 * draws)},
-            coords={"model": [f"m{number}" for number in range(len(effects))]},
+            coords={
+                "model": [f"m{number}" for number in range(len(effects))],
+                "task": ["easy", "hard"],
+            },
         )
         return [one["why"] for one in of_runs("direct", posterior, lc.Priors())]
 

@@ -76,8 +76,10 @@ def of_runs(route: str, posterior: xr.Dataset, priors: Priors) -> list[dict[str,
     for quantity in (c.ACCURACY, c.LOSS):
         if (name := run_effects_of(quantity)) not in posterior:
             continue
-        several = c.RECIPE in posterior.dims
-        scale = np.asarray(drawn_scales_of_runs(priors, quantity, several, FROM_PRIOR))
+        sizes = posterior.sizes[c.TASK], posterior.sizes[c.MODEL]
+        scale = np.asarray(
+            drawn_scales_of_runs(priors, quantity, c.RECIPE in posterior.dims, *sizes, FROM_PRIOR)
+        )
         effects = posterior[name].median(("chain", "draw"))
         for model, effect in zip(effects[c.MODEL].to_numpy(), effects.to_numpy(), strict=True):
             # No more than nine: of what is further out, draws tell nothing.

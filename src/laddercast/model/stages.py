@@ -29,6 +29,10 @@ LEAST_SLOPE = 0.01
 """Of what a logit falls with: it falls with compute, but can be flat within a ladder."""
 
 
+RUNS_THAT_PIN = 10
+"""Runs whose common effects a task that follows them in full pins as well as all tasks do."""
+
+
 class Path(NamedTuple):
     """What stage 2 reads: logs (points, tasks) relative to the value at the reference sizes.
 
@@ -164,7 +168,8 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
 
     Sampled are the sum of both squares, and how much of it is a checkpoint's: where each run was
     measured once, only the sum shows. The shared effects are those of a task with typical noise:
-    many tasks pin them, and not what they are in units of a scale.
+    many tasks pin them, and not what they are in units of a scale. The more runs there are, the
+    more do tasks that follow them closely, as those of the same questions do.
     """
     # Two rungs fit any law: a mode would have no noise.
     typical_share, share = pooled_about(
@@ -181,9 +186,9 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
         return Noise(run, checkpoint, jnp.zeros(1), jnp.zeros((len(design.end), 1)))
     typical, _ = _split(typical_noise, typical_share)
     typical_correlation, correlation = _correlation_of_runs(design, priors, quantity)
-    of_typical = variance = typical_correlation * typical
-    of_twins: ArrayLike = 0.0
     runs = design.end.shape[0]
+    of_pinned = _pinned(typical_correlation * typical, correlation, run, runs)
+    variance, of_twins = of_pinned, jnp.zeros(())
     if recipes(design) > 1:
         # What makes all tasks of a run better or worse is mostly its schedule: recipes that were
         # trained alike have that in common, so that it cancels where they are compared.
@@ -196,7 +201,7 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     with numpyro.plate("model", runs):
         shared = numpyro.sample(run_effects_of(quantity), dist.Normal(0, jnp.sqrt(variance)))
     shared = (shared + of_twins)[:, None]
-    return Noise(run, checkpoint, correlation, jnp.sqrt(correlation * run / of_typical) * shared)
+    return Noise(run, checkpoint, correlation, jnp.sqrt(correlation * run / of_pinned) * shared)
 
 
 def _correlation_of_runs(
@@ -229,19 +234,39 @@ def run_effects_of(quantity: str) -> str:
     return f"run_{quantity}_shared"
 
 
-def drawn_scales_of_runs(priors: Priors, quantity: str, several_recipes: bool, count: int) -> Array:
-    """Scales (count,) of what all tasks of a run share, of a typical task, drawn from priors."""
+def _pinned(typical: ArrayLike, correlation: ArrayLike, run: Array, runs: int) -> Array:
+    """The variance of a run's common effect in the units in which it is sampled.
+
+    Of the variance for a typical task and those for all tasks (..., tasks), the mean with weights.
+    """
+    weight = jnp.square(correlation) * runs / RUNS_THAT_PIN
+    total = jnp.asarray(typical) + jnp.sum(weight * correlation * run, axis=-1)
+    return total / (1 + jnp.sum(weight, axis=-1))
+
+
+def drawn_scales_of_runs(
+    priors: Priors, quantity: str, several_recipes: bool, tasks: int, runs: int, count: int
+) -> Array:
+    """Scales (count,) of what all tasks of a run share, drawn from priors."""
     of_correlation, logit = _correlation_site(quantity, several_recipes)
-    names = (
-        f"log_noise_{quantity}_center", f"logit_share_checkpoint_{quantity}_center",
-        f"{of_correlation}_center" if logit else of_correlation,
-    )  # fmt: skip
-    log_noise, share, correlation = (
-        getattr(priors, name).sample(key, (count,))
-        for name, key in zip(names, jax.random.split(jax.random.key(0), 3), strict=True)
-    )
-    correlation = nn.sigmoid(correlation) if logit else correlation
-    return jnp.sqrt(correlation * _split(log_noise, share)[0])
+    keys = iter(jax.random.split(jax.random.key(0), 9))
+
+    def both(name: str) -> tuple[Array, Array]:
+        """Of a typical task (count, 1), and of each (count, tasks)."""
+        center, scale = (
+            getattr(priors, f"{name}_{of}").sample(next(keys), (count, 1))
+            for of in ("center", "scale")
+        )
+        return center, center + scale * jax.random.normal(next(keys), (count, tasks))
+
+    noise, share = both(f"log_noise_{quantity}"), both(f"logit_share_checkpoint_{quantity}")
+    if logit:
+        correlation = tuple(map(nn.sigmoid, both(of_correlation)))
+    else:
+        one = getattr(priors, of_correlation).sample(next(keys), (count, 1))
+        correlation = one, jnp.broadcast_to(one, (count, tasks))
+    typical, own = (_split(*pair)[0] for pair in zip(noise, share, strict=True))
+    return jnp.sqrt(_pinned((correlation[0] * typical)[:, 0], correlation[1], own, runs))
 
 
 def _told_of_noise(design: Design, quantity: str, share: Array) -> Array:
