@@ -81,9 +81,10 @@ class _Measured:
         else:
             self.correlation = _prior(priors, f"run_{name}_correlation")
             common = self.correlation * typical
-        weight = self.correlation**2 * len(design.end) / RUNS_THAT_PIN
-        of_tasks = weight * self.correlation * self.run * pt.ones(len(design.chance))
-        common = (common + of_tasks.sum()) / (1 + (weight * pt.ones(len(design.chance))).sum())
+        # One number where it is of all tasks.
+        correlation = self.correlation * pt.ones(len(design.chance))
+        weight = correlation**2 * len(design.end) / RUNS_THAT_PIN
+        common = (common + (weight * correlation * self.run).sum()) / (1 + weight.sum())
         shared = _deviates(f"run_{name}_shared", 0.0, pt.sqrt(common), len(design.end))
         self.shared = pt.sqrt(self.correlation * self.run / common) * shared[:, None]
         own = _bounded(_pooled(design, priors, f"log_walk_{name}"))

@@ -28,7 +28,6 @@ SLOPE_WIDTHS = 0.02, 1.0
 LEAST_SLOPE = 0.01
 """Of what a logit falls with: it falls with compute, but can be flat within a ladder."""
 
-
 RUNS_THAT_PIN = 10
 """Runs whose common effects a task that follows them in full pins as well as all tasks do."""
 
@@ -167,9 +166,9 @@ def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
     """Noise of a quantity that each task has.
 
     Sampled are the sum of both squares, and how much of it is a checkpoint's: where each run was
-    measured once, only the sum shows. The shared effects are those of a task with typical noise:
-    many tasks pin them, and not what they are in units of a scale. The more runs there are, the
-    more do tasks that follow them closely, as those of the same questions do.
+    measured once, only the sum shows. The shared effects are those of a mean task, as tasks pin
+    them, and not what they are in units of a scale: of a typical one where runs are few; with many
+    runs, of tasks that follow them closely, as those of the same questions do.
     """
     # Two rungs fit any law: a mode would have no noise.
     typical_share, share = pooled_about(
