@@ -84,6 +84,15 @@ def test_a_run_twenty_points_off_is_named(sixteen):
     assert " logits below what the other runs say" in why
 
 
+def test_of_six_runs_one_that_is_off_is_named_and_others_are_not(small_table):
+    six = lc.read_ladder(small_table)
+    assert len(six.models) == 6
+    assert told(six) == []
+    off = six.table["accuracy"].mask(six.table["model"] == six.models[2], 0.02)
+    (why,) = told(planted(six, accuracy=off))
+    assert why.startswith(f"{six.models[2]}: its accuracy lies ")
+
+
 def test_a_run_with_a_tenth_more_loss_is_named(sixteen):
     table, model = sixteen.table, sixteen.models[9]
     more = table["loss"] * np.where(table["model"] == model, 1.1, 1)

@@ -13,7 +13,7 @@ FAR = 7.0
 LEAST = {c.LOSS: 0.05, c.REFERENCE_LOSS: 0.05, c.ACCURACY: 0.3}
 """What a run must be off by at least, in logs of losses and logits of accuracy."""
 
-FEWEST = 7
+FEWEST = 6
 """Runs of a task from which a plane in log params and log tokens tells what lies off it."""
 
 WITHIN = 0.02
