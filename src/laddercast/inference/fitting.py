@@ -62,10 +62,11 @@ def fit(
     measurements for (`loss`, `reference_loss`, neither; `chain` reads both), and of losses without
     accuracies `stage_1`, which forecasts losses. Per route, warm-ups of `warmup` steps, each of
     which finds coordinates, at most 100 more in the last of these, then `draws` per chain. Where
-    these have not converged though none diverged, as many again; where that does not help, all that
-    once more from where they ended, in coordinates found from them, with shorter steps. Of the
-    routes taken by default, those that then have not converged are left out if another has: a
-    `SkippedWarning` and the attribute `left_out` say so. With `device="gpu"` chains run there, as
+    these have not converged though none diverged, as many more, up to three times, as long as these
+    seem to be enough; where that does not help, all that once more from where they ended, in
+    coordinates found from them, with shorter steps. Of the routes taken by default, those that then
+    have not converged are left out if another has: a `SkippedWarning` and the attribute `left_out`
+    say so. With `device="gpu"` chains run there, as
     one batch, and all else on the CPU: one small ladder is faster without (`fit_each` lets many
     share a batch). Fits in several threads take turns. With `within`, a larger ladder of the same
     tasks, the fit shares what was compiled for that one's shape.

@@ -196,6 +196,22 @@ def _faults(name: str, found: Quality, bound: float, limit: float) -> list[Compl
     return faults
 
 
+def times_enough(found: Sequence[Complaint]) -> float:
+    """So many times the draws, it seems, would do; infinite where more draws are no answer.
+
+    Effective sizes grow with draws, and what R-hat has above 1 falls.
+    """
+    times = [1.0]
+    for own in found:
+        if own.measure in (BULK_ESS, TAIL_ESS):
+            times.append(own.limit / own.value)
+        elif own.measure == R_HAT:
+            times.append((own.value - 1) / (own.limit - 1))
+        else:
+            times.append(np.inf)
+    return float(np.nan_to_num(np.max(times), nan=np.inf, posinf=np.inf))
+
+
 def summary(found: Sequence[Complaint]) -> str:
     """One short sentence of all complaints, with the worst; empty if there are none."""
     general = [str(own) for own in found if not own.site]

@@ -26,7 +26,7 @@ from laddercast.sampling.density import (
     potential_of,
     structure,
 )
-from laddercast.sampling.diagnostics import ESS_PARAMETERS, Complaint, complaints
+from laddercast.sampling.diagnostics import ESS_PARAMETERS, Complaint, complaints, times_enough
 from laddercast.sampling.mode import STEP, conditional_mode, started
 from laddercast.sampling.preconditioner import empty
 from laddercast.sampling.programs import in_batches
@@ -43,6 +43,9 @@ has not converged: shorter yet, as divergences ask for."""
 
 MAX_TREE_DEPTH = (6, 10)
 """A warm-up from the start, in poor coordinates, is not worth long trajectories."""
+
+MOST_TIMES = 4
+"""At most so many times the draws asked for in the same coordinates."""
 
 WARMUPS = 3
 FEW_STEPS = 50
@@ -82,8 +85,9 @@ def sample(
     sites to begin at (others begin at their prior means). `blocks` names a plate whose elements
     bear on each other through sites outside of it alone. Warm-ups of `warmup` steps, each of which
     finds coordinates, then `draws` per chain. Where these have not converged though none diverged,
-    as many again; where that does not help, all once more from where they ended, in coordinates
-    found from them, with shorter steps. What a model declares for the sampler is in `density.py`.
+    as many more, up to three times, as long as these seem to be enough; where that does not help,
+    all once more from where they ended, in coordinates found from them, with shorter steps. What a
+    model declares for the sampler is in `density.py`.
 
     A generator of work, for `work.run` or `work.run_all`, to be run with float64 on a CPU.
     """
@@ -135,16 +139,23 @@ def sample(
         # them, cannot reach it.
         if not kept.complaints or chains < 2 or chains * draws < ESS_PARAMETERS:
             break
-        if not found.diverging.any():
-            # What moves slowly needs more draws, not other steps.
+        times = 1
+        # What moves slowly needs more draws, not other steps; what chains are stuck in, neither.
+        while (
+            kept.complaints
+            and not found.diverging.any()
+            and times < MOST_TIMES
+            and times * times_enough(kept.complaints) <= MOST_TIMES
+        ):
+            times += 1
             lengthen(bar, chains * steps_taken(draws))
             bar.set_description("not converged, sampling on")
             del kept  # of many blocks, it is large
-            more, _ = yield from run_chains(*given, going)
+            more, going = yield from run_chains(*given, going)
             found = Draws(*(np.concatenate(both, axis=1) for both in zip(found, more, strict=True)))
-            kept = _kept(model, data, found, 2 * draws)
-            if not kept.complaints:
-                break
+            kept = _kept(model, data, found, times * draws)
+        if not kept.complaints:
+            break
         if target == TARGET_ACCEPTS[0]:
             lengthen(bar, chains * steps_taken(settling(warmup) + draws))
             bar.set_description("not converged, with shorter steps")

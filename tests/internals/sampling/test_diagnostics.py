@@ -11,9 +11,11 @@ from laddercast.sampling.diagnostics import (
     R_HAT,
     TAIL_ESS,
     TREE_DEPTH,
+    Complaint,
     complaints,
     pooled_quality,
     quality,
+    times_enough,
     trusted,
 )
 
@@ -129,3 +131,16 @@ def test_what_all_share_has_the_closer_limit_of_rhat(draws):
     assert 1.01 < quality(own).rhat[0] < 1.03
     assert R_HAT in {x.measure for x in complaints(one, stats_of(own), 10)}
     assert R_HAT not in {x.measure for x in complaints(each, stats_of(own), 10)}
+
+
+def test_the_draws_that_would_do_are_told_by_what_falls_furthest_short():
+    few = Complaint("slow", BULK_ESS, 200.0, 400.0)
+    apart = Complaint("apart", R_HAT, 1.03, 1.01)
+    assert times_enough([]) == 1
+    assert times_enough([few]) == 2
+    assert times_enough([few, apart]) == pytest.approx(3)
+    for hopeless in (
+        Complaint("", DIVERGENCES, 1.0, 0.0), Complaint("", TREE_DEPTH, 90.0, 40.0),
+        Complaint("still", R_HAT, np.nan, 1.01),
+    ):  # fmt: skip
+        assert times_enough([few, hopeless]) == np.inf
