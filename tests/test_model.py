@@ -498,8 +498,8 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
     posteriors = [tree["direct/posterior"].to_dataset() for tree in (one, other)]
     means = [posterior.mean(("chain", "draw")) for posterior in posteriors]
     errors = [az.mcse(posterior) for posterior in posteriors]
-    # Where draws are too few, as many are added.
-    assert {posterior.sizes["draw"] for posterior in posteriors} <= {600, 1200}
+    # Where draws are too few, as many are added, up to three times.
+    assert {posterior.sizes["draw"] for posterior in posteriors} <= {600, 1200, 1800, 2400}
     assert {**posteriors[0].sizes, "draw": 0} == {**posteriors[1].sizes, "draw": 0}
     assert set(posteriors[0]) == set(posteriors[1])
     for name in posteriors[0]:

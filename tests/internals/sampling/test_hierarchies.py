@@ -108,6 +108,16 @@ def test_eight_schools_are_those_of_plain_nuts(blocks):
 
 
 @pytest.mark.slow
+def test_draws_follow_until_they_are_enough():
+    with settings_of_fits():
+        bar = progress_bar(0, False)
+        found = run(sample(schools, SCHOOLS, blocks="group", seed=1, draws=150, bar=bar))
+    assert found.complaints == []
+    assert found.settings["draws"] in (300, 450, 600)
+    assert found.values["mu"].shape == (4, found.settings["draws"])
+
+
+@pytest.mark.slow
 def test_varying_slopes_are_those_of_plain_nuts():
     args = tuple(map(jnp.asarray, some_lines()))
     with settings_of_fits():
