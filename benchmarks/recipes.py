@@ -7,7 +7,7 @@ compared at the scale of the larger ones; with `--targets` the whole ladder is f
 targets are looked at, once nothing is to be chosen any more. `--ladders N` adds N simulated ladders
 of ten recipes. Pairs go to DIR/pairs.csv, scores to DIR/scores.csv and what choosing costs to
 DIR/losses.csv, as they are found (a part that is there is not fitted again); tables to the first
-section of docs/decisions.md. `--tables` fits nothing.
+two sections of docs/decisions.md, of real and of simulated ladders. `--tables` fits nothing.
 """
 
 import argparse
@@ -136,24 +136,25 @@ def bins(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(pairs: pd.DataFrame, scores: pd.DataFrame, lost: pd.DataFrame) -> str:
-    """Scores a part and method, calibration over all parts of a kind, what choices cost."""
+    """Scores of each method, calibration over all parts, what choices cost."""
 
     def block(table: pd.DataFrame) -> str:
         return f"```\n{table.to_string(index=False, float_format='{:.3f}'.format)}\n```\n"
 
-    if scores.empty:
-        return "Nothing found yet.\n"
-    real = ~scores["part"].str.startswith("simulated")
-    text = f"### Real ladders\n\n{block(scores[real])}\n" if real.any() else ""
-    made = pairs["part"].str.startswith("simulated")
-    for title, here in (("Real", ~made), ("Simulated", made)):
-        if here.any():
-            text += f"### {title} ladders: how often a was better, by what was said\n\n"
-            text += f"{block(bins(pairs[here]))}\n"
     of = lost["part"].str.partition(" ")[0].str.rstrip(",").rename("ladder")
     means = lost.groupby(of)[["ours", "best_rung"]]
-    table = (100 * means.mean()).assign(cells=means.size()).reset_index()
-    return f"{text}### Points lost to the best recipe by choosing one\n\n{block(table)}"
+    costs = (100 * means.mean()).assign(cells=means.size()).reset_index()
+    count = scores["part"].nunique()
+    told = f"{count} ladders, {scores.groupby('part')['converged'].first().sum():.0f} converged.\n"
+    return (
+        f"### Scores\n\n{block(scores) if not _simulated(scores).any() else told}\n"
+        f"### How often a was better, by what was said\n\n{block(bins(pairs))}\n"
+        f"### Points lost to the best recipe by choosing one\n\n{block(costs)}"
+    )
+
+
+def _simulated(table: pd.DataFrame) -> pd.Series:
+    return table["part"].str.startswith("simulated")
 
 
 def main() -> None:
@@ -191,9 +192,12 @@ def main() -> None:
             keep(tables[number], path)
         print(f"{part.name}: {seconds:.0f} s, {fitted.attrs['complaints'][:150] or 'converged'}",
               file=sys.stderr, flush=True)  # fmt: skip
-    text = markdown(*tables)
-    print(text)
-    write_section(given.page, "recipes", text, given.out)
+    for section, made in (("recipes", False), ("recipes simulated", True)):
+        some = [own[_simulated(own) == made] for own in tables if len(own)]
+        if some and len(some[0]):
+            text = markdown(*some)
+            print(text)
+            write_section(given.page, section, text, given.out)
 
 
 if __name__ == "__main__":

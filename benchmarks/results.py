@@ -15,6 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "decisions.md"
 
 SECTIONS = {
     "recipes": "Which recipe?",
+    "recipes simulated": "Which recipe, of simulated ladders?",
     "plan": "Which rung next?",
     "allocation": "How large, how long?",
 }
@@ -48,7 +49,7 @@ def write_section(page: Path, name: str, text: str, out: Path) -> None:
     # Where the page lies is no part of how its numbers were made.
     if "--page" in words:
         del words[words.index("--page") : words.index("--page") + 2]
-    command = shlex.join(["python", f"benchmarks/{name}.py", *words])
+    command = shlex.join(["python", f"benchmarks/{name.split()[0]}.py", *words])
     head = f"Made by `{command}`, {datetime.date.today().isoformat()}."
     parts = re.split(r"^(## .*)\n", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     place = parts.index(f"## {SECTIONS[name]}") + 1
