@@ -162,7 +162,9 @@ def taken(
     if way == "plan":
         plan = lc.plan_rungs(fitted, targets, budget=budget, count=AT_ONCE, seed=seed,
                              candidates=rest.drop(columns=["loss", "task"]))  # fmt: skip
-        chosen = plan[plan["order"].notna()].merge(rest, on=["params", "tokens"])
+        # Of runs that were made twice, one.
+        once = rest.drop_duplicates(["params", "tokens"])
+        chosen = plan[plan["order"].notna()].merge(once, on=["params", "tokens"])
         return list(chosen["model"])
     if way == "random":
         rest = rest.sample(frac=1.0, random_state=seed)
