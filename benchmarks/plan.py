@@ -160,11 +160,12 @@ def taken(
     if rest.empty:
         return []
     if way == "plan":
+        # Of runs that were made twice, one.
+        again = pd.concat([pool[pool["model"].isin(have)], rest]).duplicated(["params", "tokens"])
+        rest = rest[~again.loc[rest.index]]
         plan = lc.plan_rungs(fitted, targets, budget=budget, count=AT_ONCE, seed=seed,
                              candidates=rest.drop(columns=["loss", "task"]))  # fmt: skip
-        # Of runs that were made twice, one.
-        once = rest.drop_duplicates(["params", "tokens"])
-        chosen = plan[plan["order"].notna()].merge(once, on=["params", "tokens"])
+        chosen = plan[plan["order"].notna()].merge(rest, on=["params", "tokens"])
         return list(chosen["model"])
     if way == "random":
         rest = rest.sample(frac=1.0, random_state=seed)
