@@ -66,10 +66,10 @@ def fit(
     seem to be enough; where that does not help, all that once more from where they ended, in
     coordinates found from them, with shorter steps. Of the routes taken by default, those that then
     have not converged are left out if another has: a `SkippedWarning` and the attribute `left_out`
-    say so. With `device="gpu"` chains run there, as
-    one batch, and all else on the CPU: one small ladder is faster without (`fit_each` lets many
-    share a batch). Fits in several threads take turns. With `within`, a larger ladder of the same
-    tasks, the fit shares what was compiled for that one's shape.
+    say so. With `device="gpu"` chains run there, as one batch, and all else on the CPU: one small
+    ladder is faster without (`fit_each` lets many share a batch). Fits in several threads take
+    turns. With `within`, a larger ladder of the same tasks, the fit shares what was compiled for
+    that one's shape.
 
     The tree has a child for each route, by its name: `posterior`, `sample_stats`, `log_likelihood`
     (per model x task and site), `log_prior`, `observed_data`, `constant_data`, and `complaints` if
