@@ -19,7 +19,7 @@ TARGETS = pd.DataFrame({"model": ["big"], "params": [3 * 10**9], "tokens": [10**
 def compute_alone(design, priors, observed):
     """Accuracy from a law in compute alone, the product of params and tokens."""
     off = stages.off_law(design, priors, "accuracy")
-    exponent = jnp.exp(stages.pooled(design, priors, "log_alpha"))
+    exponent = jnp.exp(stages.pooled(design, priors, "log_rise_alpha"))
     law = -exponent * (design.log_params + design.log_tokens)[:, None]
     stages.accuracy(design, priors, observed, stages.Path(law, law, law), off, "log_rise")
 
@@ -48,7 +48,7 @@ def test_a_route_of_one_s_own_is_fitted_pooled_and_scored(ladder_and_targets, fi
     ladder, targets = ladder_and_targets
     assert list(fitted.children) == ["compute", "direct"]
     posterior = fitted["compute"]["posterior"]
-    assert posterior["log_alpha"].dims == ("chain", "draw", "task")
+    assert posterior["log_rise_alpha"].dims == ("chain", "draw", "task")
     assert set(fitted["compute"]["log_likelihood"].data_vars) == {"accuracy"}
     # Named in the fit alone, a model is not known.
     with pytest.raises(ValueError, match="give the routes compute as `route`"):
@@ -114,4 +114,4 @@ def test_any_sampler_can_have_the_model(ladder_and_targets):
     model, args = lc.numpyro_model(ladder_and_targets[0], mine)
     chain = MCMC(NUTS(model), num_warmup=2, num_samples=2, progress_bar=False)
     chain.run(jax.random.key(0), *args)
-    assert chain.get_samples()["log_alpha"].shape == (2, 2)
+    assert chain.get_samples()["log_rise_alpha"].shape == (2, 2)

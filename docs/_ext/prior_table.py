@@ -30,8 +30,8 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "logit_share_a": Meaning(
             "A, B", "A's part in what is left, also of `direct`", "fraction", "logit"
         ),
-        "log_alpha": Meaning("alpha", "exponent of N, also of `direct`", "", "log"),
-        "log_beta": Meaning("beta", "exponent of D, also of `direct`", "", "log"),
+        "log_alpha": Meaning("alpha", "exponent of N", "", "log"),
+        "log_beta": Meaning("beta", "exponent of D", "", "log"),
         "q": Meaning("q", "how N and D interact, of all routes; 1: their terms add up"),
         "gamma": Meaning("gamma", "power of N with which the exponent of D goes, of all routes"),
     },
@@ -56,6 +56,8 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "log_rise": Meaning(
             "", "rise of the logit as the direct law falls from 1 to 0", "logit", "log"
         ),
+        "log_rise_alpha": Meaning("alpha", "exponent of N in the direct law", "", "log"),
+        "log_rise_beta": Meaning("beta", "exponent of D in the direct law", "", "log"),
         "logit_passing": Meaning(
             "",
             "of what a run's loss is off its law, the share that accuracy follows",
@@ -127,6 +129,8 @@ GROUPS: dict[str, dict[str, Meaning]] = {
         "log_slope_recipe_task_scale": Meaning("", "... about that of each task's", "log"),
         "log_rise_recipe_scale": Meaning("", "SD of the log of the rise, in common", "log"),
         "log_rise_recipe_task_scale": Meaning("", "... about that of each task's", "log"),
+        "log_rise_alpha_recipe_scale": Meaning("", "SD of the log of its alpha", "log"),
+        "log_rise_beta_recipe_scale": Meaning("", "SD of the log of its beta", "log"),
         "run_loss_recipe_correlation": Meaning(
             "", "of several recipes, in the place of that without `recipe`", "fraction"
         ),

@@ -42,7 +42,7 @@ def letters(posterior: Mapping[str, Any], frame: Frame, chance: Any) -> dict[str
         return p[name][..., None] if several else p[name]
 
     if "log_rise" in p:
-        alpha, beta = np.exp(value("log_alpha")), np.exp(value("log_beta"))
+        alpha, beta = np.exp(value("log_rise_alpha")), np.exp(value("log_rise_beta"))
         return found | {"alpha": alpha, "beta": beta, "rise": np.exp(value("log_rise"))}
     if "log_alpha" in p:
         level, q = np.exp(value("log_loss_level")), common("q")[..., None]

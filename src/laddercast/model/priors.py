@@ -44,9 +44,9 @@ class Priors:
     # Task loss: its value at the reference sizes, its shares, its exponents, how N and D interact,
     # and the power of N with which the exponent of D goes.
     log_loss_level: Distribution = _normal(0.0, 1.0)
-    log_alpha_center: Distribution = _normal(log(0.27), 0.15)
+    log_alpha_center: Distribution = _normal(log(0.27), 0.4)
     log_alpha_scale: Distribution = _log_normal(0.2, 0.3)
-    log_beta_center: Distribution = _normal(log(0.27), 0.15)
+    log_beta_center: Distribution = _normal(log(0.27), 0.4)
     log_beta_scale: Distribution = _log_normal(0.2, 0.3)
     logit_share_e_center: Distribution = _normal(-0.5, 0.5)
     logit_share_e_scale: Distribution = _log_normal(0.4, 0.3)
@@ -67,7 +67,7 @@ class Priors:
     logit_share_rest_center: Distribution = _normal(-1.5, 0.7)
     logit_share_rest_scale: Distribution = _log_normal(0.4, 0.3)
     # Stage 2: logit at the reference sizes, its fall with the relative loss (slope) or with the
-    # direct law (rise), ends of the curve.
+    # direct law (rise, with exponents of its own), ends of the curve.
     logit_level: Distribution = _normal(-1.0, 1.5)
     log_slope_center: Distribution = _normal(log(7.0), 0.5)
     log_slope_scale: Distribution = _log_normal(0.4, 0.3)
@@ -79,6 +79,10 @@ class Priors:
     logit_passing_scale: Distribution = _log_normal(0.7, 0.4)
     log_rise_center: Distribution = _normal(log(3.0), 0.4)
     log_rise_scale: Distribution = _log_normal(0.4, 0.3)
+    log_rise_alpha_center: Distribution = _normal(log(0.27), 0.15)
+    log_rise_alpha_scale: Distribution = _log_normal(0.2, 0.3)
+    log_rise_beta_center: Distribution = _normal(log(0.27), 0.15)
+    log_rise_beta_scale: Distribution = _log_normal(0.2, 0.3)
     # Noise between runs, between checkpoints, and discrepancy from the laws.
     log_noise_loss_center: Distribution = _normal(log(0.0067), 0.7)
     log_noise_loss_scale: Distribution = _log_normal(0.5, 0.3)
@@ -123,6 +127,8 @@ class Priors:
     log_slope_recipe_task_scale: Distribution = _log_normal(0.05, 0.6)
     log_rise_recipe_scale: Distribution = _log_normal(0.05, 0.6)
     log_rise_recipe_task_scale: Distribution = _log_normal(0.05, 0.6)
+    log_rise_alpha_recipe_scale: Distribution = _log_normal(0.05, 0.6)
+    log_rise_beta_recipe_scale: Distribution = _log_normal(0.05, 0.6)
     # Where recipes account for what tasks have in common, runs have less of it.
     run_loss_recipe_correlation: Distribution = _beta(1.0, 9.0)
     logit_run_accuracy_recipe_correlation_center: Distribution = _normal(-2.5, 1.0)

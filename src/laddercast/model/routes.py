@@ -67,7 +67,8 @@ class Route:
 def _own_loss(design: Design, priors: Priors, observed: Observed, off: tuple[Walk, Noise]) -> Path:
     """Each task's loss from a law of its own."""
     log_e, log_reducible = log_parts(pooled(design, priors, "logit_share_e"))
-    law = log_law(design, priors, terms(design, priors, log_reducible), log_e, log_reducible)
+    found = terms(design, priors, "log_alpha", "log_beta", log_reducible)
+    law = log_law(design, priors, found, log_e, log_reducible)
     return task_loss(design, priors, observed, Path(law, law, law), off)
 
 
@@ -90,7 +91,7 @@ def _by_reference(design: Design, priors: Priors, observed: Observed = NOTHING) 
 
 def _direct(design: Design, priors: Priors, observed: Observed = NOTHING) -> None:
     off = off_law(design, priors, "accuracy")
-    law = log_law(design, priors, terms(design, priors))
+    law = log_law(design, priors, terms(design, priors, "log_rise_alpha", "log_rise_beta"))
     accuracy(design, priors, observed, Path(law, law, law), off, "log_rise")
 
 

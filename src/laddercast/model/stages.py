@@ -293,21 +293,23 @@ class Terms(NamedTuple):
     log_b: Array
 
 
-def terms(design: Design, priors: Priors, log_reducible: ArrayLike = 0.0) -> Terms:
-    """The terms of a law per task; data tell its slopes at the reference sizes."""
+def terms(
+    design: Design, priors: Priors, alpha: str, beta: str, log_reducible: ArrayLike = 0.0
+) -> Terms:
+    """The terms of a law per task; data tell its slopes at the reference sizes.
+
+    `alpha` and `beta` name the pooled sites that hold the logs of its exponents.
+    """
     log_a, log_b = log_parts(pooled(design, priors, "logit_share_a"))
-    log_alpha = pooled(design, priors, "log_alpha", offset=-log_a - log_reducible)
-    log_beta = pooled(design, priors, "log_beta", offset=-log_b - log_reducible)
-    if recipes(design) > 1:
-        log_alpha = (
-            log_alpha
-            + of_points(between_recipes(design, priors, "log_alpha_recipe"), design)[:, None]
-        )
-        log_beta = (
-            log_beta
-            + of_points(between_recipes(design, priors, "log_beta_recipe"), design)[:, None]
-        )
-    return Terms(jnp.exp(log_alpha), jnp.exp(log_beta), log_a, log_b)
+
+    def exponent(name: str, log_part: Array) -> Array:
+        found = pooled(design, priors, name, offset=-log_part - log_reducible)
+        if recipes(design) > 1:
+            off = of_points(between_recipes(design, priors, f"{name}_recipe"), design)
+            found = found + off[:, None]
+        return jnp.exp(found)
+
+    return Terms(exponent(alpha, log_a), exponent(beta, log_b), log_a, log_b)
 
 
 def log_parts(logit: Array) -> tuple[Array, Array]:
