@@ -24,9 +24,20 @@ WIDEST = 0.5
 """Scale that none exceeds: what is off by more, from one rung to the next, is noise."""
 
 
+FLOORS = {"walk_loss": 0.005}
+"""SD per root decade beyond the ladder, added to what rungs tell: a law was bent to fit these."""
+
+
 def scale_of(log_scale: Any) -> Any:
     """The SD per root decade, of its log as it is sampled: alike where it is far below `WIDEST`."""
     return WIDEST / (1 + WIDEST * jnp.exp(-log_scale))
+
+
+class Scales(NamedTuple):
+    """SDs per root decade, of what all tasks share () and of the rest (tasks,); one may be none."""
+
+    common: ArrayLike | None
+    own: ArrayLike | None
 
 
 class Walk(NamedTuple):
@@ -46,20 +57,22 @@ def within_and_beyond(design: Design, name: str) -> tuple[ArrayLike, ArrayLike]:
 
 
 def walk(
-    design: Design, name: str, common: ArrayLike | None, own: ArrayLike | None = None,
-    share: ArrayLike | None = None,
-) -> Walk:  # fmt: skip
-    """Discrepancy with the scales `common` () of what all tasks share, `own` (tasks,) of the rest.
+    design: Design, name: str, inside: Scales, beyond: Scales, share: ArrayLike | None = None
+) -> Walk:
+    """Discrepancy, with its scales inside the ladder and beyond it.
 
     Laws could have bent as it does: sites that are sampled after its steps follow them. Inside the
     ladder it is common to all recipes; beyond, each has the `share` () of the variance to itself.
     """
-    inside, further = within_and_beyond(design, name)
+    weights_inside, weights_beyond = within_and_beyond(design, name)
     declared = {"followed": True}
-    alone = declared if own is None else {}
+    alone = declared if inside.own is None else {}
     tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
 
-    def part(suffix: str, plate: str, weights: ArrayLike, times: ArrayLike = 1.0) -> Array:
+    def part(
+        suffix: str, plate: str, weights: ArrayLike, scales: Scales, times: ArrayLike = 1.0
+    ) -> Array:
+        common, own = scales
         steps = jnp.shape(weights)[1]
         found: Array = jnp.zeros((steps, 1))
         if common is not None:
@@ -76,6 +89,7 @@ def walk(
 
     def of_recipes(share: ArrayLike) -> Array:
         """What each recipe has to itself beyond the ladder, at points."""
+        common, own = beyond
         count, steps = recipes(design), design.beyond.shape[1]
         found: Array = jnp.zeros((count, steps, 1))
         each = numpyro.plate("recipe", count, dim=-3), numpyro.plate(BEYOND, steps, dim=-2)
@@ -88,12 +102,11 @@ def walk(
             with each[0], each[1], tasks:
                 normal = dist.Normal(0, own * jnp.sqrt(share))
                 found += numpyro.sample(f"{name}_recipe_beyond", normal)
-        return jnp.sum(jnp.asarray(further)[..., None] * found[design.recipe], axis=1)
+        return jnp.sum(jnp.asarray(weights_beyond)[..., None] * found[design.recipe], axis=1)
 
-    within = part("", INTERVAL, inside)
+    within = part("", INTERVAL, weights_inside, inside)
     if not design.beyond.shape[1]:
         return Walk(within, within)
-    if share is None:
-        return Walk(within, within + part("_beyond", BEYOND, further))
-    beyond = part("_beyond", BEYOND, further, jnp.sqrt(1 - jnp.asarray(share)))
-    return Walk(within, within + beyond + of_recipes(share))
+    left = 1.0 if share is None else jnp.sqrt(1 - jnp.asarray(share))
+    full = within + part("_beyond", BEYOND, weights_beyond, beyond, left)
+    return Walk(within, full if share is None else full + of_recipes(share))

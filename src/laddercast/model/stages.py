@@ -17,7 +17,7 @@ from numpyro import handlers
 
 from laddercast.model import laws
 from laddercast.model.design import Design, Observed, Seen, binomial_variance, recipes
-from laddercast.model.discrepancy import Walk, scale_of, walk
+from laddercast.model.discrepancy import FLOORS, Scales, Walk, scale_of, walk
 from laddercast.model.likelihood import FLOOR, T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
@@ -344,15 +344,17 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
     Sampled before the law is, which follows it.
     """
     noise = noise_of(design, priors, quantity)
-    typical, scale = pooled_about(design, priors, f"log_walk_{quantity}", held=True)
+    log_scales = pooled_about(design, priors, f"log_walk_{quantity}", held=True)
     name = f"walk_{quantity}"
     share = share_of_recipes(design, priors, name)
-    if len(design.chance) == 1:
-        found = walk(design, name, None, scale_of(scale), share)
-    else:
-        correlation = scalar(priors, f"{name}_correlation", held=True)
-        common = jnp.sqrt(correlation) * scale_of(typical)
-        found = walk(design, name, common, jnp.sqrt(1 - correlation) * scale_of(scale), share)
+    several = len(design.chance) > 1
+    common = scalar(priors, f"{name}_correlation", held=True) if several else 0.0
+
+    def scales(floor: float) -> Scales:
+        typical, each = (jnp.hypot(scale_of(x), floor) for x in log_scales)
+        return Scales(jnp.sqrt(common) * typical if several else None, jnp.sqrt(1 - common) * each)
+
+    found = walk(design, name, scales(0.0), scales(FLOORS.get(name, 0.0)), share)
     return _with(found, unfinished(design, priors, quantity)), noise
 
 
@@ -426,7 +428,8 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     of_run, of_checkpoint = _split(log_noise, share)
     scale = scalar(priors, "walk_reference_scale", held=True)
     share_own = share_of_recipes(design, priors, "walk_reference")
-    off_law = walk(design, "walk_reference", scale, share=share_own)
+    scales = Scales(scale, None)
+    off_law = walk(design, "walk_reference", scales, scales, share_own)
     off = _with(off_law, unfinished(design, priors, "reference_loss"))
     log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
     log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
