@@ -20,7 +20,9 @@ os.environ["LADDERCAST_COMPILED"] = str(COMPILED)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with many slow tests come first: all others are done beside the last of them."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    slow = Counter(
+        item.path for item in items if any(map(item.get_closest_marker, ("slow", "long")))
+    )
     items.sort(key=lambda item: -slow[item.path])
 
 

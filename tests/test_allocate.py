@@ -20,6 +20,8 @@ from laddercast.decisions.files import read_decision, read_goal
 from laddercast.forecasting.forecasts import forecast_of_laws
 from laddercast.inference.results import frame_of
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = [
     "flops", "params", "tokens", "accuracy_q10", "accuracy_q50", "accuracy_q90", "regret_q50",
     "regret_q90", "in_set",
@@ -307,7 +309,7 @@ def test_an_allocation_leaves_the_mark_of_a_forecast_beside_it(
     assert (out / "fit.nc").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_writes_the_table_and_the_figure(
     small_table: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

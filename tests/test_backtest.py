@@ -40,6 +40,7 @@ def cells_of(table):
     return set(table[["model", "task"]].itertuples(index=False, name=None))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fits")
 def test_default_folds_roll_over_sizes_and_lengths(wide_table):
     table = backtest(read_ladder(wide_table))
@@ -52,6 +53,7 @@ def test_default_folds_roll_over_sizes_and_lengths(wide_table):
     assert len(table) == 2 * 3 * 2 * 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:fold one-task.* two_step gives NaN")
 def test_no_held_out_cell_reaches_a_fit(rerun_table, fits):
     table = backtest(read_ladder(rerun_table), folds=ALL_KINDS)
@@ -63,6 +65,7 @@ def test_no_held_out_cell_reaches_a_fit(rerun_table, fits):
         assert cells_of(cells) | cells_of(ladder.table) == cells_of(rerun_table)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fits")
 def test_named_rungs_are_the_only_fold_unless_kinds_are_given(wide_table):
     ladder = read_ladder(wide_table)
@@ -76,6 +79,7 @@ def test_named_rungs_are_the_only_fold_unless_kinds_are_given(wide_table):
         backtest(ladder, hold_out=["7B"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:fold one-task.* two_step gives NaN")
 @pytest.mark.usefixtures("fits")
 def test_distance_is_beyond_the_rungs_of_the_task(rerun_table):
@@ -97,6 +101,7 @@ def test_distance_is_beyond_the_rungs_of_the_task(rerun_table):
         assert cells.loc[cell, "distance"] == distance
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fits")
 def test_rivals_are_those_of_the_rungs_fitted(small_table, monkeypatch):
     monkeypatch.setattr(module, "bootstrap", bootstrap)
@@ -122,6 +127,7 @@ def test_rivals_are_those_of_the_rungs_fitted(small_table, monkeypatch):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fits")
 def test_warnings_come_with_their_fold_and_name_the_caller_s_line(wide_table, monkeypatch):
     own, stand_in = module.bootstrap, module.forecast
@@ -196,6 +202,7 @@ def test_a_ladder_without_folds_says_why(small_table, fits):
     assert not fits
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fits")
 def test_compute_is_of_whole_runs(small_table):
     names = ["800M-20", "800M-100"]
@@ -292,6 +299,7 @@ def test_scores_mark_what_has_not_converged():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_how_much_ladder_drops_sizes_then_lengths(wide_table, fits):
     rungs, held_out = read_ladder(wide_table).split(hold_out=["800M-200"])
     table = how_much_ladder(rungs, held_out)
@@ -341,7 +349,7 @@ def test_targets_among_the_rungs_are_refused(small_table, fits):
     assert not fits
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_held_out_numbers_change_nothing_but_the_score(small_table, monkeypatch):
     posteriors, predictions, tables = [], [], []
@@ -365,7 +373,7 @@ def test_held_out_numbers_change_nothing_but_the_score(small_table, monkeypatch)
     assert (one["converged"] == 0).all()  # a fit this short
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_how_much_ladder_takes_the_settings_of_a_fit(small_table):
     names = ["400M-100", "800M-20", "800M-100"]

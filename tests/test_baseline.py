@@ -342,6 +342,7 @@ def beside_published(olmo: Ladder, data_dir: Path) -> pd.DataFrame:
     return found.merge(published, on=["method", "model", "task", "quantity"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "tolerance"),
     [
@@ -362,6 +363,7 @@ def test_published_forecasts_are_met(
     assert cells["measured"].to_numpy() == pytest.approx(cells["actual"].to_numpy(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_published_forecasts_of_task_ce_are_met_where_its_fit_reached_the_optimum(
     beside_published: pd.DataFrame,
 ) -> None:

@@ -49,6 +49,7 @@ def allocation_tables(folder: Path) -> None:
     (folder / "closed.md").write_text("kept: 1.125\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tables", "said"),
     [
@@ -94,7 +95,7 @@ def test_a_section_that_the_page_lacks_is_an_error(tmp_path):
     assert "old" in page.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
 def test_the_short_form_of_recipes_fits_and_writes(page, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "RECIPES", ["r0", "r1", "r2"])
@@ -118,7 +119,7 @@ def test_failures_inside_a_fit_name_its_route_and_are_exit_status_4(seed):
     assert bad_fits.failing(seed) == ("exit status 4",)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the fit has not converged")
 def test_spoilt_draws_are_never_called_converged():
     sound = bad_fits.sound_fit(0)
@@ -147,7 +148,7 @@ def test_ladders_of_a_shape_have_their_fault_and_their_targets(name):
     assert same == (not changed or name == "an outlying rung")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
 def test_the_short_form_of_shapes_goes_on_from_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shapes, "PAGE", tmp_path / "shapes.md")

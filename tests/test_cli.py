@@ -140,7 +140,7 @@ def functions(*names):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_names_shared_with_modules_are_functions_if_the_modules_came_first():
     python(
         "import inspect, laddercast.evaluation.scores, laddercast.baselines.published\n"
@@ -153,7 +153,7 @@ def test_names_shared_with_modules_are_functions_if_the_modules_came_first():
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_public_names_load_whatever_came_first():
     """ArviZ before `numpyro.infer` is a trap: the one registers the other only if loaded."""
     python(
@@ -268,7 +268,7 @@ def test_results_of_an_earlier_run_do_not_stay(files):
     assert results(out) == ["forecast.csv"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     out = Path(files["out"])
     far = TARGETS.assign(model="far", params=10**13, tokens=10**15)
@@ -327,7 +327,7 @@ def test_forecast_writes_all_and_the_saved_fit_forecasts_alike(files, capsys):
     assert "target far lies" not in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_demo_shows_the_truth(tmp_path, capsys):
     status = main(["demo", "--out", str(tmp_path), *QUICK, *ONE_ROUTE])
     said = capsys.readouterr()
@@ -344,7 +344,7 @@ def test_demo_shows_the_truth(tmp_path, capsys):
     assert sorted(result["truth"]["accuracy"].to_numpy()) == pytest.approx(sorted(truth))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_backtest_writes_all(files, capsys):
     out = Path(files["out"])
     status = main(["backtest", files["ladder"], "--out", str(out), *QUICK, *ONE_ROUTE])
@@ -361,6 +361,7 @@ def test_backtest_writes_all(files, capsys):
     assert "published" in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fits")
 @pytest.mark.filterwarnings("ignore:fold .* two_step gives NaN")
 def test_backtest_cuts_as_told_and_shows_rivals_beside(files, capsys):

@@ -26,6 +26,8 @@ from test_howto import lm_eval_files, olmes_files, table_files, tracker_files
 from test_plots import fitted_of
 from test_report import backtest_of
 
+pytestmark = pytest.mark.slow
+
 
 def backtest_files(folder: Path) -> None:
     (folder / "backtest").mkdir()

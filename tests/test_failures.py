@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
@@ -94,6 +95,7 @@ raise SystemExit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_inside_a_finaliser_is_not_swallowed(command):
     run = subprocess.run(
         [sys.executable, "-c", SWALLOWED, *command], capture_output=True, text=True, check=False
@@ -133,8 +135,10 @@ def test_threads_of_blas_are_as_before_where_fits_overlap():
         return {own["num_threads"] for own in threadpool_info() if own["user_api"] == "blas"}
 
     before = threads()
-    first, second = settings_of_fits(), settings_of_fits()
-    first.close()
-    assert threads() == {1}
-    second.close()
-    assert threads() == before
+    # Fits end in any order, each in its thread; here both are of one, whose precision is put back.
+    with jax.enable_x64(False):
+        first, second = settings_of_fits(), settings_of_fits()
+        first.close()
+        assert threads() == {1}
+        second.close()
+        assert threads() == before

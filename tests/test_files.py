@@ -194,6 +194,7 @@ def test_a_full_disk_ends_in_one_line_and_older_results_stay(out):
     assert [path.name for path in out.iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_two_processes_into_one_folder_leave_the_results_of_one(command, out):
     start = [sys.executable, "-m", "laddercast", *command]
     runs = [subprocess.Popen(start, stderr=subprocess.PIPE, text=True) for _ in range(2)]

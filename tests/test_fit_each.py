@@ -132,7 +132,7 @@ def test_wrong_settings_are_refused_before_a_fit(small_table, settings, error, m
 SHORT = {"route": direct, "chains": 2, "warmup": 50, "draws": 50, "progress": False}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_several_fits_at_once_are_those_made_alone(small_table):
     ladder = read_ladder(small_table)
@@ -144,7 +144,7 @@ def test_several_fits_at_once_are_those_made_alone(small_table):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_fit_that_has_not_converged_warns(small_table):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -151,6 +151,7 @@ def test_unknown_kinds_are_refused(small_table):
         cut_folds(read_ladder(small_table), ["size"])
 
 
+@pytest.mark.slow
 def test_folds_of_measured_runs(data_dir):
     tables = [pd.read_csv(data_dir / f"olmo_{name}.csv") for name in ("ladder", "extra_rungs")]
     ladder = read_ladder(pd.concat(tables), data_dir / "olmo_tasks.csv")

@@ -223,7 +223,7 @@ def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lc, name, partial(getattr(lc, name), **short))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("short_fits")
 @pytest.mark.filterwarnings("ignore:the (fit|forecast) has not converged")
 @pytest.mark.filterwarnings("ignore:target .* lies")
@@ -237,7 +237,7 @@ def test_the_pages_of_fits_run(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     plt.close("all")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("short_fits")
 @pytest.mark.filterwarnings("ignore:the (fit|forecast) has not converged")
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -253,7 +253,7 @@ def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     plt.close("all")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_the_page_of_clusters_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With fits too brief to converge, on ladders without losses: rivals' refits take longer."""
@@ -270,14 +270,14 @@ def test_the_page_of_clusters_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert cli._parser().parse_args(words[0]).workers == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_of_routes_runs():
     (names,) = run(HOWTO / "route.md", lambda words: None)
     assert list(names["fitted"].children) == ["by_compute", "direct"]
     assert names["forecast"].attrs["converged"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
 def test_the_page_of_recipes_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe_files(tmp_path)
@@ -295,6 +295,7 @@ def test_the_page_of_recipes_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert set(names["found"].comparisons["task"]) == {"arc_easy", "piqa", "all"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_the_pages_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With refits of resampled models in the place of NUTS, and commands up to their fit."""
@@ -323,7 +324,7 @@ def test_the_pages_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert not set(models) & set(wanted)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the (fit|forecast) has not converged")
 @pytest.mark.filterwarnings("ignore:target .* lies")
 @pytest.mark.parametrize("name", ["lm-eval", "olmes"])
@@ -342,7 +343,7 @@ def test_the_pages_forecasts_run(name: str, tmp_path: Path, monkeypatch: pytest.
     assert Path("out", "forecast.csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:target .* lies")
 def test_the_trackers_command_on_measured_logs(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -365,7 +366,7 @@ def test_the_trackers_command_on_measured_logs(
     assert pd.read_csv("out/scores.csv").set_index(["quantity", "task"])["crps"].notna().all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
 @pytest.mark.parametrize("name", DECISIONS)
 def test_the_pages_of_decisions_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import laddercast as lc
 
+pytestmark = pytest.mark.slow
+
 SIZES = (100_000_000, 200_000_000, 400_000_000)
 TOKENS_PER_PARAM = (20, 60, 200)
 TARGETS = pd.DataFrame(
@@ -113,7 +115,7 @@ def assert_identical(forecast: xr.DataTree, other: xr.DataTree) -> None:
     xr.testing.assert_equal(draws_of(forecast), draws_of(other))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @examples(1)
 @given(seed=seeds, models=several(9), tasks=several(3))
 def test_order_of_rows_and_names_change_no_draw(known, table, seed, models, tasks):
@@ -122,7 +124,7 @@ def test_order_of_rows_and_names_change_no_draw(known, table, seed, models, task
     assert_identical(forecast, other)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @examples(1)
 @given(order=st.permutations(range(3)).filter(lambda order: order != [0, 1, 2]))
 def test_order_of_tasks_changes_no_forecast(known, table, order):
@@ -131,7 +133,7 @@ def test_order_of_tasks_changes_no_forecast(known, table, order):
     assert_same_distribution(forecast, forecast_of(route, table, tasks=tasks))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @examples(2)
 @given(
     units=st.lists(st.sampled_from((np.log(2), 1 / np.log(2), 0.3, 4.0)), min_size=2, max_size=2)
@@ -151,7 +153,7 @@ def test_units_of_losses_change_no_accuracy(known, table, units):
     assert_same_distribution(forecast, other, loss if route == "two_stage" else reference_loss)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @examples(2)
 @given(params=factors, tokens=factors)
 def test_units_of_params_and_tokens_change_no_forecast(known, table, params, tokens):

@@ -276,6 +276,7 @@ FUZZ: dict[str, Corruption] = {
 }
 
 
+@pytest.mark.slow
 def test_whatever_is_done_to_a_table_it_is_read_or_refused(small_table: pd.DataFrame) -> None:
     ours = re.compile(r"(\d+ faults:\n- )?(ladder|tasks|targets)( row .+)?: .+; .+")
     read = {"ladder": 0, "targets": 0}

@@ -45,6 +45,7 @@ def assert_same_rows(read: pd.DataFrame, table: pd.DataFrame) -> None:
 # Experiment trackers
 
 
+@pytest.mark.slow
 def test_olmo_exports_give_back_the_tables(data_dir: Path):
     with pytest.warns(UserWarning, match="mmlu is the mean of mmlu_stem"):
         ladder = lc.read_wandb(data_dir / "olmo-ladder", preset="olmo")
@@ -73,6 +74,7 @@ def test_olmo_files_and_named_tasks(data_dir: Path):
     assert set(ladder.table.loss_kind) == {WITHOUT_SPACE}
 
 
+@pytest.mark.slow
 def test_command_line_of_exports(data_dir: Path, tmp_path: Path, capsys):
     logs = ["baseline", "--from", "wandb:olmo", str(data_dir / "olmo-ladder"), "--tasks"]
     out = ["--out", str(tmp_path)]
@@ -788,6 +790,7 @@ def test_text_is_never_run(tmp_path: Path):
 # The command line
 
 
+@pytest.mark.slow
 def test_command_line_with_a_manifest(harness: Path, tmp_path: Path, capsys):
     manifest().to_csv(tmp_path / "manifest.csv", index=False)
     words = ["baseline", "--from", "lm-eval", str(harness), "--out", str(tmp_path / "out")]

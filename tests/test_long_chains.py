@@ -19,7 +19,7 @@ from laddercast.sampling.density import structure
 from laddercast.sampling.mode import started
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ROUTES)
 def test_the_posterior_is_that_of_long_plain_nuts(small_table, name):
     ladder = read_ladder(small_table)

@@ -87,7 +87,7 @@ def draw_from_prior(route: Route, design: Design, draws: int) -> dict[str, np.nd
         return {name: np.asarray(value) for name, value in sites.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ROUTES)
 def test_prior_predictive_is_what_real_models_could_have(small_table, name):
     design = ladder_design(read_ladder(small_table))[0]
@@ -129,6 +129,7 @@ def of_one_task(run: np.ndarray, at: np.ndarray) -> Runs:
                 nothing)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_runs_of_one_point_are_drawn_from_a_student_t_with_4_degrees():
     with on_device(jax.devices("cpu")[0]):
         runs = of_one_task(np.arange(3), np.ones(3, bool))
@@ -144,6 +145,7 @@ def test_runs_of_one_point_are_drawn_from_a_student_t_with_4_degrees():
     assert abs(stats.spearmanr(draws[:, 0], draws[:, 1]).statistic) < 4 / np.sqrt(20_000)
 
 
+@pytest.mark.slow
 def test_measurements_of_one_run_hang_together_as_they_are_drawn():
     # Run 0 has three points, run 1 two of which one was measured, run 2 none.
     run = np.array([0, 0, 0, 1, 1, 2])
@@ -267,7 +269,7 @@ def test_every_route_whose_measurements_are_lacking_is_named(small_table):
         fit(only_reference, route=two_stage, **SHORT)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fit_holds_all_groups_and_names(fitted, ladder):
     assert set(fitted.children) == {"two_stage"}
     own = fitted["two_stage"]
@@ -317,7 +319,7 @@ def test_fit_holds_all_groups_and_names(fitted, ladder):
     assert json.loads(fitted.attrs["priors"])["logit_gap"] == "Normal(-4, 0.6)"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_observed_data_are_the_ends_of_runs(fitted, ladder):
     ends = run_ends(ladder.table).set_index(["model", "task"])
     observed = fitted["two_stage"]["observed_data"].to_dataset()
@@ -328,7 +330,7 @@ def test_observed_data_are_the_ends_of_runs(fitted, ladder):
             assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_letters_give_the_measured_losses_and_accuracies(fitted, ladder):
     p = fitted["two_stage"]["posterior"].to_dataset()
     ends = run_ends(ladder.table)
@@ -351,7 +353,7 @@ def test_letters_give_the_measured_losses_and_accuracies(fitted, ladder):
     assert frame.params > 1e8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_leave_one_out_reads_the_fit(fitted):
     for site in ("loss", "accuracy"):
         with warnings.catch_warnings():
@@ -360,7 +362,7 @@ def test_leave_one_out_reads_the_fit(fitted):
             assert np.isfinite(az.loo(fitted["two_stage"], var_name=site).elpd)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_default_fit_pools_all_routes(pooled, ladder):
     assert list(pooled.children) == list(routes_of(pooled)) == POOLED
     assert pooled.attrs["routes"] == "two_stage, by_reference, direct"
@@ -380,7 +382,7 @@ def test_default_fit_pools_all_routes(pooled, ladder):
     assert set(diagnose(pooled)["route"]) == set(POOLED)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_forecast_of_several_routes_is_their_pool(pooled, tmp_path):
     found = forecast_quietly(pooled, TARGETS)
     predictions = found["predictions"].to_dataset()
@@ -407,7 +409,7 @@ def test_forecast_of_several_routes_is_their_pool(pooled, tmp_path):
         xr.testing.assert_equal(of_route, found[name]["predictions"].to_dataset())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_forecast_from_the_saved_fit_is_the_same(fitted, tmp_path):
     fitted.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
     loaded = xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")
@@ -415,7 +417,7 @@ def test_forecast_from_the_saved_fit_is_the_same(fitted, tmp_path):
     xr.testing.assert_equal(one["predictions"].to_dataset(), other["predictions"].to_dataset())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_forecast_is_sound(fitted):
     found = forecast_quietly(fitted, TARGETS)
     predictions = found["predictions"].to_dataset()
@@ -435,7 +437,7 @@ def test_forecast_is_sound(fitted):
     assert table["measured"].isna().all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_checkpoints_leave_less_noise(fitted):
     one = forecast_quietly(fitted, TARGETS.assign(checkpoints=1))
     many = forecast_quietly(fitted, TARGETS.assign(checkpoints=100))
@@ -443,6 +445,7 @@ def test_more_checkpoints_leave_less_noise(fitted):
     assert (ratio < 0.02).all()
 
 
+@pytest.mark.slow
 def test_a_forecast_of_other_targets_compiles_nothing(fitted):
     far = [10**13, 10**14, 10**14]
     names = ["one", "two", "three"]
@@ -460,7 +463,7 @@ def test_a_forecast_of_other_targets_compiles_nothing(fitted):
     np.testing.assert_allclose(of_some["variance"]["law"], law, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_far_targets_are_warned_of(fitted):
     far = TARGETS.assign(tokens=10**16)
     with warnings.catch_warnings(record=True) as caught:
@@ -473,7 +476,7 @@ def test_far_targets_are_warned_of(fitted):
     assert any("tokens per parameter" in text for text in texts)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_chains_in_one_batch_are_those_in_threads(small_table, monkeypatch):
     # A GPU runs all chains as one batch; the same code on a CPU must walk the same way.
     ladder = read_ladder(small_table)
@@ -489,7 +492,7 @@ def test_chains_in_one_batch_are_those_in_threads(small_table, monkeypatch):
         assert np.abs(first.mean() - second.mean()) < 1.5 * spread
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
     whole = read_ladder(small_table)
     part = whole.keep([model for model in whole.models if not model.startswith("800M")])
@@ -508,7 +511,7 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
         assert (off < 5 * error).all(), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_unconverged_fit_says_so(ladder):
     with pytest.warns(NotConvergedWarning, match="the fit has not converged .*`lc.diagnose`"):
         found = fit(ladder, route=two_stage, **SHORT | {"draws": 50})
@@ -524,7 +527,7 @@ def test_unconverged_fit_says_so(ladder):
     assert set(reasons["site"]) - {""} <= set(found["two_stage"]["posterior"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", ["reference loss", "every", "ragged", "one task", "accuracy alone", "a chain"]
 )

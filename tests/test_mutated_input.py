@@ -13,6 +13,8 @@ import pytest
 
 import laddercast as lc
 
+pytestmark = pytest.mark.slow
+
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 mutated_inputs = import_module("mutated_inputs")
 sound_inputs = import_module("sound_inputs")

@@ -76,6 +76,7 @@ def test_checkpoint_noise_of_the_measured_ladder(measured_ladder: Ladder, task: 
     assert agrees(by_task[task, "accuracy_checkpoint", "points"], accuracy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", MEASURED)
 def test_rerun_noise_of_the_measured_runs(all_runs: Ladder, task: str) -> None:
     by_task = noise_by_task(all_runs).set_index(["task", "noise"])["measured"]
@@ -172,7 +173,7 @@ def test_noise_of_a_loss_is_that_of_the_route_s_own(
     np.testing.assert_allclose(found, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:the fit has not converged")
 def test_posterior_noise_stands_beside_the_measured(small_table: pd.DataFrame) -> None:
     ladder = read_ladder(small_table)

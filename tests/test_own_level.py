@@ -67,7 +67,7 @@ def ladder_targets_fit():
     return ladder, targets, fitted
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_levels_above_tasks_are_fitted_and_have_their_dimensions(ladder_targets_fit):
     ladder, _, fitted = ladder_targets_fit
     assert fitted.attrs["converged"] == 1
@@ -88,7 +88,7 @@ def test_levels_above_tasks_are_fitted_and_have_their_dimensions(ladder_targets_
     assert float(np.abs(off).max()) < 5 * scale
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::laddercast.FarTargetWarning")
 def test_levels_above_tasks_are_forecast_and_checked(ladder_targets_fit, tmp_path):
     ladder, targets, fitted = ladder_targets_fit

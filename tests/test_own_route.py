@@ -12,6 +12,8 @@ import xarray as xr
 import laddercast as lc
 from laddercast.model import stages
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"chains": 2, "warmup": 50, "draws": 50, "progress": False}
 TARGETS = pd.DataFrame({"model": ["big"], "params": [3 * 10**9], "tokens": [10**11]})
 
@@ -71,7 +73,7 @@ def test_a_route_of_one_s_own_is_fitted_pooled_and_scored(ladder_and_targets, fi
 
 
 @pytest.mark.filterwarnings("ignore::laddercast.NotConvergedWarning")
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_route_of_one_s_own_is_backtested(ladder_and_targets):
     ladder, _ = ladder_and_targets
     largest = [name for name in ladder.models if name.startswith("1.3B")]

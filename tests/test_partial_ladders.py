@@ -18,6 +18,8 @@ import laddercast as lc
 from laddercast.cli.commands import main
 from laddercast.model.design import Observed, ladder_design
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"chains": 2, "warmup": 50, "draws": 50, "progress": False}
 SAMPLER = ["--chains", "2", "--warmup", "30", "--draws", "30"]
 
@@ -162,7 +164,7 @@ def test_commands_without_losses(tmp_path: Path, capsys):
     assert main(["report", out]) in (0, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("measured", ["accuracy", "loss"])
 @pytest.mark.filterwarnings("ignore::laddercast.NotConvergedWarning")
 def test_backtests_of_what_was_measured(measured: str, tmp_path: Path, capsys):

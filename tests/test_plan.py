@@ -14,6 +14,8 @@ import xarray as xr
 import laddercast as lc
 from laddercast.cli.commands import main
 
+pytestmark = pytest.mark.slow
+
 TARGETS = pd.DataFrame({"model": ["big"], "params": [6_000_000_000], "tokens": [600_000_000_000]})
 BUDGET = 2e20
 COLUMNS = [
@@ -230,7 +232,7 @@ def test_the_command_refuses_bad_questions_before_a_fit(ladder, tmp_path: Path, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
 def test_the_command_writes_the_plan_and_its_figure(ladder, tmp_path: Path, capsys):
     ladder.table.to_csv(tmp_path / "ladder.csv", index=False)

@@ -16,7 +16,7 @@ pymc_model = pytest.importorskip("pymc_model", reason="the rivals in speed are n
 deviates = import_module("deviates")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_pymc_model_has_the_density_of_the_numpyro_model():
     table = lc.demo_ladder()[0].table.copy()
     # Some cells were not measured.

@@ -80,6 +80,7 @@ def test_models_of_one_name_are_told_apart_by_their_recipe():
     assert len(rungs.models) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", [lc.two_stage, lc.by_reference, lc.direct, lc.chain, lc.stage_1])
 def test_one_recipe_has_no_sites_of_recipes_and_the_same_density(route, small_table):
     plain = sites(lc.read_ladder(small_table), route)
@@ -124,6 +125,7 @@ def density(table, priors=None):
     return float(found)
 
 
+@pytest.mark.slow
 def test_permuting_names_of_recipes_changes_nothing():
     table = made_up(("a", "b", "c"))
     table.attrs["was"] = {"a": "a", "b": "b", "c": "c"}
@@ -135,6 +137,7 @@ def test_permuting_names_of_recipes_changes_nothing():
     assert density(other) != pytest.approx(density(table), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_recipes_that_cannot_be_compared_are_told(ladder_targets_fit):
     _, _, fitted = ladder_targets_fit
     told = message(lc.compare_recipes, fitted, params=1e7, tokens=1e8)
@@ -155,6 +158,7 @@ def test_a_recipe_without_rungs_is_a_fault():
         lc.read_ladder(pd.concat([unnamed, made_up(("other", "web"))], ignore_index=True))
 
 
+@pytest.mark.slow
 def test_files_have_the_columns_that_others_build_on(tmp_path, capsys):
     made_up().to_csv(tmp_path / "ladder.csv", index=False)
     known = made_up().query("params == 9e8").assign(params=3e9, tokens=6e10, model="3B")
@@ -203,7 +207,7 @@ def test_bad_questions_end_a_command_before_a_fit(tmp_path, capsys):
     assert re.search("every rung is at chance in easy, hard", told(chance))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_difference_is_recovered_and_draws_are_joint(ladder_targets_fit):
     _, targets, fitted = ladder_targets_fit
     with quietly():
@@ -227,7 +231,7 @@ def test_a_difference_is_recovered_and_draws_are_joint(ladder_targets_fit):
     assert (ranking["rank"].min() == 1).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_target_without_recipe_is_forecast_under_each(ladder_targets_fit):
     _, _, fitted = ladder_targets_fit
     plain = pd.DataFrame({"model": ["big"], **{word: [x] for word, x in SCALE.items()}})

@@ -245,6 +245,7 @@ def test_ids_are_unique_and_links_lead_somewhere():
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
+@pytest.mark.slow
 def test_the_same_results_make_the_same_page():
     one, other = (page_of(backtest_of(), decisions=decided_of()) for _ in range(2))
     assert one == other
@@ -260,6 +261,7 @@ def test_the_average_over_tasks_is_joint():
     )
 
 
+@pytest.mark.slow
 def test_the_first_section_says_how_much_better_than_the_best_rung_and_the_other_target():
     forecast = forecast_of()
     draws = forecast["predictions"]["accuracy"].to_numpy().reshape(-1, 4)
@@ -295,6 +297,7 @@ def test_simulated_targets_are_marked_and_drawn_with_their_truth():
     plt.close("all")
 
 
+@pytest.mark.slow
 def test_the_published_method_is_in_the_figure():
     assert "the published method (cross)" not in page_of()
     points = pd.DataFrame(
@@ -361,6 +364,7 @@ def test_settings_leave_out_what_is_empty_or_said_twice(route, shown):
     assert {"route", "left_out"} & set(rows) == shown
 
 
+@pytest.mark.slow
 def test_a_backtest_fills_its_section():
     page = page_of(backtest_of())
     assert "laddercast report DIR --backtest" not in page
@@ -398,6 +402,7 @@ def rows_of(page: str, caption: str) -> list[list[str]]:
     return [[text.strip() for text in row] for row in cells if row]
 
 
+@pytest.mark.slow
 def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
     page = page_of(two_kinds())
     rows = rows_of(page, "Backtest, accuracy, all tasks")
@@ -421,6 +426,7 @@ def test_kinds_stand_beside_their_pool_and_methods_beside_ours():
     assert "pooled" not in page_of(backtest_of())
 
 
+@pytest.mark.slow
 def test_decisions_are_shown_where_there_are_any():
     page = page_of()
     assert "Not in this report: <code>laddercast plan</code>" in page
@@ -443,6 +449,7 @@ def test_decisions_are_shown_where_there_are_any():
     assert page.count("<svg") == page_of().count("<svg") + 3
 
 
+@pytest.mark.slow
 def test_a_goal_alone_and_what_is_of_another_ladder_or_fit_are_told():
     found = decided_of()
     said = section_of(page_of(decisions=Decisions(goal=found.goal)), "decisions")
@@ -459,6 +466,7 @@ def test_a_goal_alone_and_what_is_of_another_ladder_or_fit_are_told():
     assert "mean loss over tasks of at most 0.7" in said.lower()
 
 
+@pytest.mark.slow
 def test_decisions_are_read_as_commands_write_them(tmp_path, capsys):
     written(tmp_path)
     found, fitted = decided_of(), fitted_of(forecast_of())
@@ -522,6 +530,7 @@ def test_the_file_of_a_backtest_is_not_taken_for_its_table(tmp_path):
             use(raw)
 
 
+@pytest.mark.slow
 def test_what_the_backtest_command_writes_scores_as_its_table(fits, wide_table, tmp_path):
     wide_table.to_csv(tmp_path / "ladder.csv", index=False)
     out = tmp_path / "out"
@@ -535,6 +544,7 @@ def test_what_the_backtest_command_writes_scores_as_its_table(fits, wide_table, 
     assert [row[2] for row in rows] == [str(cells) for cells in overall["cells"]]
 
 
+@pytest.mark.slow
 def test_the_command_writes_beside_the_results(tmp_path, capsys):
     written(tmp_path)
     other = tmp_path / "other"
@@ -586,6 +596,7 @@ def test_a_forecast_of_another_fit_is_refused(tmp_path, capsys):
     assert "predictions.nc is not of the fit in fit.nc (fingerprint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_does_not_say_that_it_converged_has_not(tmp_path, capsys):
     forecast = forecast_of()
     fitted = fitted_of(forecast)
@@ -616,6 +627,7 @@ def test_damaged_files_are_one_line(tmp_path, capsys, seed):
     assert len(said) <= 1
 
 
+@pytest.mark.slow
 def test_a_report_replaces_a_report_but_nothing_else(tmp_path, capsys):
     written(tmp_path)
     for _ in range(2):
@@ -693,6 +705,7 @@ def test_the_browsers_log_would_tell(tmp_path):
     assert any("nothing is not defined" in text for text in said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1200])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_without_a_word(file, width, scheme):
@@ -712,6 +725,7 @@ def test_a_browser_shows_it_without_a_word(file, width, scheme):
     assert said == [file.as_uri()]
 
 
+@pytest.mark.slow
 def test_on_a_phone_tables_scroll_and_the_first_screen_answers(file):
     with browser(viewport={"width": 390, "height": 844}) as (page, _):
         page.goto(file.as_uri())
@@ -724,6 +738,7 @@ def test_on_a_phone_tables_scroll_and_the_first_screen_answers(file):
         assert page.locator(".trust").bounding_box()["y"] < 844
 
 
+@pytest.mark.slow
 def test_tables_of_a_backtest_fit_a_desktop_and_captions_stand_apart(tmp_path):
     names = {"kind": "largest-size", "lowest_loss_rung": 0.4, "lowest_loss_rung_error": 0.1}
     backtest = backtest_of().assign(**names, distance="inside", converged=0)
@@ -745,6 +760,7 @@ def test_tables_of_a_backtest_fit_a_desktop_and_captions_stand_apart(tmp_path):
         assert min(gaps) > 5
 
 
+@pytest.mark.slow
 def test_tables_sort_by_number_and_with_gaps_last(file):
     with browser() as (page, said):
         page.goto(file.as_uri())
@@ -765,6 +781,7 @@ def test_tables_sort_by_number_and_with_gaps_last(file):
     assert said == [file.as_uri()]
 
 
+@pytest.mark.slow
 def test_it_reads_without_a_script_and_prints(file):
     with browser(java_script_enabled=False) as (page, said):
         page.goto(file.as_uri())
@@ -784,6 +801,7 @@ def test_it_reads_without_a_script_and_prints(file):
     assert said == [file.as_uri()]
 
 
+@pytest.mark.slow
 def test_printed_tables_keep_their_heads_and_numbers_on_a_line(file):
     with browser(viewport={"width": 718, "height": 1000}) as (page, _):
         page.goto(file.as_uri())

@@ -14,6 +14,8 @@ from laddercast.evaluation.backtests import backtest, how_much_ladder
 from laddercast.evaluation.calibration import main as calibrate
 from laddercast.evaluation.resume import clear_kept
 
+pytestmark = pytest.mark.slow
+
 module = import_module("laddercast.evaluation.resume")
 
 FOLDS = ("sizes", "lengths", "one-size")
@@ -143,7 +145,7 @@ def test_the_command_goes_on_and_clears_what_it_kept(wide_table, fits, stopped, 
     assert not (tmp_path / "out" / "unfinished").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_calibration_goes_on_from_where_it_was(stopped, tmp_path, capsys):
     words = ["--ladders", "3", "--route", "direct", "--tasks", "2", "--draws", "50", "--out"]
     with pytest.raises(KeyboardInterrupt):

@@ -67,6 +67,7 @@ def loss_of(step: Step, theta: np.ndarray, weights: np.ndarray) -> float:
     return float(weights @ (near * (off - near / 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_weighted_fits_are_those_of_repeated_points(steps: tuple[Step, Step], number: int) -> None:
     step = steps[number]
@@ -86,6 +87,7 @@ def test_weighted_fits_are_those_of_repeated_points(steps: tuple[Step, Step], nu
         assert (found <= step.law.upper).all()
 
 
+@pytest.mark.slow
 def test_predictions_are_shaped_as_forecasts_are(demo: tuple[Ladder, pd.DataFrame]) -> None:
     ladder, targets = demo
     tree = bootstrap(ladder, targets, replicates=30)
@@ -106,6 +108,7 @@ def test_predictions_are_shaped_as_forecasts_are(demo: tuple[Ladder, pd.DataFram
     assert len(score_cells(tree)) == 8
 
 
+@pytest.mark.slow
 def test_draws_scatter_about_the_point_forecast(demo: tuple[Ladder, pd.DataFrame]) -> None:
     ladder, targets = demo
     points = baseline(ladder, targets, ["two_step"]).set_index(["quantity", "model", "task"])["q50"]
@@ -118,6 +121,7 @@ def test_draws_scatter_about_the_point_forecast(demo: tuple[Ladder, pd.DataFrame
     assert all(inside)
 
 
+@pytest.mark.slow
 def test_residuals_widen_and_leave_the_resamples_alone(demo: tuple[Ladder, pd.DataFrame]) -> None:
     ladder, targets = demo
     without, again = (bootstrap(ladder, targets, replicates=60, residuals=False) for _ in "ab")
@@ -133,7 +137,7 @@ def test_residuals_widen_and_leave_the_resamples_alone(demo: tuple[Ladder, pd.Da
     assert not np.array_equal(draws(other), draws(without))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tasks_share_their_resamples(demo: tuple[Ladder, pd.DataFrame]) -> None:
     ladder, targets = demo
     twins = [ladder.table[ladder.table["task"] == "piqa"].assign(task=t) for t in ("one", "two")]
@@ -145,6 +149,7 @@ def test_tasks_share_their_resamples(demo: tuple[Ladder, pd.DataFrame]) -> None:
     assert "measured" not in tree.children
 
 
+@pytest.mark.slow
 def test_reference_loss_serves_where_there_is_no_other(demo: tuple[Ladder, pd.DataFrame]) -> None:
     ladder, targets = demo
     targets = of_tasks(targets, "piqa")
@@ -163,6 +168,7 @@ def ends_of(demo: tuple[Ladder, pd.DataFrame], *models: int) -> Ladder:
     return ladder.keep(ladder.models[i] for i in models)
 
 
+@pytest.mark.slow
 def test_resamples_that_cannot_be_fitted_are_drawn_again(
     demo: tuple[Ladder, pd.DataFrame],
 ) -> None:
@@ -172,7 +178,7 @@ def test_resamples_that_cannot_be_fitted_are_drawn_again(
     assert (spread(tree) > 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_model_of_each_size_has_no_resamples_but_itself() -> None:
     n = np.array([1e8, 2e8, 4e8, 8e8, 16e8])
     d = n * np.array([100, 20, 60, 30, 200])
@@ -185,6 +191,7 @@ def test_one_model_of_each_size_has_no_resamples_but_itself() -> None:
     assert spread(tree) == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_task_that_cannot_be_fitted_is_warned_of(demo: tuple[Ladder, pd.DataFrame]) -> None:
     ladder, targets = demo
     table = ladder.table
@@ -283,7 +290,7 @@ def test_points_keep_measurements() -> None:
         assert (row.task, row.measured) == ("two", 0.7)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bootstrap_of_the_published_ladder(data_dir: Path) -> None:
     path = data_dir.parent / "reference" / "published_method_bootstrap.csv"
     if not path.is_file():

@@ -82,6 +82,7 @@ def test_unfinished_checkpoints_lie_above_a_finished_run_and_come_down_to_it() -
     assert (table.groupby(["model", "task"])["excess"].diff().dropna() < 0).all()
 
 
+@pytest.mark.slow
 def test_run_effects_have_the_spread_of_the_truth_and_are_shared_between_tasks() -> None:
     truth = demo_truth().assign(**QUIET | {"run_loss": 0.01, "run_accuracy": 0.5})
     ends = pd.concat(replicates(60, truth, run_correlation=0.5), keys=range(60))
@@ -98,6 +99,7 @@ def test_run_effects_have_the_spread_of_the_truth_and_are_shared_between_tasks()
     assert (end.groupby("model")["effect"].std() < 1e-9).all()
 
 
+@pytest.mark.slow
 def test_checkpoint_noise_is_white_with_the_spread_of_the_truth() -> None:
     truth = demo_truth().assign(**QUIET | {"checkpoint_loss": 0.01, "checkpoint_accuracy": 0.5})
     ends = pd.concat(replicates(40, truth))
@@ -106,6 +108,7 @@ def test_checkpoint_noise_is_white_with_the_spread_of_the_truth() -> None:
     assert ends["factor"].std() == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_discrepancy_grows_with_the_root_of_the_distance_extrapolated() -> None:
     truth = demo_truth().assign(**QUIET)
     far = pd.DataFrame(
@@ -203,7 +206,7 @@ def test_demo_truth_is_the_published_fit_rounded(data_dir: Path) -> None:
         np.testing.assert_allclose(given, known, rtol=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_draw_from_the_prior_depends_on_the_seed_alone() -> None:
     ladder, targets, population = simulate_from_prior(3)
     again, same_targets, same_population = simulate_from_prior(3)
@@ -219,6 +222,7 @@ def test_a_draw_from_the_prior_depends_on_the_seed_alone() -> None:
     assert read_targets(targets)["model"].nunique() == len(PRIOR_TARGETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTES)
 def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: str) -> None:
     ladder, targets, population = simulate_from_prior(3, route=ROUTES[name])
@@ -303,7 +307,7 @@ def test_discrepancy_may_be_shared_by_tasks() -> None:
     assert np.ptp(drift(0.0)) > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_recovery_lists_every_parameter_and_target() -> None:
     found = recovery(1, seed=3, tasks=3, chains=2, warmup=100, draws=200)
     _, targets, population = simulate_from_prior(3, tasks=3)

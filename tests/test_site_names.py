@@ -48,6 +48,7 @@ def named(source: str, sites: set[str]) -> list[tuple[int, str]]:
     return [(line, text) for line, text in strings(source) if text in sites - LETTERS]
 
 
+@pytest.mark.slow
 def test_no_module_outside_the_model_names_a_latent_site(small_table: pd.DataFrame) -> None:
     sites = latent_sites(small_table)
     assert {"log_alpha", "log_alpha_center", "walk_loss", "noise_reference", "q"} <= sites

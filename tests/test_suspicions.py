@@ -46,6 +46,7 @@ def test_two_rungs_are_told_if_their_loss_rises(small_table):
     )
 
 
+@pytest.mark.slow
 def test_noise_about_chance_is_no_wrong_order(small_table):
     rng = np.random.default_rng(0)
     few = []
@@ -140,6 +141,7 @@ def test_parameters_at_the_edge_of_their_prior_are_named():
     assert any("6.7, 3.7 standard deviates above its prior's median" in x["why"] for x in found)
 
 
+@pytest.mark.slow
 def test_a_run_far_off_the_law_is_named_though_it_widens_the_noise():
     rng = np.random.default_rng(0)
 
@@ -161,7 +163,7 @@ def test_a_run_far_off_the_law_is_named_though_it_widens_the_noise():
     assert len(of([0.5, -60.0, 1.2, 0.1])) == 2  # and by its loss
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_a_fit_of_the_wrong_order_warns_at_once_and_records_it(small_table):
     table = turned(small_table, "accuracy", "easy")

@@ -82,6 +82,7 @@ def test_distance_is_from_the_largest_rung_and_its_limits_those_of_the_warnings(
     assert list(supported) == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_scalars_and_units_are_lists_of_one(fitted, table):
     one = what_if(fitted, params=3e9, tokens="6e11", draws=50.0)
     pd.testing.assert_frame_equal(one, what_if(fitted, [3e9], [6e11], draws=50))
@@ -103,6 +104,7 @@ WRONG_TARGETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "part"), WRONG_TARGETS)
 def test_targets_that_cannot_be_meant_are_refused(change, part, fitted):
     target = {"model": "big", "params": 3 * 10**9, "tokens": 6 * 10**10} | change
@@ -110,6 +112,7 @@ def test_targets_that_cannot_be_meant_are_refused(change, part, fitted):
         forecast(fitted, target)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the forecast has not converged")
 def test_one_target_may_be_a_dict(fitted):
     target = {"model": "big", "params": "3B", "tokens": "60B"}
@@ -154,7 +157,7 @@ def test_sizes_and_lengths_must_be_positive(params, tokens, draws, named):
         what_if(xr.DataTree(), params, tokens, draws=draws)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_there_is_a_row_for_each_pair_task_and_quantity(fitted, table):
     keys = ["params", "tokens", "task", "quantity"]
     assert not table.duplicated(keys).any()
@@ -167,14 +170,14 @@ def test_there_is_a_row_for_each_pair_task_and_quantity(fitted, table):
     assert (np.diff(table[levels], axis=1) >= 0).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_mean_over_tasks_is_the_mean_of_the_means(table):
     of_accuracy = table[table["quantity"] == "accuracy"]
     means = of_accuracy.pivot_table("mean", index=["params", "tokens"], columns="task")
     np.testing.assert_allclose(means["all"], means[["hellaswag", "piqa"]].mean(axis=1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_supported_is_where_a_forecast_does_not_warn(fitted, table):
     targets = table.drop_duplicates(["params", "tokens"]).reset_index(drop=True)
     targets["model"] = [f"target{number}" for number in targets.index]
@@ -188,7 +191,7 @@ def test_supported_is_where_a_forecast_does_not_warn(fitted, table):
     assert set(warned) == {True, False}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_checkpoint_noise_is_gone_and_the_runs_own_is_not(fitted):
     runs = pd.DataFrame({"params": [800e6], "tokens": [16e9]}, index=["x"])
     targets = runs.rename_axis("model").reset_index().assign(checkpoints=MANY_CHECKPOINTS)
@@ -202,7 +205,7 @@ def test_checkpoint_noise_is_gone_and_the_runs_own_is_not(fitted):
     pd.testing.assert_frame_equal(expected[expected["task"] != "all"], table)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lengths_left_out_span_the_ladder_and_the_largest_size(fitted):
     table = what_if(fitted, [3e9], draws=20)
     rungs = rungs_of(fitted)

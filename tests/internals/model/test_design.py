@@ -347,7 +347,7 @@ def evaluated(route: Route, data: Data, sites: dict) -> tuple[dict, dict]:
     return gradient, likelihood
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ROUTES)
 def test_padding_changes_neither_likelihood_nor_gradient(
     ragged_table: pd.DataFrame, name: str

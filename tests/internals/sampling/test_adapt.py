@@ -50,6 +50,7 @@ def transform_of(names, precision, blocks):
     return adapted(model, data, layout, sites, draws)[1].transforms["theta"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [("group",), ("row", "group"), ("group", "row"), ("row", "group", "column")],
     ids=" x ".join,

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from test_preconditioner import identity
 
 from laddercast.sampling import chains as module
@@ -31,6 +32,7 @@ def normal(position, data):
     return jnp.sum((position - data["mean"]) ** 2) / 2
 
 
+@pytest.mark.slow
 def test_every_run_of_chains_takes_the_same_two_programs():
     with on_device(CPU):
         data = {"mean": jnp.arange(7.0)}
@@ -58,6 +60,7 @@ def test_every_run_of_chains_takes_the_same_two_programs():
         assert float(state.adapt_state.step_size) > 2 * FIRST_STEP
 
 
+@pytest.mark.slow
 def test_chains_as_one_batch_and_chains_that_go_on_are_those_in_threads(monkeypatch):
     bar = SimpleNamespace(update=lambda count: None)
 

@@ -77,6 +77,7 @@ def test_without_blocks_all_but_large_sites_is_shared():
     assert len(set(layout.color)) == 3 + 4 * GROUPS + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", ["group", None])
 def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(blocks):
     data, sites, _, potential, position, leaves = placed()
@@ -94,6 +95,7 @@ def test_differences_of_many_coordinates_at_once_are_the_second_derivatives(bloc
         np.testing.assert_allclose(exact[np.ix_(each[0], each[1])], 0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_elements_that_are_independent_have_the_diagonal():
     def independent(y):
         scale = numpyro.sample("scale", dist.LogNormal(0, 1))
@@ -113,6 +115,7 @@ def test_elements_that_are_independent_have_the_diagonal():
     np.testing.assert_allclose(found.shared, exact[np.ix_(layout.shared, layout.shared)], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_expected_curvature_is_the_mean_over_data_one_sd_up_and_down():
     data, _, layout, _, position, _ = placed()
     positions = np.stack([position, position + 0.1])

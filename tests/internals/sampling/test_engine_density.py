@@ -21,6 +21,8 @@ from laddercast.sampling.curvature import layout_of
 from laddercast.sampling.density import forward, inverse, potential_of, structure
 from laddercast.sampling.mode import conditional_mode, started
 
+pytestmark = pytest.mark.slow
+
 OTHERS = {
     "q": dist.Gamma(4.0, 2.0), "logit_gap": dist.StudentT(3.0, -4.0),
     "log_rise_center": dist.Cauchy(1.0), "log_lower": dist.Uniform(-0.2, 0.2),
@@ -92,7 +94,7 @@ def check_all_kinds(placed):
 
 
 @pytest.mark.parametrize(
-    "name", ["direct", *(pytest.param(x, marks=pytest.mark.slow) for x in ROUTES if x != "direct")]
+    "name", ["direct", *(pytest.param(x, marks=pytest.mark.long) for x in ROUTES if x != "direct")]
 )
 def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
     placed = Placed(name, wide_table, Priors())
@@ -100,20 +102,20 @@ def test_the_density_is_that_of_numpyro_up_to_a_constant(wide_table, name):
     check_density(placed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ROUTES)
 def test_the_density_is_that_of_numpyro_with_priors_of_other_families(wide_table, name):
     check_density(Placed(name, wide_table, Priors(**OTHERS)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["two_stage", "by_reference"])
 def test_the_density_is_that_of_numpyro_where_every_checkpoint_is_a_point(small_table, name):
     check_density(Placed(name, small_table, Priors(), "every"))
 
 
 @pytest.mark.parametrize(
-    "name", ["direct", *(pytest.param(x, marks=pytest.mark.slow) for x in ROUTES if x != "direct")]
+    "name", ["direct", *(pytest.param(x, marks=pytest.mark.long) for x in ROUTES if x != "direct")]
 )
 def test_draws_put_at_other_positions_are_the_same_draws(wide_table, name):
     placed = Placed(name, wide_table, Priors())
@@ -144,7 +146,7 @@ def test_a_position_comes_back_from_its_sites(wide_table):
             )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_start_is_finite_whatever_the_priors_of_noise(wide_table):
     design, observed, *_ = ladder_design(read_ladder(wide_table))
     priors = Priors(
@@ -157,7 +159,7 @@ def test_a_start_is_finite_whatever_the_priors_of_noise(wide_table):
         assert all(np.isfinite(x).all() for x in data.like.values())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_mode_is_found_where_thousands_of_checkpoints_speak():
     demo = demo_ladder()[0]
     placed = Placed("two_stage", demo.table.merge(demo.tasks.reset_index()), Priors(), "every")

@@ -94,7 +94,7 @@ def check(values, expected):
             near(name, p, share - p, 2 * [p * (1 - p)], "quantile", prob=p)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("blocks", ["group", None])
 def test_eight_schools_are_those_of_plain_nuts(blocks):
     with settings_of_fits():
@@ -107,7 +107,7 @@ def test_eight_schools_are_those_of_plain_nuts(blocks):
     check(found.values, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_draws_follow_until_they_are_enough():
     with settings_of_fits():
         bar = progress_bar(0, False)
@@ -117,7 +117,7 @@ def test_draws_follow_until_they_are_enough():
     assert found.values["mu"].shape == (4, found.settings["draws"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_varying_slopes_are_those_of_plain_nuts():
     args = tuple(map(jnp.asarray, some_lines()))
     with settings_of_fits():

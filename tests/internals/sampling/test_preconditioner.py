@@ -61,6 +61,7 @@ def identity(layout):
     return from_curvature(Curvature(np.eye(shared), cross, each, alone), layout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_in_standard_coordinates_the_curvature_of_the_parts_is_one(seed):
     layout, found, dense = arrow(seed)

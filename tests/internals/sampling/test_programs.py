@@ -32,7 +32,7 @@ def files_in(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*-cache")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_process_compiles_nothing_anew(tmp_path):
     place, first = run(tmp_path)
     assert Path(place).parent == tmp_path
@@ -53,11 +53,13 @@ def test_other_versions_and_flags_have_other_folders(monkeypatch, tmp_path):
     assert len({own, other, programs.folder()}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["off", "OFF", "0"])
 def test_it_can_be_switched_off(word):
     assert run(word)[0] == ""
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_harms_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     place, value = run(tmp_path / "file")
@@ -65,13 +67,14 @@ def test_a_folder_that_cannot_be_made_harms_nothing(tmp_path):
     assert float(value) > 0
 
 
+@pytest.mark.slow
 def test_the_users_own_choice_stands(tmp_path):
     own = tmp_path / "own"
     assert run(tmp_path / "ours", JAX_COMPILATION_CACHE_DIR=str(own))[0] == ""
     assert not (tmp_path / "ours").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_is_kept_unless_asked(tmp_path):
     environment = os.environ | {programs.SWITCH: str(tmp_path)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -106,7 +109,7 @@ print(hashlib.sha256(jax.jit(total).lower(Priors(), 0.01).as_text().encode()).he
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_program_is_the_same_whatever_the_order_of_sets():
     found = set()
     for seed in "012":
