@@ -2,6 +2,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -19,6 +20,7 @@ from laddercast.cli.steps import MARK
 from laddercast.decisions.files import read_decision, read_goal
 from laddercast.forecasting.forecasts import forecast_of_laws
 from laddercast.inference.results import frame_of
+from laddercast.model import stages
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +83,7 @@ def test_the_set_grows_with_epsilon_and_shrinks_with_probability(fitted: xr.Data
     assert sets[0] < sets[1] < sets[2]
 
 
+@pytest.mark.filterwarnings("ignore:with a probability of .* the best size lies beyond")
 def test_a_mean_of_one_task_is_that_task(fitted: xr.DataTree):
     alone = lc.allocate(fitted, BUDGET, task="piqa", epsilon=EPSILON)
     weighted = lc.allocate(fitted, BUDGET, weights={"piqa": 2.0}, epsilon=EPSILON)
@@ -114,6 +117,16 @@ def test_laws_have_neither_noise_nor_deviations_of_sizes(fitted: xr.DataTree):
     assert (added.var(axis=0) < runs.to_numpy().reshape(-1, 2 * n).var(axis=0)).all()
 
 
+@pytest.fixture
+def no_floor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No discrepancy but that of the scales given: what was traced before has a floor."""
+    monkeypatch.setattr(stages, "FLOORS", {})
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("no_floor")
 def test_losses_are_best_at_the_closed_forms_optimum(fitted: xr.DataTree):
     """The published law: N* = G (C / 6)^(b / (a + b)), G = (a A / (b B))^(1 / (a + b))."""
     still = fitted.copy()
