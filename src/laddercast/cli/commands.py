@@ -278,8 +278,8 @@ def _demo(args: argparse.Namespace) -> int:
         status = _fit_and_forecast(args, ladder, targets, folder, "law_accuracy")
     print(MEASURED_AND_TRUTH)
     print(
-        "One seed says little of honesty: over 24, 80 % intervals held 55 % of what was measured "
-        "and 95 % intervals 77 % (`python benchmarks/demo_seeds.py --count 24` in a checkout). "
+        "One seed says little of honesty: over 24, 80 % intervals held 56 % of what was measured "
+        "and 95 % intervals 80 % (`python benchmarks/demo_seeds.py --count 24` in a checkout). "
         "This truth bends more than the priors expect."
     )
     print(f"{simulated}.")
