@@ -115,6 +115,7 @@ def objective(theta: np.ndarray, n: np.ndarray, d: np.ndarray, loss: np.ndarray)
     return 1e6 * float(np.where(off < 1e-3, off**2 / 2, 1e-3 * (off - 1e-3 / 2)).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_no_worse_optimum_than_from_the_published_start(seed: int) -> None:
     # A flat law, as of task CE, on which the published start often misses the optimum.
@@ -265,6 +266,7 @@ def test_accuracy_of_zero_has_no_log() -> None:
     assert np.isfinite(found["two_step", "accuracy"]).all()
 
 
+@pytest.mark.slow
 def test_step_2_skips_the_first_tenth_of_each_run(small_table: pd.DataFrame) -> None:
     def with_changed(checkpoint: int) -> pd.DataFrame:
         order = small_table.groupby(["model", "task"]).cumcount()
@@ -377,6 +379,7 @@ def test_published_forecasts_of_task_ce_are_met_where_its_fit_reached_the_optimu
     assert off.max() < 0.02
 
 
+@pytest.mark.slow
 def test_published_coefficients_are_met(olmo: Ladder, data_dir: Path) -> None:
     path = data_dir.parent / "reference" / "point_fit_coefficients.csv"
     if not path.is_file():

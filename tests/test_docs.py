@@ -58,6 +58,7 @@ def test_priors_without_a_meaning_and_meanings_without_a_prior_are_faults(prior_
     assert told[1].startswith("q is no field of Priors; delete it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "scale", "said", "shown"),
     [

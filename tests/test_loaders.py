@@ -1279,6 +1279,7 @@ arc_easy = [0.25, 2376]
 """
 
 
+@pytest.mark.slow
 def test_a_preset_is_data(tmp_path: Path, capsys):
     for params, length in RUNS:
         name = f"{params // 10**6}M-{length}.csv"

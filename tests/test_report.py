@@ -225,6 +225,7 @@ def section_of(page: str, name: str) -> str:
     return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", section)))
 
 
+@pytest.mark.slow
 def test_users_words_are_escaped_and_nothing_is_loaded():
     page = page_of(backtest_of().replace({RUNGS[3]: NASTY}), decisions=decided_of())
     assert "<script>alert" not in page
@@ -283,6 +284,7 @@ def test_the_first_section_says_how_much_better_than_the_best_rung_and_the_other
     assert "THE DRAWS DID NOT CONVERGE" in in_short(page_of(converged=0))
 
 
+@pytest.mark.slow
 def test_simulated_targets_are_marked_and_drawn_with_their_truth():
     assert "SIMULATED" not in page_of()
     page = page_of(simulated=True)
@@ -308,6 +310,7 @@ def test_the_published_method_is_in_the_figure():
     assert page.count("<use") > page_of().count("<use")
 
 
+@pytest.mark.slow
 def test_what_is_true_of_all_is_said_once_and_rules_that_are_silent_are_folded():
     page = page_of()
     assert "No other rule tells one forecast from another." in page
@@ -338,6 +341,7 @@ def test_the_largest_part_is_called_most_only_if_it_is_more_than_half():
     assert "most (51 % on average" in variance_sentence(forecast, shares.assign(law=0.51, run=0.24))
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said():
     page = page_of(measured=False)
     assert "How this forecast did" not in page
@@ -348,6 +352,7 @@ def test_what_is_missing_is_said():
     assert "4 of 6,000 transitions diverged" in page
 
 
+@pytest.mark.slow
 def test_settings_are_those_of_the_routes():
     rows = dict(rows_of(page_of(), "Settings"))
     assert rows["seed"] == "3"
@@ -355,6 +360,7 @@ def test_settings_are_those_of_the_routes():
     assert [rows[f"draws, {name}"] for name in DRAWS] == ["500", "1000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("route", "shown"), [("direct", set()), ("two_stage", {"route"})])
 def test_settings_leave_out_what_is_empty_or_said_twice(route, shown):
     forecast = forecast_of()
@@ -610,6 +616,7 @@ def test_what_does_not_say_that_it_converged_has_not(tmp_path, capsys):
     assert "does not say" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_damaged_files_are_one_line(tmp_path, capsys, seed):
     rng = np.random.default_rng(seed)

@@ -261,6 +261,7 @@ def test_a_ladder_from_any_route_s_prior_reads_back_as_the_model_assumes(name: s
         assert log_sd == pytest.approx(expected, abs=0.3)
 
 
+@pytest.mark.slow
 def test_uniformity_tells_calibrated_from_biased_and_overconfident_ranks() -> None:
     rng = np.random.default_rng(1)
     u = rng.uniform(size=(200, 200))

@@ -72,6 +72,7 @@ def sixteen() -> lc.Ladder:
     return lc.demo_ladder(5)[0]
 
 
+@pytest.mark.slow
 def test_simulated_ladders_have_no_run_far_off():
     assert [told(lc.demo_ladder(seed)[0]) for seed in range(10)] == [[]] * 10
 

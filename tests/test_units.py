@@ -180,6 +180,7 @@ def test_what_is_no_whole_number_is_told_in_one_line(
     assert error == f"replicates={value!r}: give a whole number of at least 1"
 
 
+@pytest.mark.slow
 def test_whole_numbers_of_other_types(small_table: pd.DataFrame) -> None:
     ladder = lc.read_ladder(small_table)
     few = lc.bootstrap(ladder, TARGETS, replicates=3.0)
