@@ -163,11 +163,11 @@ def against_closed_form(flops: float) -> str:
     ladder, _ = lc.simulate(truth, sizes=DEMO_SIZES, tokens_per_param=DEMO_TOKENS_PER_PARAM)
     fitted = lc.fit(ladder, route="stage_1", progress=False)
     posterior = fitted["stage_1"]["posterior"].to_dataset()
-    frame, lines, floors = frame_of(fitted), [], stages.FLOORS
+    frame, lines, floors = frame_of(fitted), [], stages.LEAST_BEYOND
     for word in ("with the walks", "without"):
         if word == "without":
             # What was traced before has the floor.
-            stages.FLOORS = {}
+            stages.LEAST_BEYOND = {}
             jax.clear_caches()
             for name in map(str, posterior):
                 if name.startswith("walk") and "interval" in posterior[name].dims:
@@ -199,7 +199,7 @@ def against_closed_form(flops: float) -> str:
                     "step of the grid, decades": np.log10(sizes[1] / sizes[0]),
                 }
             )  # fmt: skip
-    stages.FLOORS = floors
+    stages.LEAST_BEYOND = floors
     jax.clear_caches()
     return _text(pd.DataFrame(lines))
 

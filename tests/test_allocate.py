@@ -120,7 +120,7 @@ def test_laws_have_neither_noise_nor_deviations_of_sizes(fitted: xr.DataTree):
 @pytest.fixture
 def no_floor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No discrepancy but that of the scales given: what was traced before has a floor."""
-    monkeypatch.setattr(stages, "FLOORS", {})
+    monkeypatch.setattr(stages, "LEAST_BEYOND", {})
     jax.clear_caches()
     yield
     jax.clear_caches()

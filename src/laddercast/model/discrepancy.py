@@ -23,8 +23,7 @@ SIZES = {"walk_loss": 0.3, "walk_reference": 0.3, "walk_accuracy": 1.0}
 WIDEST = 0.5
 """Scale that none exceeds: what is off by more, from one rung to the next, is noise."""
 
-
-FLOORS = {"walk_loss": 0.005}
+LEAST_BEYOND = {"walk_loss": 0.005}
 """SD per root decade beyond the ladder, added to what rungs tell: a law was bent to fit these."""
 
 
@@ -107,6 +106,8 @@ def walk(
     within = part("", INTERVAL, weights_inside, inside)
     if not design.beyond.shape[1]:
         return Walk(within, within)
-    left = 1.0 if share is None else jnp.sqrt(1 - jnp.asarray(share))
-    full = within + part("_beyond", BEYOND, weights_beyond, beyond, left)
-    return Walk(within, full if share is None else full + of_recipes(share))
+    if share is None:
+        return Walk(within, within + part("_beyond", BEYOND, weights_beyond, beyond))
+    left = jnp.sqrt(1 - jnp.asarray(share))
+    further = part("_beyond", BEYOND, weights_beyond, beyond, left)
+    return Walk(within, within + further + of_recipes(share))

@@ -17,7 +17,7 @@ from numpyro import handlers
 
 from laddercast.model import laws
 from laddercast.model.design import Design, Observed, Seen, binomial_variance, recipes
-from laddercast.model.discrepancy import FLOORS, Scales, Walk, scale_of, walk
+from laddercast.model.discrepancy import LEAST_BEYOND, Scales, Walk, scale_of, walk
 from laddercast.model.likelihood import FLOOR, T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
@@ -348,13 +348,15 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
     name = f"walk_{quantity}"
     share = share_of_recipes(design, priors, name)
     several = len(design.chance) > 1
-    common = scalar(priors, f"{name}_correlation", held=True) if several else 0.0
+    correlation = scalar(priors, f"{name}_correlation", held=True) if several else 0.0
 
-    def scales(floor: float) -> Scales:
-        typical, each = (jnp.hypot(scale_of(x), floor) for x in log_scales)
-        return Scales(jnp.sqrt(common) * typical if several else None, jnp.sqrt(1 - common) * each)
+    def scales(typical: Array, each: Array) -> Scales:
+        common = jnp.sqrt(correlation) * typical if several else None
+        return Scales(common, jnp.sqrt(1 - correlation) * each)
 
-    found = walk(design, name, scales(0.0), scales(FLOORS.get(name, 0.0)), share)
+    inside = [scale_of(x) for x in log_scales]
+    beyond = [jnp.hypot(x, LEAST_BEYOND.get(name, 0.0)) for x in inside]
+    found = walk(design, name, scales(*inside), scales(*beyond), share)
     return _with(found, unfinished(design, priors, quantity)), noise
 
 
