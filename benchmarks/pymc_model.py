@@ -13,7 +13,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from laddercast.model.design import Design, Observed, Seen, binomial_variance
-from laddercast.model.discrepancy import WIDEST, within_and_beyond
+from laddercast.model.discrepancy import WIDEST
 from laddercast.model.likelihood import FLOOR, RUN_DOF
 from laddercast.model.priors import Priors
 from laddercast.model.stages import RUNS_THAT_PIN
@@ -93,7 +93,7 @@ class _Measured:
         steps, tasks = design.walk.shape[1], len(design.chance)
         common = _deviates(f"walk_{name}_common", 0.0, pt.sqrt(correlation) * typical, steps)
         own = _deviates(f"walk_{name}", 0.0, pt.sqrt(1 - correlation) * own, (steps, tasks))
-        self.walk = pt.dot(within_and_beyond(design, f"walk_{name}")[0], common[:, None] + own)
+        self.walk = pt.dot(design.walk, common[:, None] + own)
 
     def condition(
         self, site: str, loc: Any, unit: Any, added: Any, seen: Seen, value: Any, spread: Any

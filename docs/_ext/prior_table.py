@@ -96,7 +96,7 @@ GROUPS: dict[str, dict[str, Meaning]] = {
     "Discrepancy": {
         "log_walk_loss": Meaning(
             "",
-            "SD of log task loss, per root decade of params and of tokens; a size has 0.3 of it",
+            "SD of log task loss, per root decade of params and of tokens, and of a size",
             "log loss",
             "log",
         ),

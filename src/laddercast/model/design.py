@@ -108,8 +108,6 @@ class Design(NamedTuple):
     log_tokens: np.ndarray  # (points,)
     walk: np.ndarray  # (points, intervals) weights of the discrepancy's steps inside the ladder
     beyond: np.ndarray  # (points, steps) weights of its steps beyond the ladder
-    sizes: np.ndarray  # (intervals,) whether a step inside is the deviation of a size, 1 or 0
-    new_sizes: np.ndarray  # (steps,) the same beyond
     unfinished: np.ndarray  # (points, 2 or 0) share of the learning rate's fall that is to come,
     # and log of tokens over those at the run's end; no columns where all points are ends
     run: np.ndarray  # (points,) the run of each point
@@ -324,11 +322,7 @@ def in_few_shapes(design: Design) -> Design:
     # Each target is at most a step in params, one in tokens and a new size beyond the ladder. Those
     # of a grid share most steps.
     most = few_sizes(3 * runs if runs <= FEW_TARGETS else steps, LEAST_STEPS)
-    more = most - steps
-    return wide._replace(
-        beyond=np.pad(wide.beyond, [(0, 0), (0, more)]),
-        new_sizes=np.pad(wide.new_sizes, (0, more)),
-    )
+    return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, most - steps)]))
 
 
 def shape_of(design: Design) -> Shape:
@@ -371,7 +365,6 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
         log_tokens=longer(design.log_tokens, points),
         walk=wider(design.walk),
         beyond=longer(design.beyond, points),
-        sizes=np.pad(design.sizes, (0, intervals)),
         unfinished=longer(design.unfinished, points),
         middle=design.middle._replace(
             reference_loss=longer(design.middle.reference_loss, points),
@@ -493,7 +486,6 @@ def _design(
     log_params = np.log(points[c.PARAMS].to_numpy(float))
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))
     walk, beyond = _walks(points, frame, of_sizes)
-    new = len(set(size_numbers(points[c.PARAMS]).tolist()) - set(frame.sizes))
     run = pd.Index(labels.model).get_indexer(points[c.MODEL])
     recipe = np.zeros(len(points), int)
     if labels.recipe:
@@ -514,8 +506,6 @@ def _design(
         log_tokens=log_tokens - np.log(frame.tokens),
         walk=walk,
         beyond=beyond,
-        sizes=(np.arange(walk.shape[1]) >= walk.shape[1] - len(frame.sizes)).astype(float),
-        new_sizes=(np.arange(beyond.shape[1]) >= beyond.shape[1] - new).astype(float),
         unfinished=np.zeros((len(points), 0)),
         run=run,
         recipe=recipe,

@@ -17,9 +17,6 @@ from laddercast.model.design import Design, recipes
 INTERVAL, BEYOND = "interval", "beyond"
 """Plates of the steps inside the ladder, and of those beyond it."""
 
-SIZES = {"walk_loss": 0.3, "walk_reference": 0.3, "walk_accuracy": 1.0}
-"""Discrepancy of one size, over that of a root decade: losses of sizes lie near a smooth curve."""
-
 WIDEST = 0.5
 """Scale that none exceeds: what is off by more, from one rung to the next, is noise."""
 
@@ -46,15 +43,6 @@ class Walk(NamedTuple):
     full: Array
 
 
-def within_and_beyond(design: Design, name: str) -> tuple[ArrayLike, ArrayLike]:
-    """Weights (points, steps) of a walk's steps inside the ladder, and of those beyond it."""
-    of_size = SIZES.get(name, 1.0)
-    return (
-        design.walk * (1 + design.sizes * (of_size - 1)),
-        design.beyond * (1 + design.new_sizes * (of_size - 1)),
-    )
-
-
 def walk(
     design: Design, name: str, inside: Scales, beyond: Scales, share: ArrayLike | None = None
 ) -> Walk:
@@ -63,7 +51,6 @@ def walk(
     Laws could have bent as it does: sites that are sampled after its steps follow them. Inside the
     ladder it is common to all recipes; beyond, each has the `share` () of the variance to itself.
     """
-    weights_inside, weights_beyond = within_and_beyond(design, name)
     declared = {"followed": True}
     alone = declared if inside.own is None else {}
     tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
@@ -101,13 +88,13 @@ def walk(
             with each[0], each[1], tasks:
                 normal = dist.Normal(0, own * jnp.sqrt(share))
                 found += numpyro.sample(f"{name}_recipe_beyond", normal)
-        return jnp.sum(jnp.asarray(weights_beyond)[..., None] * found[design.recipe], axis=1)
+        return jnp.sum(jnp.asarray(design.beyond)[..., None] * found[design.recipe], axis=1)
 
-    within = part("", INTERVAL, weights_inside, inside)
+    within = part("", INTERVAL, design.walk, inside)
     if not design.beyond.shape[1]:
         return Walk(within, within)
     if share is None:
-        return Walk(within, within + part("_beyond", BEYOND, weights_beyond, beyond))
+        return Walk(within, within + part("_beyond", BEYOND, design.beyond, beyond))
     left = jnp.sqrt(1 - jnp.asarray(share))
-    further = part("_beyond", BEYOND, weights_beyond, beyond, left)
+    further = part("_beyond", BEYOND, design.beyond, beyond, left)
     return Walk(within, within + further + of_recipes(share))

@@ -327,7 +327,9 @@ def log_law(
     How N and D interact is sampled here, one for all tasks: `q`, and the power `gamma` of N with
     which the exponent of D goes.
     """
-    q, gamma = scalar(priors, "q"), scalar(priors, "gamma")
+    # Rungs tell how sharply all of a loss bends where N and D meet, not the reducible part alone.
+    told = None if log_e is None else jnp.mean(jnp.asarray(log_reducible))
+    q, gamma = scalar(priors, "q", offset=told), scalar(priors, "gamma")
     beta = found.beta * jnp.exp(gamma * design.log_params[:, None])
     given = (
         design.log_params[:, None], design.log_tokens[:, None],
