@@ -211,23 +211,23 @@ def _covariances(curved: Curvature, layout: Layout) -> Sites:
 def _conditional(
     found: Found, name: str, covariance: np.ndarray, scale: np.ndarray, layout: Layout
 ) -> Conditional:
-    less, loc, prior = (of[name] for of in (found.less, found.loc, found.scale))
-    shape, elements = less.shape[1:], layout.elements(name)
-    # In the mean over draws, the pulls of prior and data are one another's opposite.
-    mean, of_prior = less.mean(axis=0), ((less - loc) / prior**2).mean(axis=0)
-    if not _has_directions(elements, scale):
+    less, loc, variance = found.less[name], found.loc[name], found.scale[name] ** 2
+    shape, elements, directions = less.shape[1:], layout.elements(name), None
+    if _has_directions(elements, scale):
+        n = shape[0]
+        values, vectors = np.linalg.eigh(np.linalg.inv(covariance) - np.eye(n))
+        directions = np.moveaxis(vectors, 0, -1).reshape(n, n, *shape[1:])
+        less, loc = (np.einsum("ij...,di...->dj...", directions, x) for x in (less, loc))
+        precision = np.maximum(values.T, 0.0).reshape(shape) / scale**2
+    else:
         left = np.empty(elements.size)
         left[elements] = np.diagonal(covariance, axis1=1, axis2=2)
         precision = np.maximum(1 / left.reshape(shape) - 1, 0.0) / scale**2
-        pull = np.where(precision > 0, precision * mean + of_prior, 0.0)
-        return Conditional(precision, pull, prior=np.array(1.0))
-    n = shape[0]
-    values, vectors = np.linalg.eigh(np.linalg.inv(covariance) - np.eye(n))
-    directions = np.moveaxis(vectors, 0, -1).reshape(n, n, *shape[1:])
-    precision = np.maximum(values.T, 0.0).reshape(shape) / scale**2
-    turned, pull = (np.einsum("ij...,i...->j...", directions, x) for x in (mean, of_prior))
-    pull = np.where(precision > 0, precision * turned + pull, 0.0)
-    return Conditional(precision, pull, directions, np.array(1.0))
+    # What makes the conditional means right in the mean over draws. Those of a narrow prior, which
+    # tell little, count for little.
+    shrink = 1 / (1 + precision * variance)
+    pull = (less - loc * shrink).sum(axis=0) / (variance * shrink).sum(axis=0)
+    return Conditional(precision, np.where(precision > 0, pull, 0.0), directions, np.array(1.0))
 
 
 def preconditioned(
