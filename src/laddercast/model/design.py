@@ -91,6 +91,8 @@ class Middle(NamedTuple):
     accuracy: np.ndarray  # (points, tasks) by what each point tells of the logit
     slope: np.ndarray  # (points, tasks) whose sum is the logit's slope in the log of compute
     information: np.ndarray  # (recipes, tasks) of that slope: one over its variance
+    trends: dict[str, np.ndarray]  # by quantity, (points, tasks or 1), whose sums over a run are
+    # the slopes of logs or of the logit along its tokens
     measured: np.ndarray  # (points, tasks) accuracy
     width: np.ndarray  # (points, tasks) how near to it an end of the curve can be told
     checkpoints: dict[str, np.ndarray]  # by quantity, (tasks,): of what is known of noise, the part
@@ -281,9 +283,32 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
     return Middle(
         shares(design.reference_loss.at.astype(float)), shares(design.loss.at.astype(float)),
         weight, slope / information[design.recipe], information,
+        {
+            quantity: _trend(design, getattr(design, quantity).at.astype(float))
+            for quantity in (c.REFERENCE_LOSS, c.LOSS)
+        } | {c.ACCURACY: _trend(design, told)},
         np.where(at, accuracy, 0.5), np.clip(2 * np.sqrt(variance), *WIDTHS),
         {quantity: _known(getattr(design, quantity), len(design.end)) for quantity in QUANTITIES},
     )  # fmt: skip
+
+
+def _trend(design: Design, weight: np.ndarray) -> np.ndarray:
+    """Weights (points, tasks) whose sums with a logit, over each run, are its slopes there."""
+    if not design.unfinished.shape[1]:
+        return np.zeros_like(weight)
+    ahead = design.unfinished[:, 1:]
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        """The weighted mean over each run, at its points."""
+        total, of_all = np.zeros((2, len(design.end), weight.shape[1]))
+        np.add.at(total, design.run, weight * x)
+        np.add.at(of_all, design.run, weight)
+        return np.asarray((total / np.where(of_all > 0, of_all, 1.0))[design.run])
+
+    off = ahead - mean(ahead)
+    square = np.zeros((len(design.end), weight.shape[1]))
+    np.add.at(square, design.run, weight * off**2)
+    return np.asarray(weight * off / np.where(square > 0, square, 1.0)[design.run])
 
 
 def _known(seen: Seen, runs: int) -> np.ndarray:
@@ -371,6 +396,7 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
             loss=longer(design.middle.loss, points),
             accuracy=longer(design.middle.accuracy, points),
             slope=longer(design.middle.slope, points),
+            trends={quantity: longer(x, points) for quantity, x in design.middle.trends.items()},
             measured=longer(design.middle.measured, points, 0.5),
             width=longer(design.middle.width, points, WIDTHS[1]),
         ),
@@ -519,7 +545,9 @@ def _design(
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
         middle=Middle(
             np.zeros((len(points), 1)), nowhere, nowhere, nowhere,
-            np.full((recipes, len(tasks)), LEAST_INFORMATION), nowhere + 0.5, nowhere + WIDTHS[1],
+            np.full((recipes, len(tasks)), LEAST_INFORMATION),
+            {c.REFERENCE_LOSS: nowhere[:, :1], c.LOSS: nowhere, c.ACCURACY: nowhere},
+            nowhere + 0.5, nowhere + WIDTHS[1],
             {
                 quantity: np.zeros(1 if quantity == c.REFERENCE_LOSS else len(tasks))
                 for quantity in QUANTITIES

@@ -358,8 +358,7 @@ def off_law(design: Design, priors: Priors, quantity: str) -> tuple[Walk, Noise]
 
     inside = [scale_of(x) for x in log_scales]
     beyond = [jnp.hypot(x, LEAST_BEYOND.get(name, 0.0)) for x in inside]
-    found = walk(design, name, scales(*inside), scales(*beyond), share)
-    return _with(found, unfinished(design, priors, quantity)), noise
+    return walk(design, name, scales(*inside), scales(*beyond), share), noise
 
 
 def share_of_recipes(design: Design, priors: Priors, name: str) -> ArrayLike | None:
@@ -369,30 +368,32 @@ def share_of_recipes(design: Design, priors: Priors, name: str) -> ArrayLike | N
     return scalar(priors, f"{name}_recipe_share", held=True)
 
 
-def _with(found: Walk, more: ArrayLike) -> Walk:
-    return Walk(found.near + more, found.full + more)
-
-
-def unfinished(design: Design, priors: Priors, quantity: str) -> ArrayLike:
-    """By how much a point before its run's end is off (points, tasks or 1), zero at ends.
+def with_unfinished(
+    design: Design, priors: Priors, quantity: str, found: Walk, left: Array
+) -> Walk:
+    """Discrepancy with that of points before their runs' ends, zero at ends.
 
     A part goes with the share of the learning rate's fall that is to come, one number for all runs
     and tasks. And each run (for each task, where the quantity has one) has a trend of its own along
-    its tokens, as what makes a run good or bad early on need not do so later.
+    its tokens, as what makes a run good or bad early on need not do so later. Rungs tell it of what
+    is `left` (points, tasks or 1) of them without, up to a number for each run.
     """
     if not design.unfinished.shape[1]:
-        return 0.0
+        return found
     to_come, ahead = design.unfinished.T[..., None]
-    excess = scalar(priors, f"unfinished_{quantity}")
+    excess = scalar(priors, f"unfinished_{quantity}") * to_come
     scale = scalar(priors, f"trend_{quantity}_scale", held=True)
-    name, prior, runs = f"trend_{quantity}", dist.Normal(0, scale), design.end.shape[0]
+    weighted, runs = design.middle.trends[quantity] * (left - excess), design.end.shape[0]
+    told = jax.ops.segment_sum(weighted, design.run, runs)
+    name, prior = f"trend_{quantity}", dist.Normal(0, scale)
     if quantity == "reference_loss":
         with numpyro.plate("model", runs):
-            trend = numpyro.sample(name, prior)[:, None]
+            trend = numpyro.sample(name, prior, infer=_declared(told[:, 0]))[:, None]
     else:
         with numpyro.plate("model", runs, dim=-2), tasks_plate(design):
-            trend = numpyro.sample(name, prior)
-    return excess * to_come + trend[design.run] * ahead
+            trend = numpyro.sample(name, prior, infer=_declared(told))
+    more = excess + trend[design.run] * ahead
+    return Walk(found.near + more, found.full + more)
 
 
 def task_loss(
@@ -400,7 +401,9 @@ def task_loss(
 ) -> Path:
     """What is known of each run's task loss, of which `law` has the logs less the level."""
     walk, noise = off
-    known = law.run + walk.full + at_points(noise.shared, design)
+    known = law.run + at_points(noise.shared, design)
+    walk = with_unfinished(design, priors, "loss", walk, -(known + walk.full))
+    known = known + walk.full
     # Told best is the mean of what was measured.
     middle = in_middle(design.middle.loss, known, design)
     typical, own = level_of(design, priors, "log_loss_level", -middle)
@@ -433,8 +436,7 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     scale = scalar(priors, "walk_reference_scale", held=True)
     share_own = share_of_recipes(design, priors, "walk_reference")
     scales = Scales(scale, None)
-    off_law = walk(design, "walk_reference", scales, scales, share_own)
-    off = _with(off_law, unfinished(design, priors, "reference_loss"))
+    off = walk(design, "walk_reference", scales, scales, share_own)
     log_e, log_reducible = log_parts(scalar(priors, "logit_reference_share_e"))
     log_a, log_b = log_parts(scalar(priors, "logit_reference_share_a"))
     alpha = scalar(priors, "reference_alpha", offset=-log_a - log_reducible)
@@ -447,6 +449,7 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
         beta = beta * jnp.exp(of_points(off_beta, design))[:, None]
     found = Terms(alpha, beta, log_a, log_b)
     law = log_law(design, priors, found, log_e, log_reducible)
+    off = with_unfinished(design, priors, "reference_loss", off, -(law + off.full))
     known = law + off.full
     middle = in_middle(design.middle.reference_loss, known, design)[:, 0]
     level = scalar(priors, "log_reference_level", offset=-jnp.mean(middle))
@@ -497,6 +500,7 @@ def accuracy(
     told = in_middle(middle.accuracy, left + of_points(steeps, design) * x, design)
     _, levels = level_of(design, priors, "logit_level", told)
     steep, level = of_points(steeps, design), of_points(levels, design)
+    walk = with_unfinished(design, priors, "accuracy", walk, left + steep * x)
 
     def risen(log_x: Array, shift: Array) -> Array:
         return nn.sigmoid(level - steep * jnp.expm1(log_x) + shift)

@@ -221,6 +221,14 @@ def test_a_long_run_has_few_points_and_its_end_is_one_of_them(small_table: pd.Da
     np.testing.assert_allclose(design.unfinished[design.end], 0, atol=1e-9)
     first = design.unfinished[design.run == 0]
     assert (np.diff(first[np.argsort(design.log_tokens[design.run == 0])], axis=0)[:, 0] < 0).all()
+    # Trends are slopes along a run's tokens, whatever its level.
+    levels = np.arange(len(labels.model), dtype=float)[design.run]
+    line = (levels + 2.5 * design.unfinished[:, 1])[:, None]
+    for quantity, expected in (("accuracy", 2.5), ("loss", 2.5), ("reference_loss", 2.5)):
+        weights = design.middle.trends[quantity]
+        slopes = np.zeros((len(labels.model), weights.shape[1]))
+        np.add.at(slopes, design.run, weights * line)
+        np.testing.assert_allclose(slopes, expected, rtol=1e-9)
     table = ladder.table.set_index(["model", "task"])
     for point, task in np.argwhere(design.accuracy.at):
         own = table.loc[(labels.model[design.run[point]], labels.task[task]), "accuracy"]

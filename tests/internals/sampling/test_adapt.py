@@ -10,11 +10,12 @@ import numpyro.distributions as dist
 import pytest
 from scipy.stats import spearmanr
 
-from laddercast.sampling.adapt import adapted, repositioned, scaled
+from laddercast.sampling.adapt import Found, _conditional, adapted, repositioned, scaled
 from laddercast.sampling.chains import on_device
 from laddercast.sampling.curvature import layout_of
 from laddercast.sampling.density import structure
 from laddercast.sampling.mode import started
+from laddercast.sampling.preconditioner import Layout
 from laddercast.sampling.transforms import Prior
 
 SIZES = {"group": 4, "row": 3, "column": 2}
@@ -77,3 +78,24 @@ def test_without_blocks_plates_may_come_in_any_order():
     np.testing.assert_allclose(one.precision, np.swapaxes(other.precision, 1, 2), rtol=0.05)
     # What data tell most is told most, though some of it is of the mean that all share.
     assert spearmanr(one.precision.ravel(), precision.ravel()).statistic > 0.9
+
+
+def test_pulls_are_those_of_the_data_though_scales_of_the_prior_vary_by_orders() -> None:
+    generator, count = np.random.default_rng(0), 2000
+    precision, pull = np.array([0.05, 2.0, 50.0]), np.array([0.3, -4.0, 100.0])
+    variance = np.exp(2 * generator.normal(-0.5, 1.5, (count, 1))) * np.ones(3)
+    loc = generator.normal(0, 0.2, (count, 3))
+    shrink = 1 / (1 + precision * variance)
+    mean, sd = (loc + variance * pull) * shrink, np.sqrt(variance * shrink)
+    less = mean + sd * generator.normal(size=(count, 3))
+    none = np.zeros(0, int)
+    layout = Layout(none, np.zeros((0, 0), int), np.arange(3), np.zeros(3, int), {}, {},
+                    {"x": np.arange(3)})  # fmt: skip
+    scale = np.full(3, 0.7)
+    left = 1 / (1 + precision * scale**2)
+    found = Found({"x": less}, {"x": less}, {"x": loc}, {"x": np.sqrt(variance)})
+    told = _conditional(found, "x", left[:, None, None], scale, layout)
+    np.testing.assert_allclose(told.precision, precision)
+    # The mean that they stand for at a usual scale, in SDs of the site there.
+    off = (told.pull - pull) * scale**2 * left / (scale * np.sqrt(left))
+    np.testing.assert_allclose(off, 0, atol=0.1)
