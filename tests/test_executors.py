@@ -93,7 +93,7 @@ def test_wrong_settings_are_refused_before_a_process_begins(six_runs):
         next(lc.fit_each([six_runs] * 2, executor=2, draws=0))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_processes_lose_is_made_again(tmp_path):
     calls = [partial(square, n) for n in range(4)]
     calls.insert(1, partial(killed_until, TRIES - 1, tmp_path, "in the end"))
@@ -101,14 +101,14 @@ def test_what_processes_lose_is_made_again(tmp_path):
     assert len(list(tmp_path.iterdir())) == TRIES - 1
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_call_that_ends_every_process_is_given_up(tmp_path):
     with pytest.raises(RuntimeError, match=f"{TRIES} processes have ended under fit 1 of 1"):
         list(as_done([partial(killed_until, 99, tmp_path, "never")], 1))
     assert len(list(tmp_path.iterdir())) == TRIES
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_pool_of_one_s_own_that_breaks_is_told(tmp_path):
     context = multiprocessing.get_context("spawn")
     with (
@@ -118,7 +118,7 @@ def test_a_pool_of_one_s_own_that_breaks_is_told(tmp_path):
         list(as_done([partial(killed_until, 99, tmp_path, "never")], pool))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_warnings_and_errors_of_processes_arrive():
     found = as_done([partial(doubtful, 0), partial(doubtful, 1), partial(wrong, 7)], 1)
     with warnings.catch_warnings(record=True) as caught:
@@ -131,7 +131,7 @@ def test_warnings_and_errors_of_processes_arrive():
     assert "in wrong" in str(raised.value.__cause__)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_closed_iterator_ends_its_processes_at_once(tmp_path):
     calls = [partial(square, 1), partial(asleep, tmp_path), partial(asleep, tmp_path)]
     found = as_done(calls, 2)
@@ -153,7 +153,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_processes_end_with_the_one_that_began_them(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
@@ -192,7 +192,7 @@ def assert_same(found: list, alone: list) -> None:
         assert one.identical(other)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
 def test_fits_of_processes_are_those_made_here(parts, alone, capsys):
     settings = QUICK | {"within": parts[-1]}
@@ -202,7 +202,7 @@ def test_fits_of_processes_are_those_made_here(parts, alone, capsys):
     assert "fits: 3 of 3 fits" in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::laddercast.LaddercastWarning")
 def test_fits_that_are_lost_are_made_again(parts, alone, tmp_path):
     lost = partial(killed_until, 1, tmp_path)  # after a fit, before its result is sent
@@ -224,7 +224,7 @@ def cluster():
             yield found
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_fits_on_dask_are_those_made_here_also_with_a_worker_killed(
     cluster, parts, alone, tmp_path
@@ -248,7 +248,7 @@ def ladder_file(six_runs, tmp_path) -> str:
     return str(lc.Ladder(table, six_runs.tasks).to_csv(tmp_path / "ladder.csv"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_backtest_on_workers_and_on_dask_is_the_one_made_here(
     cluster, six_runs, ladder_file, tmp_path, capsys
 ):

@@ -87,7 +87,7 @@ def draw_from_prior(route: Route, design: Design, draws: int) -> dict[str, np.nd
         return {name: np.asarray(value) for name, value in sites.items()}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTES)
 def test_prior_predictive_is_what_real_models_could_have(small_table, name):
     design = ladder_design(read_ladder(small_table))[0]
@@ -268,7 +268,7 @@ def test_every_route_whose_measurements_are_lacking_is_named(small_table):
         fit(only_reference, route=two_stage, **SHORT)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_fit_holds_all_groups_and_names(fitted, ladder):
     assert set(fitted.children) == {"two_stage"}
     own = fitted["two_stage"]
@@ -318,7 +318,7 @@ def test_fit_holds_all_groups_and_names(fitted, ladder):
     assert json.loads(fitted.attrs["priors"])["logit_gap"] == "Normal(-4, 0.6)"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_observed_data_are_the_ends_of_runs(fitted, ladder):
     ends = run_ends(ladder.table).set_index(["model", "task"])
     observed = fitted["two_stage"]["observed_data"].to_dataset()
@@ -329,7 +329,7 @@ def test_observed_data_are_the_ends_of_runs(fitted, ladder):
             assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_letters_give_the_measured_losses_and_accuracies(fitted, ladder):
     p = fitted["two_stage"]["posterior"].to_dataset()
     ends = run_ends(ladder.table)
@@ -352,7 +352,7 @@ def test_letters_give_the_measured_losses_and_accuracies(fitted, ladder):
     assert frame.params > 1e8
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_leave_one_out_reads_the_fit(fitted):
     for site in ("loss", "accuracy"):
         with warnings.catch_warnings():
@@ -361,7 +361,7 @@ def test_leave_one_out_reads_the_fit(fitted):
             assert np.isfinite(az.loo(fitted["two_stage"], var_name=site).elpd)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_default_fit_pools_all_routes(pooled, ladder):
     assert list(pooled.children) == list(routes_of(pooled)) == POOLED
     assert pooled.attrs["routes"] == "two_stage, by_reference, direct"
@@ -381,7 +381,7 @@ def test_default_fit_pools_all_routes(pooled, ladder):
     assert set(diagnose(pooled)["route"]) == set(POOLED)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_forecast_of_several_routes_is_their_pool(pooled, tmp_path):
     found = forecast_quietly(pooled, TARGETS)
     predictions = found["predictions"].to_dataset()
@@ -408,7 +408,7 @@ def test_forecast_of_several_routes_is_their_pool(pooled, tmp_path):
         xr.testing.assert_equal(of_route, found[name]["predictions"].to_dataset())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_forecast_from_the_saved_fit_is_the_same(fitted, tmp_path):
     fitted.to_netcdf(tmp_path / "fit.nc", engine="h5netcdf")
     loaded = xr.open_datatree(tmp_path / "fit.nc", engine="h5netcdf")
@@ -416,7 +416,7 @@ def test_forecast_from_the_saved_fit_is_the_same(fitted, tmp_path):
     xr.testing.assert_equal(one["predictions"].to_dataset(), other["predictions"].to_dataset())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_forecast_is_sound(fitted):
     found = forecast_quietly(fitted, TARGETS)
     predictions = found["predictions"].to_dataset()
@@ -436,7 +436,7 @@ def test_forecast_is_sound(fitted):
     assert table["measured"].isna().all()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_more_checkpoints_leave_less_noise(fitted):
     one = forecast_quietly(fitted, TARGETS.assign(checkpoints=1))
     many = forecast_quietly(fitted, TARGETS.assign(checkpoints=100))
@@ -462,7 +462,7 @@ def test_a_forecast_of_other_targets_compiles_nothing(fitted):
     np.testing.assert_allclose(of_some["variance"]["law"], law, rtol=1e-5)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_far_targets_are_warned_of(fitted):
     far = TARGETS.assign(tokens=10**16)
     with warnings.catch_warnings(record=True) as caught:
@@ -475,7 +475,7 @@ def test_far_targets_are_warned_of(fitted):
     assert any("tokens per parameter" in text for text in texts)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_chains_in_one_batch_are_those_in_threads(small_table, monkeypatch):
     # A GPU runs all chains as one batch; the same code on a CPU must walk the same way.
     ladder = read_ladder(small_table)
@@ -491,7 +491,7 @@ def test_chains_in_one_batch_are_those_in_threads(small_table, monkeypatch):
         assert np.abs(first.mean() - second.mean()) < 1.5 * spread
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
     whole = read_ladder(small_table)
     part = whole.keep([model for model in whole.models if not model.startswith("800M")])
@@ -510,7 +510,7 @@ def test_a_part_fitted_within_the_whole_has_its_own_posterior(small_table):
         assert (off < 5 * error).all(), name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_unconverged_fit_says_so(ladder):
     with pytest.warns(NotConvergedWarning, match="the fit has not converged .*`lc.diagnose`"):
         found = fit(ladder, route=two_stage, **SHORT | {"draws": 50})
@@ -526,7 +526,7 @@ def test_unconverged_fit_says_so(ladder):
     assert set(reasons["site"]) - {""} <= set(found["two_stage"]["posterior"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["reference loss", "every", "ragged", "one task", "accuracy alone", "a chain"]
 )

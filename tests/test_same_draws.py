@@ -25,14 +25,14 @@ def done(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_files_of_equal_runs_are_equal(done, tmp_path):
     assert main(["demo", "--out", str(tmp_path), *COMMAND]) in (0, 3)
     for name in ("fit.nc", "predictions.nc", "forecast.csv"):
         assert (tmp_path / name).read_bytes() == (done / name).read_bytes(), name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_figure_that_fails_discards_nothing(tmp_path, monkeypatch, capsys):
     def fail(*_: object) -> None:
         raise RuntimeError("no ink")
@@ -45,7 +45,7 @@ def test_a_figure_that_fails_discards_nothing(tmp_path, monkeypatch, capsys):
     assert "forecast.png" not in names
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_fits_in_several_threads_are_those_made_alone(small_table):
     ladder = lc.read_ladder(small_table)
@@ -65,7 +65,7 @@ def test_fits_in_several_threads_are_those_made_alone(small_table):
         assert found[number].attrs["draws"] == alone.attrs["draws"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_attributes_of_a_fit_are_enough_to_make_it_again(small_table, tmp_path):
     """So many draws that it goes on where it has not converged, and keeps others than asked for."""
@@ -91,7 +91,7 @@ def test_attributes_of_a_fit_are_enough_to_make_it_again(small_table, tmp_path):
     assert used["draws"] > used["draws_asked"] or attrs["converged"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*has not converged")
 def test_a_fit_that_lacks_what_the_model_has_is_refused_and_told_by_whom_it_was_made(done):
     with xr.open_datatree(done / "fit.nc", engine="h5netcdf") as tree:
@@ -105,7 +105,7 @@ def test_a_fit_that_lacks_what_the_model_has_is_refused_and_told_by_whom_it_was_
         lc.forecast(older, targets)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_kills_leave_nothing_half_written(capsys):
     sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
     from kills import kill_many
