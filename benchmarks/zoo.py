@@ -10,6 +10,7 @@ again), the table to docs/accuracy_zoo.md.
 """
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -169,6 +170,8 @@ def run(source: Source, of_targets: bool, done: set[tuple[str, str]]) -> Iterato
             seconds, converged = time.perf_counter() - begin, fitted.attrs["converged"]
             own = scored(lc.forecast(fitted, held_out))
             outcome = "converged" if converged else fitted.attrs["complaints"]
+            if left_out := json.loads(fitted.attrs["left_out"]):
+                outcome += f" without {', '.join(left_out)}"
         except Exception as error:  # an outcome, to be told
             own, outcome = pd.DataFrame({"quantity": ["accuracy"]}), f"failed: {error}"
             seconds = time.perf_counter() - begin
