@@ -293,7 +293,7 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
 
 
 def _trend(design: Design, weight: np.ndarray) -> np.ndarray:
-    """Weights (points, tasks) whose sums with a logit, over each run, are its slopes there."""
+    """Weights (points, tasks) by which logs or logits are summed to their slopes in each run."""
     if not design.unfinished.shape[1]:
         return np.zeros_like(weight)
     ahead = design.unfinished[:, 1:]
