@@ -265,28 +265,23 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
     chance, at = design.chance, design.accuracy.at
 
     def sums(x: np.ndarray) -> np.ndarray:
-        """(recipes, tasks) of (points, tasks)."""
-        found = np.zeros((recipes(design), x.shape[1]))
-        np.add.at(found, design.recipe, x)
-        return found
+        return _sums(x, design.recipe, recipes(design))
 
     def shares(weight: np.ndarray) -> np.ndarray:
-        total = sums(weight)
-        return np.asarray(weight / np.where(total > 0, total, 1.0)[design.recipe])
+        return np.asarray(weight / _or_one(sums(weight))[design.recipe])
 
     variance = binomial_variance(accuracy, design.items)
     rise = np.maximum((accuracy - chance) * (1 - accuracy) / (1 - chance), LEAST_RISE)
     told = np.where(at, rise**2 / variance, 0.0)
+    weights = {word: getattr(design, word).at.astype(float) for word in (c.REFERENCE_LOSS, c.LOSS)}
+    weights[c.ACCURACY] = told
     weight, compute = shares(told), (design.log_params + design.log_tokens)[:, None]
     slope = told * (compute - sums(weight * compute)[design.recipe])
     information = np.maximum(sums(slope * compute), LEAST_INFORMATION)
     return Middle(
-        shares(design.reference_loss.at.astype(float)), shares(design.loss.at.astype(float)),
+        shares(weights[c.REFERENCE_LOSS]), shares(weights[c.LOSS]),
         weight, slope / information[design.recipe], information,
-        {
-            quantity: _trend(design, getattr(design, quantity).at.astype(float))
-            for quantity in (c.REFERENCE_LOSS, c.LOSS)
-        } | {c.ACCURACY: _trend(design, told)},
+        {quantity: _trend(design, own) for quantity, own in weights.items()},
         np.where(at, accuracy, 0.5), np.clip(2 * np.sqrt(variance), *WIDTHS),
         {quantity: _known(getattr(design, quantity), len(design.end)) for quantity in QUANTITIES},
     )  # fmt: skip
@@ -298,17 +293,23 @@ def _trend(design: Design, weight: np.ndarray) -> np.ndarray:
         return np.zeros_like(weight)
     ahead = design.unfinished[:, 1:]
 
-    def mean(x: np.ndarray) -> np.ndarray:
-        """The weighted mean over each run, at its points."""
-        total, of_all = np.zeros((2, len(design.end), weight.shape[1]))
-        np.add.at(total, design.run, weight * x)
-        np.add.at(of_all, design.run, weight)
-        return np.asarray((total / np.where(of_all > 0, of_all, 1.0))[design.run])
+    def sums(x: np.ndarray) -> np.ndarray:
+        return _sums(x, design.run, len(design.end))
 
-    off = ahead - mean(ahead)
-    square = np.zeros((len(design.end), weight.shape[1]))
-    np.add.at(square, design.run, weight * off**2)
-    return np.asarray(weight * off / np.where(square > 0, square, 1.0)[design.run])
+    off = ahead - (sums(weight * ahead) / _or_one(sums(weight)))[design.run]
+    return np.asarray(weight * off / _or_one(sums(weight * off**2))[design.run])
+
+
+def _sums(x: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Sums (groups, tasks) of (points, tasks) over the points of each group."""
+    found = np.zeros((groups, x.shape[1]))
+    np.add.at(found, group, x)
+    return found
+
+
+def _or_one(total: np.ndarray) -> np.ndarray:
+    """To divide by: one where there is nothing."""
+    return np.where(total > 0, total, 1.0)
 
 
 def _known(seen: Seen, runs: int) -> np.ndarray:
@@ -417,9 +418,7 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
 def cells(design: Design, quantity: str) -> np.ndarray:
     """Whether a quantity was measured on each run at all, (runs, tasks)."""
     seen: Seen = getattr(design, quantity)
-    count = np.zeros((len(design.end), seen.at.shape[1]))
-    np.add.at(count, design.run, seen.at)
-    return count > 0
+    return np.asarray(_sums(seen.at, design.run, len(design.end)) > 0)
 
 
 def _columns(tasks: pd.Series, labels: Labels, columns: int) -> np.ndarray:
