@@ -51,7 +51,7 @@ def two_stage(design: Design, priors: Priors, observed: Observed) -> pm.Model:
         lower = pt.minimum(design.chance * pt.exp(_by_task(design, priors, "log_lower")), upper)
         slope = pt.exp(_pooled(design, priors, "log_slope"))
         passing = pt.sigmoid(_pooled(design, priors, "logit_passing"))
-        x = pt.exp(law + loss.walk + passing * (loss.shared + effect))
+        x = pt.exp(law + loss.walk - loss.sizes + passing * (loss.sizes + loss.shared + effect))
         of_upper = pt.sigmoid(height - slope * (x - 1) + accuracy.walk)
         p = lower + (upper - lower) * of_upper
         unit = binomial_variance(p, design.items)
@@ -93,7 +93,9 @@ class _Measured:
         steps, tasks = design.walk.shape[1], len(design.chance)
         common = _deviates(f"walk_{name}_common", 0.0, pt.sqrt(correlation) * typical, steps)
         own = _deviates(f"walk_{name}", 0.0, pt.sqrt(1 - correlation) * own, (steps, tasks))
-        self.walk = pt.dot(design.walk, common[:, None] + own)
+        off = common[:, None] + own
+        self.walk = pt.dot(design.walk, off)
+        self.sizes = pt.dot(design.walk * design.of_size, off)
 
     def condition(
         self, site: str, loc: Any, unit: Any, added: Any, seen: Seen, value: Any, spread: Any

@@ -120,7 +120,8 @@ def of_one_task(run: np.ndarray, at: np.ndarray) -> Runs:
     nothing = Seen(at[:, None], np.ones((len(run), 1)), np.zeros((len(end), 1)))
     points = np.zeros(len(run))
     design = Design(
-        points, points, *[np.zeros((len(run), 0))] * 3, run, np.zeros_like(run), end,
+        points, points, *[np.zeros((len(run), 0))] * 2, *[np.zeros(0)] * 2,
+        np.zeros((len(run), 0)), run, np.zeros_like(run), end,
         np.arange(len(end)), nothing, nothing, nothing, np.zeros(1), np.ones(1), None,
     )  # fmt: skip
     noise = np.resize(NOISE, len(run))[:, None]

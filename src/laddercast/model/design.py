@@ -110,6 +110,8 @@ class Design(NamedTuple):
     log_tokens: np.ndarray  # (points,)
     walk: np.ndarray  # (points, intervals) weights of the discrepancy's steps inside the ladder
     beyond: np.ndarray  # (points, steps) weights of its steps beyond the ladder
+    of_size: np.ndarray  # (intervals,) whether a step is the deviation of a size
+    of_new_size: np.ndarray  # (steps,)
     unfinished: np.ndarray  # (points, 2 or 0) share of the learning rate's fall that is to come,
     # and log of tokens over those at the run's end; no columns where all points are ends
     run: np.ndarray  # (points,) the run of each point
@@ -348,7 +350,10 @@ def in_few_shapes(design: Design) -> Design:
     # Each target is at most a step in params, one in tokens and a new size beyond the ladder. Those
     # of a grid share most steps.
     most = few_sizes(3 * runs if runs <= FEW_TARGETS else steps, LEAST_STEPS)
-    return wide._replace(beyond=np.pad(wide.beyond, [(0, 0), (0, most - steps)]))
+    return wide._replace(
+        beyond=np.pad(wide.beyond, [(0, 0), (0, most - steps)]),
+        of_new_size=np.pad(wide.of_new_size, (0, most - steps)),
+    )
 
 
 def shape_of(design: Design) -> Shape:
@@ -390,6 +395,7 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
         log_params=longer(design.log_params, points),
         log_tokens=longer(design.log_tokens, points),
         walk=wider(design.walk),
+        of_size=np.pad(design.of_size, (0, intervals)),
         beyond=longer(design.beyond, points),
         unfinished=longer(design.unfinished, points),
         middle=design.middle._replace(
@@ -473,7 +479,7 @@ def _steps(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.sqrt(np.abs(stop - start)) * share
 
 
-def _walks(points: pd.DataFrame, frame: Frame, of_sizes: bool) -> tuple[np.ndarray, np.ndarray]:
+def _walks(points: pd.DataFrame, frame: Frame, of_sizes: bool) -> tuple[np.ndarray, ...]:
     """Weights (points, steps) of discrepancy's steps inside the ladder, and beyond it."""
     within, beyond = [], []
     slack = 1e-9
@@ -494,7 +500,11 @@ def _walks(points: pd.DataFrame, frame: Frame, of_sizes: bool) -> tuple[np.ndarr
     new = np.setdiff1d(size, known)
     within.append(of_sizes * (size[:, None] == known))
     beyond.append(of_sizes * (size[:, None] == new))
-    return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1)
+    masks = (
+        np.repeat([0.0] * (len(x) - 1) + [1.0], [own.shape[1] for own in x])
+        for x in (within, beyond)
+    )
+    return np.concatenate(within, axis=1), np.concatenate(beyond, axis=1), *masks
 
 
 def _twins(log_params: np.ndarray, log_tokens: np.ndarray) -> np.ndarray:
@@ -510,7 +520,7 @@ def _design(
     """Everything but what was measured."""
     log_params = np.log(points[c.PARAMS].to_numpy(float))
     log_tokens = np.log(points[c.TOKENS].to_numpy(float))
-    walk, beyond = _walks(points, frame, of_sizes)
+    walk, beyond, of_size, of_new_size = _walks(points, frame, of_sizes)
     run = pd.Index(labels.model).get_indexer(points[c.MODEL])
     recipe = np.zeros(len(points), int)
     if labels.recipe:
@@ -531,6 +541,8 @@ def _design(
         log_tokens=log_tokens - np.log(frame.tokens),
         walk=walk,
         beyond=beyond,
+        of_size=of_size,
+        of_new_size=of_new_size,
         unfinished=np.zeros((len(points), 0)),
         run=run,
         recipe=recipe,

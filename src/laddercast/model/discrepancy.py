@@ -37,10 +37,15 @@ class Scales(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Discrepancy (points, tasks or 1): as far as the ladder reaches, and in full."""
+    """Discrepancy (points, tasks or 1): as far as the ladder reaches, and in full.
+
+    Then the parts of both that sizes are off by.
+    """
 
     near: Array
     full: Array
+    size_near: ArrayLike = 0.0
+    size_full: ArrayLike = 0.0
 
 
 def walk(
@@ -55,9 +60,15 @@ def walk(
     alone = declared if inside.own is None else {}
     tasks = numpyro.plate("task", design.chance.shape[0], dim=-1)
 
+    def at(weights: ArrayLike, found: Array) -> Array:
+        # A sum of products: for matrices as small, compiled dot products take several times longer.
+        return jnp.sum(jnp.asarray(weights)[..., None] * found, axis=-2)
+
     def part(
-        suffix: str, plate: str, weights: ArrayLike, scales: Scales, times: ArrayLike = 1.0
-    ) -> Array:
+        suffix: str, plate: str, weights: ArrayLike, of_size: ArrayLike, scales: Scales,
+        times: ArrayLike = 1.0,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """Of all steps at points, and of those of sizes alone."""
         common, own = scales
         steps = jnp.shape(weights)[1]
         found: Array = jnp.zeros((steps, 1))
@@ -70,8 +81,7 @@ def walk(
             with numpyro.plate(plate, steps, dim=-2), tasks:
                 normal = dist.Normal(0, own * times)
                 found += numpyro.sample(f"{name}{suffix}", normal, infer=declared)
-        # A sum of products: for matrices as small, compiled dot products take several times longer.
-        return jnp.sum(jnp.asarray(weights)[..., None] * found, axis=1)
+        return at(weights, found), at(weights * of_size, found)
 
     def of_recipes(share: ArrayLike) -> Array:
         """What each recipe has to itself beyond the ladder, at points."""
@@ -88,13 +98,13 @@ def walk(
             with each[0], each[1], tasks:
                 normal = dist.Normal(0, own * jnp.sqrt(share))
                 found += numpyro.sample(f"{name}_recipe_beyond", normal)
-        return jnp.sum(jnp.asarray(design.beyond)[..., None] * found[design.recipe], axis=1)
+        return at(design.beyond, found[design.recipe])
 
-    within = part("", INTERVAL, design.walk, inside)
+    near, size_near = part("", INTERVAL, design.walk, design.of_size, inside)
     if not design.beyond.shape[1]:
-        return Walk(within, within)
-    if share is None:
-        return Walk(within, within + part("_beyond", BEYOND, design.beyond, beyond))
-    left = jnp.sqrt(1 - jnp.asarray(share))
-    further = part("_beyond", BEYOND, design.beyond, beyond, left)
-    return Walk(within, within + further + of_recipes(share))
+        return Walk(near, near, size_near, size_near)
+    left = 1.0 if share is None else jnp.sqrt(1 - jnp.asarray(share))
+    full, size_full = part("_beyond", BEYOND, design.beyond, design.of_new_size, beyond, left)
+    if share is not None:
+        full += of_recipes(share)
+    return Walk(near, near + full, size_near, size_near + size_full)

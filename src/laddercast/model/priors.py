@@ -24,6 +24,10 @@ def _student_t(dof: float, loc: float, scale: float) -> Distribution:
     return field(default_factory=lambda: dist.StudentT(dof, loc, scale))
 
 
+def _gamma(shape: float, mean: float) -> Distribution:
+    return field(default_factory=lambda: dist.Gamma(shape, shape / mean))
+
+
 def _beta(a: float, b: float) -> Distribution:
     return field(default_factory=lambda: dist.Beta(a, b))
 
@@ -101,7 +105,8 @@ class Priors:
     log_walk_loss_scale: Distribution = _log_normal(0.5, 0.3)
     walk_loss_correlation: Distribution = _beta(2.0, 3.0)
     walk_accuracy_correlation: Distribution = _beta(2.0, 3.0)
-    walk_reference_scale: Distribution = _log_normal(0.002, 0.6)
+    # With a light tail: what one run after the other is off by much more is noise.
+    walk_reference_scale: Distribution = _gamma(3.0, 0.0024)
     # Before a run's end: the excess at its peak learning rate, in logs or logits, and the SD of
     # trends along a run, per e-fold of tokens.
     unfinished_loss: Distribution = _normal(0.03, 0.03)

@@ -107,12 +107,13 @@ def _chain(design: Design, priors: Priors, observed: Observed = NOTHING) -> None
     def law(log_x: Array) -> Array:
         return laws.log_sum(log_power + power * log_x, log_rest)
 
-    log_of_run = law(reference.run)
+    log_of_run, of_law, full = map(law, (reference.run, reference.law, reference.discrepancy))
     # By how much the log of a task's loss falls with that of the reference loss.
     fall = power * (1 - jnp.exp(log_rest - at_ends(log_of_run, design)))
     path = Path(
-        law(reference.law), law(reference.discrepancy), log_of_run,
-        fall**2 * reference.left, fall**2 * reference.variance,
+        of_law, full, log_of_run, fall**2 * reference.left, fall**2 * reference.variance,
+        size_near=of_law - law(reference.law - reference.size_near),
+        size_full=full - law(reference.discrepancy - reference.size_full),
     )  # fmt: skip
     path = task_loss(design, priors, observed, path, of_loss)
     accuracy(design, priors, observed, path, of_accuracy, "log_slope")

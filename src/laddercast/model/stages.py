@@ -37,7 +37,8 @@ class Path(NamedTuple):
 
     As the law has it within the ladder, with discrepancy beyond, and with what is known of the
     run's effect; then the variance (runs, tasks) that is left of that effect, in squares of a
-    scale, and all of its variance; and whether it is of a loss that is measured.
+    scale, and all of its variance; whether it is of a loss that is measured; and by how much of law
+    and discrepancy each size is off, where it is.
     """
 
     law: Array
@@ -46,6 +47,8 @@ class Path(NamedTuple):
     left: ArrayLike = 0.0
     variance: ArrayLike = 0.0
     measured: bool = False
+    size_near: ArrayLike = 0.0
+    size_full: ArrayLike = 0.0
 
 
 class Noise(NamedTuple):
@@ -393,7 +396,7 @@ def with_unfinished(
         with numpyro.plate("model", runs, dim=-2), tasks_plate(design):
             trend = numpyro.sample(name, prior, infer=_declared(told))
     more = excess + trend[design.run] * ahead
-    return Walk(found.near + more, found.full + more)
+    return found._replace(near=found.near + more, full=found.full + more)
 
 
 def task_loss(
@@ -424,6 +427,7 @@ def task_loss(
     return Path(
         law.law + walk.near + off_typical, law.discrepancy + walk.full + off_typical,
         known + at_points(effect, design) + off_typical, left, noise.variance + law.variance, True,
+        law.size_near + walk.size_near, law.size_full + walk.size_full,
     )  # fmt: skip
 
 
@@ -462,7 +466,14 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     _spread("reference_loss", of_checkpoint, seen, observed.reference_loss_spread)
     effect, left = runs.effect(value)
     return Path(
-        law + off.near, known, known + at_points(effect, design), left, T_VARIANCE * of_run, True
+        law + off.near,
+        known,
+        known + at_points(effect, design),
+        left,
+        T_VARIANCE * of_run,
+        True,
+        off.size_near,
+        off.size_full,
     )
 
 
@@ -481,9 +492,15 @@ def accuracy(
     log_x = path.run
     passed: ArrayLike = 1.0
     if path.measured:
-        # A run whose loss is good by chance is not as good in accuracy.
+        # A run whose loss is good by chance, or by the configuration of its size, is not as good in
+        # accuracy.
         passing = nn.sigmoid(pooled(design, priors, "logit_passing"))
-        log_x = path.discrepancy + passing * (path.run - path.discrepancy)
+        without = path.discrepancy - path.size_full
+        log_x = without + passing * (path.run - without)
+        path = path._replace(
+            law=path.law - (1 - passing) * path.size_near,
+            discrepancy=without + passing * path.size_full,
+        )
         passed = passing**2
 
     # Told best, once discrepancy is known, are the slope in compute and the logit in the middle of

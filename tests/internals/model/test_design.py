@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from jax.flatten_util import ravel_pytree
+from numpyro import handlers
 
 from laddercast.data.ladder import (
     END_CHECKPOINTS,
@@ -199,6 +200,41 @@ def test_models_of_a_known_size_share_its_deviation_and_new_ones_have_their_own(
     np.testing.assert_array_equal(of_sizes.astype(bool).sum(axis=1), [1, 0, 0])
     new = design.beyond[:, -1]
     np.testing.assert_array_equal(new, [0, 1, 1])
+    np.testing.assert_array_equal(np.flatnonzero(design.of_new_size), [design.beyond.shape[1] - 1])
+    wide = in_few_shapes(design)
+    for weights, where in ((wide.walk, wide.of_size), (wide.beyond, wide.of_new_size)):
+        assert weights.shape[1:] == where.shape
+    np.testing.assert_array_equal(wide.walk[:3] @ wide.of_size, [1, 0, 0])
+    np.testing.assert_array_equal(wide.beyond[:3] @ wide.of_new_size, [0, 1, 1])
+
+
+@pytest.mark.parametrize("name", ["by_reference", "two_stage"])
+def test_accuracy_follows_what_a_size_is_off_in_loss_as_far_as_it_follows_a_run(
+    small_table: pd.DataFrame, name: str
+) -> None:
+    design, *_ = ladder_design(read_ladder(small_table.assign(reference_loss=small_table["loss"])))
+    site = {"by_reference": "walk_reference", "two_stage": "walk_loss_common"}[name]
+    last = np.zeros(design.walk.shape[1])
+    last[-1] = 1
+    of_largest = design.walk[:, -1] > 0
+
+    def off(passing: float, step: float) -> dict[str, np.ndarray]:
+        """By how much a step of the discrepancy moves accuracy."""
+        found = []
+        for times in (0, 1):
+            values = {site: times * step * last, "logit_passing": np.full(2, passing)}
+            model = handlers.substitute(handlers.seed(ROUTES[name].model, 0), values)
+            trace = handlers.trace(model).get_trace(design, Priors())
+            found.append(
+                {word: np.asarray(trace[word]["value"]) for word in ("law", "discrepancy")}
+            )
+        return {word: found[1][word] - found[0][word] for word in found[0]}
+
+    for word, moved in off(40.0, 0.1).items():
+        assert (moved[of_largest] < -1e-4).all(), word
+        np.testing.assert_allclose(moved[~of_largest], 0, atol=1e-9)
+    for moved in off(-40.0, 0.1).values():
+        np.testing.assert_allclose(moved, 0, atol=1e-9)
 
 
 def test_a_long_run_has_few_points_and_its_end_is_one_of_them(small_table: pd.DataFrame) -> None:
