@@ -1,7 +1,7 @@
 """NUTS for a hierarchical NumPyro model: start, warm-ups that find coordinates, draws."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +43,10 @@ has not converged: shorter yet, as divergences ask for."""
 
 MAX_TREE_DEPTH = (6, 10)
 """A warm-up from the start, in poor coordinates, is not worth long trajectories."""
+
+MANY_STEPS = 100
+"""Where trajectories of the first draws are longer than this on average, these tell coordinates in
+which all begin anew: what moves so slowly, shorter trajectories of warm-ups cannot have told."""
 
 MOST_TIMES = 4
 """At most so many times the draws asked for in the same coordinates."""
@@ -107,6 +111,13 @@ def sample(
         """At most `TELLING` of all chains, among them the last."""
         return positions[:, :: -max(1, chains * positions.shape[1] // TELLING)][:, ::-1]
 
+    def longer(
+        run: Callable[..., Any], found: Draws, going: list[Any], count: int
+    ) -> Fit[tuple[Draws, list[Any]]]:
+        """What was found and `count` more draws of the same chains, and their states."""
+        more, going = yield from run(count, bar, device, going)
+        return Draws(*(np.concatenate(x, axis=1) for x in zip(found, more, strict=True))), going
+
     mode = conditional_mode(model, data, layout, sites, position)
     ((mode,),), data = adapted(model, data, layout, sites, mode[None, None])
     coordinates = preconditioned(model, data, layout, mode[None], STEP)
@@ -125,15 +136,24 @@ def sample(
         early, data = adapted(model, data, layout, sites, early)
         centers = early[:, -1]
         coordinates = preconditioned(model, data, layout, early.reshape(-1, early.shape[-1]), None)
+    first = min(draws, warmup)
     for key, target in zip(keys[WARMUPS:], TARGET_ACCEPTS, strict=True):
-        early, data = adapted(model, data, layout, sites, early)
-        leaves, form = jax.tree.flatten(data)
-        coordinates = preconditioned(model, data, layout, early.reshape(-1, early.shape[-1]), None)
-        given = (
-            potential_of(model, form), settings, target, early[:, -1], coordinates, leaves, key,
-            draws, bar, device,
-        )  # fmt: skip
-        found, going = yield from run_chains(*given, whole=False)
+        for last, own in enumerate((key, jax.random.fold_in(key, 0))):
+            early, data = adapted(model, data, layout, sites, early)
+            leaves, form = jax.tree.flatten(data)
+            rows = early.reshape(-1, early.shape[-1])
+            coordinates = preconditioned(model, data, layout, rows, None)
+            run = partial(
+                run_chains, potential_of(model, form), settings, target, early[:, -1], coordinates,
+                leaves, own,
+            )  # fmt: skip
+            found, going = yield from run(first, bar, device, whole=False)
+            if last or first == draws or found.num_steps.mean() < MANY_STEPS:
+                break
+            lengthen(bar, chains * steps_taken(settling(warmup) + first))
+            early = some(found.position).copy()
+        if first < draws:
+            found, going = yield from longer(run, found, going, draws - first)
         kept = _kept(model, data, found, draws)
         # One chain cannot show it, and draws fewer than the limit on effective ones, or twice of
         # them, cannot reach it.
@@ -151,8 +171,7 @@ def sample(
             lengthen(bar, chains * steps_taken(draws))
             bar.set_description("not converged, sampling on")
             del kept  # of many blocks, it is large
-            more, going = yield from run_chains(*given, going)
-            found = Draws(*(np.concatenate(both, axis=1) for both in zip(found, more, strict=True)))
+            found, going = yield from longer(run, found, going, draws)
             kept = _kept(model, data, found, times * draws)
         if not kept.complaints:
             break
