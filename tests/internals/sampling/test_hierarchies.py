@@ -11,6 +11,7 @@ from numpyro.infer import MCMC, NUTS
 from numpyro.infer.reparam import LocScaleReparam
 
 from laddercast.inference.fitting import settings_of_fits
+from laddercast.sampling import nuts
 from laddercast.sampling.nuts import sample
 from laddercast.sampling.progress import progress_bar
 from laddercast.sampling.work import run
@@ -115,6 +116,27 @@ def test_draws_follow_until_they_are_enough():
     assert found.complaints == []
     assert found.settings["draws"] in (300, 450, 600)
     assert found.values["mu"].shape == (4, found.settings["draws"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("most", "times"), [(0, 2), (1000, 1)])
+def test_draws_begin_anew_once_where_trajectories_are_long(monkeypatch, most, times):
+    begun, on = [], nuts.run_chains
+
+    def spied(*given, **settings):
+        found = yield from on(*given, **settings)
+        if settings.get("whole") is False:
+            begun.append(found[0].position)
+        return found
+
+    monkeypatch.setattr(nuts, "run_chains", spied)
+    monkeypatch.setattr(nuts, "MANY_STEPS", most)
+    with settings_of_fits():
+        bar = progress_bar(0, False)
+        found = run(sample(schools, SCHOOLS, blocks="group", seed=1, draws=600, bar=bar))
+    assert found.complaints == []
+    assert found.values["mu"].shape == (4, found.settings["draws"])
+    assert [x.shape[:2] for x in begun] == [(4, 300)] * times
 
 
 @pytest.mark.long
