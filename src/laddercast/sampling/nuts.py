@@ -12,6 +12,7 @@ from laddercast.sampling.chains import (
     Draws,
     Settings,
     compiled_ahead,
+    gradients,
     run_chains,
     settling,
     steps_taken,
@@ -50,6 +51,9 @@ which all begin anew: what moves so slowly, shorter trajectories of warm-ups can
 
 MOST_TIMES = 4
 """At most so many times the draws asked for in the same coordinates."""
+
+DISPERSION = 2.0
+"""Of where chains begin about the mode, in SDs of the normal density that has its curvature."""
 
 WARMUPS = 3
 FEW_STEPS = 50
@@ -121,7 +125,11 @@ def sample(
     mode = conditional_mode(model, data, layout, sites, position)
     ((mode,),), data = adapted(model, data, layout, sites, mode[None, None])
     coordinates = preconditioned(model, data, layout, mode[None], STEP)
-    centers = np.tile(mode, (chains, 1))
+    # Chains that begin further apart than draws will lie show by R-hat where they do not meet.
+    away = jax.random.normal(jax.random.fold_in(keys[0], 0), (chains, len(mode)))
+    centers = mode + DISPERSION * away @ coordinates.matrix().T
+    leaves, form = jax.tree.flatten(data)
+    centers[~np.isfinite(gradients(potential_of(model, form), centers, leaves)[0])] = mode
     compiled.result()
     for left, key in zip(range(WARMUPS - 1, -1, -1), keys[:WARMUPS], strict=True):
         leaves, form = jax.tree.flatten(data)
