@@ -279,7 +279,7 @@ def _demo(args: argparse.Namespace) -> int:
     print(MEASURED_AND_TRUTH)
     print(
         "One seed says little of honesty: over 24, 80 % intervals held 56 % of what was measured "
-        "and 95 % intervals 79 % (`python benchmarks/demo_seeds.py --count 24` in a checkout). "
+        "and 95 % intervals 78 % (`python benchmarks/demo_seeds.py --count 24` in a checkout). "
         "This truth bends more than the priors expect."
     )
     print(f"{simulated}.")
