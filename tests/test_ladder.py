@@ -134,6 +134,10 @@ FAULTS: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], list[str]]] = {
         ["no row has a value of accuracy or loss or reference_loss; give what was measured"],
     ),
     "loss of zero": (put(7, "loss", 0.0), ["row 7: loss 0 is not above 0; leave it empty"]),
+    "loss beyond any": (
+        put(7, "loss", 1e308),
+        ["row 7: loss 1e+308 is above 1,000,000,000; no language model"],
+    ),
     "negative params": (
         lambda table: table.assign(params=table.params.where(table.index > 23, -1).astype(float)),
         ["row 0: params -1 is not above 0 (also rows 1, 2, 3, 4 and 19 more); give a whole"],

@@ -1346,3 +1346,7 @@ def test_cells_that_are_no_numbers(tmp_path: Path, text: str, column: str):
     told = message(lc.read_wandb, tmp_path, TRAINING, manifest())
     assert told.count("100M-20.csv") == 1
     assert "number" in told or "infinite" in told
+
+
+def test_a_pattern_that_a_python_to_come_may_read_otherwise_is_taken_as_it_is() -> None:
+    assert lc.Size("[[a]+", "tiny", params=190354176).run == "[[a]+"

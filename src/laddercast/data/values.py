@@ -10,6 +10,10 @@ import pandas as pd
 from laddercast.data import words as c
 from laddercast.data.faults import list_rows, report_values
 
+MOST_LOSS = 1_000_000_000
+"""Not even a perplexity of random weights is as large; means of what is near the largest number are
+infinite."""
+
 LEAST = {c.PARAMS: 100_000, c.TOKENS: 1_000_000}
 MOST = {c.PARAMS: 10**15, c.TOKENS: 10**18}
 """Sizes, and lengths of whole runs, beyond which no language model is: they are in other units."""
@@ -137,6 +141,10 @@ def measurement_columns(table: pd.DataFrame, name: str, faults: list[str]) -> pd
         if word in (c.LOSS, c.REFERENCE_LOSS, c.FLOPS):
             cure = "leave it empty if it was not measured"
             report_values(values, values <= 0, "is not above 0", cure, name, faults)
+            if word != c.FLOPS:
+                cure = "no language model has as much: give it per token or byte"
+                many = f"is above {MOST_LOSS:,}"
+                report_values(values, values > MOST_LOSS, many, cure, name, faults)
         elif word == c.ACCURACY:
             cure = "give fractions, not percent"
             report_values(values, values > 1, "is above 1", cure, name, faults)

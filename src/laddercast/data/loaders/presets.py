@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,10 @@ class Size:
         """Check the expression, that it has the groups that `model` names, and the numbers."""
         faults = []
         try:
-            re.sub(self.run, self.model, "")
+            with warnings.catch_warnings():
+                # Of what may mean something else in a Python to come.
+                warnings.simplefilter("ignore", FutureWarning)
+                re.sub(self.run, self.model, "")
         except (re.error, IndexError, TypeError, OverflowError, RecursionError) as error:
             faults.append(f"{error}; give a regular expression, and a name with its groups")
         for word in ("params", "flops_per_token"):
