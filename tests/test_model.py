@@ -86,7 +86,7 @@ def draw_from_prior(route: Route, design: Design, draws: int) -> dict[str, np.nd
         return {name: x["value"] for name, x in trace.items() if x["type"] != "plate"}
 
     with on_device(jax.devices("cpu")[0]):
-        # Compiled for a few draws, which NumPyro's own `Predictive` does far longer than it runs.
+        # NumPyro's own `Predictive` takes far longer to compile than these draws take.
         return in_batches(one, jax.random.split(jax.random.key(0), draws), design, Priors())
 
 

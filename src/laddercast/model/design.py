@@ -480,7 +480,10 @@ def _steps(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _walks(points: pd.DataFrame, frame: Frame, of_sizes: bool) -> tuple[np.ndarray, ...]:
-    """Weights (points, steps) of discrepancy's steps inside the ladder, and beyond it."""
+    """Weights (points, steps) of discrepancy's steps inside the ladder, and beyond it.
+
+    Then of both, which steps (steps,) are deviations of sizes.
+    """
     within, beyond = [], []
     slack = 1e-9
     for word, knots, origin in (

@@ -466,15 +466,9 @@ def reference_loss(design: Design, priors: Priors, observed: Observed) -> Path:
     _spread("reference_loss", of_checkpoint, seen, observed.reference_loss_spread)
     effect, left = runs.effect(value)
     return Path(
-        law + off.near,
-        known,
-        known + at_points(effect, design),
-        left,
-        T_VARIANCE * of_run,
-        True,
-        off.size_near,
-        off.size_full,
-    )
+        law + off.near, known, known + at_points(effect, design), left, T_VARIANCE * of_run, True,
+        off.size_near, off.size_full,
+    )  # fmt: skip
 
 
 def accuracy(

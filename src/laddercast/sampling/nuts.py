@@ -159,7 +159,7 @@ def sample(
             if last or first == draws or found.num_steps.mean() < MANY_STEPS:
                 break
             lengthen(bar, chains * steps_taken(settling(warmup) + first))
-            early = some(found.position).copy()
+            early = some(found.position)
         if first < draws:
             found, going = yield from longer(run, found, going, draws - first)
         kept = _kept(model, data, found, draws)
