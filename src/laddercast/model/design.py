@@ -37,11 +37,11 @@ SITES = {
 QUANTITIES = tuple(SITES)
 
 
-LEAST_RISE = 0.01
-"""Of accuracy with its logit: at chance and near 1 a rung still tells something."""
+LEAST_RISE = 0.003
+"""Of accuracy with its logit: at its ends a rung still tells something."""
 
-WIDTHS = 0.01, 0.1
-"""Of accuracies: within which the width of one is kept."""
+SDS = 0.001, 0.1
+"""Of accuracies: within which the SD of one is kept."""
 
 LEAST_INFORMATION = 1e-6
 """Of a slope: of one rung, it is not known at all."""
@@ -91,10 +91,12 @@ class Middle(NamedTuple):
     accuracy: np.ndarray  # (points, tasks) by what each point tells of the logit
     slope: np.ndarray  # (points, tasks) whose sum is the logit's slope in the log of compute
     information: np.ndarray  # (recipes, tasks) of that slope: one over its variance
+    scatter: np.ndarray  # (points, tasks) by which squares of how a point's logit moves with its
+    # accuracy are summed to that variance
     trends: dict[str, np.ndarray]  # by quantity, (points, tasks or 1), whose sums over a run are
     # the slopes of logs or of the logit along its tokens
-    measured: np.ndarray  # (points, tasks) accuracy
-    width: np.ndarray  # (points, tasks) how near to it an end of the curve can be told
+    measured: np.ndarray  # (points, tasks) accuracy, near a smooth curve where all else is noise
+    sd: np.ndarray  # (points, tasks) of it
     checkpoints: dict[str, np.ndarray]  # by quantity, (tasks,): of what is known of noise, the part
     # that is of noise between checkpoints
 
@@ -273,20 +275,50 @@ def _middle(design: Design, accuracy: np.ndarray) -> Middle:
         return np.asarray(weight / _or_one(sums(weight))[design.recipe])
 
     variance = binomial_variance(accuracy, design.items)
-    rise = np.maximum((accuracy - chance) * (1 - accuracy) / (1 - chance), LEAST_RISE)
+    measured, sd = _smooth(design, accuracy, np.sqrt(variance))
+    # The lower end is where the lowest rungs are, or at chance.
+    low = np.where(at, np.clip((1 - measured) / (1 - chance), 0, 1) ** 2 / variance, 0.0)
+    floor = np.minimum(np.sum(low * measured, axis=0) / _or_one(low.sum(axis=0)), chance)
+    rise = np.maximum((measured - floor) * (1 - measured) / (1 - floor), LEAST_RISE)
     told = np.where(at, rise**2 / variance, 0.0)
     weights = {word: getattr(design, word).at.astype(float) for word in (c.REFERENCE_LOSS, c.LOSS)}
     weights[c.ACCURACY] = told
     weight, compute = shares(told), (design.log_params + design.log_tokens)[:, None]
     slope = told * (compute - sums(weight * compute)[design.recipe])
     information = np.maximum(sums(slope * compute), LEAST_INFORMATION)
+    slope = slope / information[design.recipe]
     return Middle(
         shares(weights[c.REFERENCE_LOSS]), shares(weights[c.LOSS]),
-        weight, slope / information[design.recipe], information,
+        weight, slope, information, slope**2 * variance,
         {quantity: _trend(design, own) for quantity, own in weights.items()},
-        np.where(at, accuracy, 0.5), np.clip(2 * np.sqrt(variance), *WIDTHS),
+        measured, np.clip(sd, *SDS),
         {quantity: _known(getattr(design, quantity), len(design.end)) for quantity in QUANTITIES},
     )  # fmt: skip
+
+
+def _smooth(design: Design, accuracy: np.ndarray, sd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies (points, tasks) drawn towards a curve, and their SDs; 0.5 where not measured.
+
+    The curve is a parabola in the log of compute, one for each recipe and task. Of what accuracies
+    are off it, the share is taken away that so few questions leave to chance.
+    """
+    at, compute = design.accuracy.at, design.log_params + design.log_tokens
+    smooth, sd = np.where(at, accuracy, 0.5), sd.copy()
+    for recipe, task in np.ndindex(recipes(design), at.shape[1]):
+        own = at[:, task] & (design.recipe == recipe), task
+        terms = min(3, np.sum(own[0]) - 1)
+        if terms < 2:
+            continue
+        x = compute[own[0]] - compute[own[0]].mean()
+        powers = np.vander(x / (np.abs(x).max() or 1.0), terms) / sd[own][:, None]
+        onto, scales, _ = np.linalg.svd(powers, full_matrices=False)
+        onto = onto[:, scales > 1e-9 * scales[0]]
+        value = smooth[own] / sd[own]
+        off = value - onto @ (onto.T @ value)
+        noise = min(1.0, (len(off) - onto.shape[1]) / max(off @ off, 1e-9))
+        smooth[own] -= noise * off * sd[own]
+        sd[own] *= np.sqrt(1 - noise + noise * np.sum(onto**2, axis=1))
+    return smooth, sd
 
 
 def _trend(design: Design, weight: np.ndarray) -> np.ndarray:
@@ -405,7 +437,8 @@ def pad(design: Design, observed: Observed, to: Shape) -> tuple[Design, Observed
             slope=longer(design.middle.slope, points),
             trends={quantity: longer(x, points) for quantity, x in design.middle.trends.items()},
             measured=longer(design.middle.measured, points, 0.5),
-            width=longer(design.middle.width, points, WIDTHS[1]),
+            sd=longer(design.middle.sd, points, SDS[1]),
+            scatter=longer(design.middle.scatter, points),
         ),
         run=np.concatenate([design.run, of_point]),
         recipe=longer(design.recipe, points, 0),
@@ -559,9 +592,9 @@ def _design(
         items=np.where(np.isfinite(items), items, DEFAULT_ITEMS),
         middle=Middle(
             np.zeros((len(points), 1)), nowhere, nowhere, nowhere,
-            np.full((recipes, len(tasks)), LEAST_INFORMATION),
+            np.full((recipes, len(tasks)), LEAST_INFORMATION), nowhere,
             {c.REFERENCE_LOSS: nowhere[:, :1], c.LOSS: nowhere, c.ACCURACY: nowhere},
-            nowhere + 0.5, nowhere + WIDTHS[1],
+            nowhere + 0.5, nowhere + SDS[1],
             {
                 quantity: np.zeros(1 if quantity == c.REFERENCE_LOSS else len(tasks))
                 for quantity in QUANTITIES

@@ -2,7 +2,8 @@
 
 These are the parts of which routes are made. What a part samples it declares for the sampler, in
 `infer=`: an `offset` is what the data rather tell of a site, so that this less the offset hangs
-together little with other sites; what is `held` stays where it is while a mode is searched.
+together little with other sites, and a `unit` how closely they tell it, where that depends on other
+sites; what is `held` stays where it is while a mode is searched.
 """
 
 from typing import Any, NamedTuple
@@ -22,8 +23,8 @@ from laddercast.model.likelihood import FLOOR, T_VARIANCE, Runs, one_each
 from laddercast.model.priors import Priors
 from laddercast.sampling.programs import once
 
-SLOPE_WIDTHS = 0.02, 1.0
-"""Of logits with the log of compute: within which the width of one is kept."""
+LEAST_SLOPE_SD = 0.02
+"""Of logits with the log of compute: none is taken to be known more closely."""
 
 LEAST_SLOPE = 0.01
 """Of what a logit falls with: it falls with compute, but can be flat within a ladder."""
@@ -81,10 +82,13 @@ def scalar(
     return numpyro.sample(name, getattr(priors, name), infer=_declared(offset, held))
 
 
-def of_tasks(design: Design, priors: Priors, name: str, offset: ArrayLike | None = None) -> Array:
+def of_tasks(
+    design: Design, priors: Priors, name: str, offset: ArrayLike | None = None,
+    unit: ArrayLike | None = None,
+) -> Array:  # fmt: skip
     """A site (tasks,) that is not pooled."""
     with tasks_plate(design):
-        return numpyro.sample(name, getattr(priors, name), infer=_declared(offset))
+        return numpyro.sample(name, getattr(priors, name), infer=_declared(offset, unit=unit))
 
 
 def pooled(
@@ -109,15 +113,17 @@ def pooled_about(
 
 
 def level_of(
-    design: Design, priors: Priors, name: str, offset: Array
+    design: Design, priors: Priors, name: str, offset: Array, unit: Array | None = None
 ) -> tuple[Array, Array]:  # fmt: skip
     """A level of each task (tasks,) that is not pooled, and of each recipe (recipes, tasks)."""
-    value = of_tasks(design, priors, name, jnp.mean(offset, axis=0))
-    return value, of_recipes(design, priors, name, value, offset)
+    of_all = (None if x is None else jnp.mean(x, axis=0) for x in (offset, unit))
+    value = of_tasks(design, priors, name, *of_all)
+    return value, of_recipes(design, priors, name, value, offset, unit)
 
 
 def of_recipes(
-    design: Design, priors: Priors, name: str, value: Array, offset: ArrayLike
+    design: Design, priors: Priors, name: str, value: Array, offset: ArrayLike,
+    unit: ArrayLike | None = None,
 ) -> Array:  # fmt: skip
     """What each recipe (recipes, tasks) has in the place of the value of each task (tasks,).
 
@@ -131,7 +137,7 @@ def of_recipes(
     scale = scalar(priors, f"{name}_recipe_task_scale", held=True)
     with numpyro.plate("recipe", count, dim=-2), tasks_plate(design):
         about = dist.Normal(value + common[:, None], scale)
-        return numpyro.sample(f"{name}_recipe_task", about, infer=_declared(offset))
+        return numpyro.sample(f"{name}_recipe_task", about, infer=_declared(offset, unit=unit))
 
 
 def between_recipes(
@@ -160,9 +166,11 @@ def in_middle(weights: ArrayLike, x: Array, design: Design) -> Array:
     return jax.ops.segment_sum(weighted, design.recipe, recipes(design))
 
 
-def _declared(offset: ArrayLike | None, held: bool = False) -> dict[str, Any]:
-    declared: dict[str, Any] = {} if offset is None else {"offset": offset}
-    return declared | ({"held": True} if held else {})
+def _declared(
+    offset: ArrayLike | None, held: bool = False, unit: ArrayLike | None = None
+) -> dict[str, Any]:
+    given = {"offset": offset, "unit": unit, "held": held or None}
+    return {name: x for name, x in given.items() if x is not None}
 
 
 def noise_of(design: Design, priors: Priors, quantity: str) -> Noise:
@@ -500,16 +508,20 @@ def accuracy(
     # Told best, once discrepancy is known, are the slope in compute and the logit in the middle of
     # the rungs.
     middle, x = design.middle, jnp.expm1(log_x)
-    left = _logit(middle.measured, middle.width, lower, upper) - walk.full
+    left, per_accuracy = _logit(middle.measured, middle.sd, lower, upper)
+    left = left - walk.full
     slopes, falls = in_middle(middle.slope, left, design), -in_middle(middle.slope, x, design)
-    of_all = jnp.sum(middle.information, axis=0)
-    share = middle.information / of_all
-    told = _log_ratio(jnp.sum(share * slopes, axis=0), jnp.sum(share * falls, axis=0), of_all)
+    variance = in_middle(middle.scatter, per_accuracy**2, design)
+    share = middle.information / jnp.sum(middle.information, axis=0)
+    of_all = (jnp.sum(share * x, axis=0) for x in (slopes, falls, share * variance))
+    told = _log_ratio(*of_all)
     log_steep = pooled(design, priors, steepness, offset=told)
-    told = _log_ratio(slopes, falls, middle.information)
+    told = _log_ratio(slopes, falls, variance)
     steeps = jnp.exp(of_recipes(design, priors, steepness, log_steep, told))
     told = in_middle(middle.accuracy, left + of_points(steeps, design) * x, design)
-    _, levels = level_of(design, priors, "logit_level", told)
+    moves = in_middle(middle.accuracy, per_accuracy, design)
+    unit = jnp.where(moves > 0, moves, 1.0)
+    _, levels = level_of(design, priors, "logit_level", told, unit)
     steep, level = of_points(steeps, design), of_points(levels, design)
     walk = with_unfinished(design, priors, "accuracy", walk, left + steep * x)
 
@@ -545,27 +557,31 @@ def accuracy(
     )
 
 
-def _logit(accuracy: Any, width: Any, lower: Array, upper: Array) -> Array:
-    """The logit of an accuracy between both ends.
+def _logit(accuracy: Any, sd: Any, lower: Array, upper: Array) -> tuple[Array, Array]:
+    """The logit of an accuracy between both ends, and by how much it moves with the accuracy.
 
-    An end closer than `width` is followed no further.
+    An end nearer than the accuracy's SD, or on the wrong side of it, is hardly followed.
     """
-    return _log(accuracy - lower, width) - _log(upper - accuracy, width)
+    logs, moves = zip(*(_log(x, sd) for x in (accuracy - lower, upper - accuracy)), strict=True)
+    return logs[0] - logs[1], moves[0] + moves[1]
 
 
-def _log_ratio(slope: Array, of_x: Array, information: Any) -> Array:
+def _log_ratio(slope: Array, of_x: Array, variance: Array) -> Array:
     """Log of how much steeper a logit is than what it falls with, of slopes in compute.
 
-    `information` is the inverse of the first one's variance: one that may as well be zero is not
-    followed.
+    `variance` is that of the first one: if it may as well be zero it is hardly followed.
     """
-    width = jnp.clip(2 / jnp.sqrt(information), *SLOPE_WIDTHS)
-    return _log(slope, width) - _log(of_x, LEAST_SLOPE)
+    sd = jnp.maximum(jnp.sqrt(variance), LEAST_SLOPE_SD)
+    return _log(slope, sd)[0] - _log(of_x, LEAST_SLOPE)[0]
 
 
-def _log(x: Array, width: Any) -> Array:
-    """The log of what is more than `width`, and of ever less of `width` below."""
-    return jnp.log(nn.softplus(x / width) * width)
+def _log(x: Array, sd: Any) -> tuple[Array, Array]:
+    """The log of what is positive and was measured as x with an SD, and its derivative by x.
+
+    The log at which a normal density, taken in logs, is highest: that of x itself where it is many
+    SDs above zero.
+    """
+    return jnp.arcsinh(x / (2 * sd)) + jnp.log(sd), jax.lax.rsqrt(x**2 + 4 * jnp.square(sd))
 
 
 def _spread(quantity: str, variance: Array, seen: Seen, value: ArrayLike | None) -> None:

@@ -17,6 +17,8 @@ from laddercast.sampling.density import (
     forward,
     inverse,
     normal_prior,
+    prior_in,
+    unit_of,
 )
 from laddercast.sampling.preconditioner import (
     FLATTEST,
@@ -37,29 +39,30 @@ PLACES = 8
 class Found(NamedTuple):
     """Sites at draws: unconstrained values, and location and scale of normal priors.
 
-    Values and locations also less the site's offset.
+    `less`, locations and scales are less the site's offset and in its unit.
     """
 
     unconstrained: Sites
     less: Sites
     loc: Sites
     scale: Sites
+    unit: Sites
 
 
 @cache
 def _find(model: Model) -> Callable[[jax.Array, Data], Found]:
     def one(position: jax.Array, data: Data) -> Found:
         trace = forward(model, data, position)
-        less, loc, scale = {}, {}, {}
+        less, loc, scale, units = {}, {}, {}, {}
         for name, value in trace.unconstrained.items():
             site = trace.sites[name]
             prior = normal_prior(site["fn"])
             if prior is not None:
-                offset, shape = site["infer"].get("offset", 0.0), jnp.shape(value)
-                less[name] = value - offset
-                loc[name] = jnp.broadcast_to(prior.loc - offset, shape)
-                scale[name] = jnp.broadcast_to(prior.scale, shape)
-        return Found(trace.unconstrained, less, loc, scale)
+                offset, unit = site["infer"].get("offset", 0.0), unit_of(site)
+                less[name] = (value - offset) / unit
+                loc[name], scale[name] = prior_in(site, offset, unit, value)
+                units[name] = jnp.broadcast_to(unit, jnp.shape(value))
+        return Found(trace.unconstrained, less, loc, scale, units)
 
     return one
 
@@ -86,7 +89,8 @@ def adapted(
     positions = repositioned(model, plain, found.unconstrained)
     step = np.maximum(positions.std(axis=0), 1e-6)
     curved = expected_curvature(model, plain, positions.mean(axis=0)[None], step, layout)
-    follows = _follows(curved, layout, sites, scales)
+    units = {name: np.exp(np.log(x).mean(axis=0)) for name, x in found.unit.items()}
+    follows = _follows(curved, layout, sites, {name: scales[name] * units[name] for name in scales})
     found = _less(found, follows)
     transforms = {
         name: _conditional(found, name, covariance, scales[name], layout)
@@ -143,6 +147,7 @@ def _less(found: Found, follows: dict[str, Sites]) -> Found:
     less, loc = dict(found.less), dict(found.loc)
     for name, steps in follows.items():
         by = sum((step * found.unconstrained[leader]).sum(axis=1) for leader, step in steps.items())
+        by = by / found.unit[name]
         less[name], loc[name] = less[name] - by, loc[name] - by
     return found._replace(less=less, loc=loc)
 

@@ -1,10 +1,11 @@
 """The density of a NumPyro model at positions in transformed coordinates.
 
 A position is one vector: the coordinates of all latent sites, in the order of their names. A site's
-unconstrained value is what its transform makes of its coordinate, plus its offset.
+unconstrained value is what its transform makes of its coordinate, times its unit, plus its offset.
 
 What a model may declare where it samples a site, in `infer=`:
 `offset`: an array that depends on sites sampled before; data tell of the site less this.
+`unit`: another, above 0, in proportion to how closely data tell of the site.
 `followed`: true for what sites that are sampled after it could have stood for as well.
 `held`: true for what stays where it is while a mode is searched, as scales of hierarchies do.
 An observed distribution may have `expected_data(sds)`, data that lie so many SDs off.
@@ -82,14 +83,16 @@ def forward(model: Model, data: Data, position: Array, observed: ValueOf | None 
     def value(site: dict[str, Any]) -> Any:
         nonlocal log_det
         name = site["name"]
-        x, offset = coordinates[name], _offset(site, data, unconstrained)
+        x, offset, unit = coordinates[name], _offset(site, data, unconstrained), unit_of(site)
         if name in data.transforms:
-            prior = _prior_less(offset, site, x)
+            prior = prior_in(site, offset, unit, x)
             x, log_det = (
                 data.transforms[name].forward(x, prior),
                 log_det + data.transforms[name].log_det(prior),
             )
-        unconstrained[name] = x + offset
+        if "unit" in site["infer"]:
+            log_det += jnp.sum(jnp.log(jnp.broadcast_to(unit, jnp.shape(x))))
+        unconstrained[name] = x * unit + offset
         to = bijection(site)
         found = to(unconstrained[name])
         log_det += jnp.sum(to.log_abs_det_jacobian(unconstrained[name], found))
@@ -104,10 +107,10 @@ def inverse(model: Model, data: Data, unconstrained: Sites) -> Array:
 
     def value(site: dict[str, Any]) -> Any:
         name = site["name"]
-        offset = _offset(site, data, unconstrained)
-        x = unconstrained[name] - offset
+        offset, unit = _offset(site, data, unconstrained), unit_of(site)
+        x = (unconstrained[name] - offset) / unit
         if name in data.transforms:
-            x = data.transforms[name].inverse(x, _prior_less(offset, site, x))
+            x = data.transforms[name].inverse(x, prior_in(site, offset, unit, x))
         coordinates[name] = x
         return bijection(site)(unconstrained[name])
 
@@ -123,12 +126,18 @@ def _offset(site: dict[str, Any], data: Data, unconstrained: Sites) -> Any:
     return offset
 
 
-def _prior_less(offset: Any, site: dict[str, Any], x: Any) -> Prior:
+def unit_of(site: dict[str, Any]) -> Any:
+    """The unit that a site declares, 1 if none."""
+    return site["infer"].get("unit", 1.0)
+
+
+def prior_in(site: dict[str, Any], offset: Any, unit: Any, x: Any) -> Prior:
+    """The normal prior of a site less an offset, in a unit, of the shape of `x`."""
     prior = normal_prior(site["fn"])
     if prior is None:
         return Prior(None, None)
-    loc = jnp.broadcast_to(prior.loc - offset, jnp.shape(x))
-    return Prior(loc, jnp.broadcast_to(prior.scale, jnp.shape(x)))
+    loc = jnp.broadcast_to((prior.loc - offset) / unit, jnp.shape(x))
+    return Prior(loc, jnp.broadcast_to(prior.scale / unit, jnp.shape(x)))
 
 
 @cache

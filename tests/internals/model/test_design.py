@@ -237,6 +237,35 @@ def test_accuracy_follows_what_a_size_is_off_in_loss_as_far_as_it_follows_a_run(
         np.testing.assert_allclose(moved, 0, atol=1e-9)
 
 
+def test_accuracies_are_made_smooth_as_far_as_they_are_noise() -> None:
+    rng, count = np.random.default_rng(0), 24
+    tokens = np.geomspace(1e9, 1e11, count).round()
+    known = 0.25 + 0.6 / (1 + np.exp(-2 * np.log(tokens / 2e10)))
+    true = {"at chance": np.full(count, 0.25), "known": known}
+    items = {"at chance": 400, "known": 100_000}
+    rows = [
+        pd.DataFrame({
+            "model": [f"m{i}" for i in range(count)], "params": 1e9, "tokens": tokens, "task": name,
+            "accuracy": rng.binomial(items[name], x) / items[name],
+        })
+        for name, x in true.items()
+    ]  # fmt: skip
+    tasks = pd.DataFrame({"task": list(true), "chance": 0.25, "items": list(items.values())})
+    table = pd.concat(rows)
+    design, observed, labels, _ = ladder_design(read_ladder(table, tasks))
+    middle = design.middle
+    of = {name: list(labels.task).index(name) for name in true}
+    given, found = observed.accuracy, middle.measured
+    for name, at_most in {"at chance": 0.5, "known": 1.05}.items():
+        task = of[name]
+        order = np.argsort(design.log_tokens)
+        before, after = (x[order, task] - true[name] for x in (given, found))
+        assert np.sqrt(np.mean(after**2)) < at_most * np.sqrt(np.mean(before**2))
+    chance, known_task = of["at chance"], of["known"]
+    assert (middle.sd[:, chance] < 0.8 * np.sqrt(0.25 * 0.75 / 400)).all()
+    np.testing.assert_allclose(found[:, known_task], given[:, known_task], atol=2e-3)
+
+
 def test_a_long_run_has_few_points_and_its_end_is_one_of_them(small_table: pd.DataFrame) -> None:
     rows = [
         small_table[

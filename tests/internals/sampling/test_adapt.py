@@ -93,7 +93,8 @@ def test_pulls_are_those_of_the_data_though_scales_of_the_prior_vary_by_orders()
                     {"x": np.arange(3)})  # fmt: skip
     scale = np.full(3, 0.7)
     left = 1 / (1 + precision * scale**2)
-    found = Found({"x": less}, {"x": less}, {"x": loc}, {"x": np.sqrt(variance)})
+    unit = {"x": np.ones_like(less)}
+    found = Found({"x": less}, {"x": less}, {"x": loc}, {"x": np.sqrt(variance)}, unit)
     told = _conditional(found, "x", left[:, None, None], scale, layout)
     np.testing.assert_allclose(told.precision, precision)
     # The mean that they stand for at a usual scale, in SDs of the site there.
