@@ -61,6 +61,19 @@ def some_lines():
     return group, x, level[group] + slope[group] * x + rng.normal(0, 0.7, len(group))
 
 
+def floors(sd, y):
+    """Heights above floors, of which only the sums are measured, some with next to no height."""
+    with numpyro.plate("group", len(y)):
+        floor = numpyro.sample("floor", dist.Normal(0.0, 0.3))
+        off, width = y - floor, 2 * sd
+        given = {"offset": jnp.arcsinh(off / width), "unit": 1 / jnp.hypot(off, width)}
+        log_height = numpyro.sample("log_height", dist.Normal(-1.0, 1.0), infer=given)
+        numpyro.sample("y", dist.Normal(floor + jnp.exp(log_height), sd), obs=y)
+
+
+FLOORS = np.array([0.1, 0.2, 0.3, 0.05]), np.array([0.2, 0.0, 0.3, 1.0])
+
+
 def plain(model, args, sites, draws):
     """Draws of NumPyro's own NUTS, with these sites as standard deviates."""
     deviates = numpyro.handlers.reparam(model, config={x: LocScaleReparam(0) for x in sites})
@@ -148,4 +161,15 @@ def test_varying_slopes_are_those_of_plain_nuts():
         expected = plain(slopes, args, ["level", "slope"], 2500)
     assert found.complaints == []
     assert found.dims["slope"] == ("group",)
+    check(found.values, expected)
+
+
+@pytest.mark.long
+def test_heights_in_units_that_floors_decide_are_those_of_plain_nuts():
+    args = tuple(map(jnp.asarray, FLOORS))
+    with settings_of_fits():
+        bar = progress_bar(0, False)
+        found = run(sample(floors, FLOORS, blocks="group", seed=1, draws=2000, bar=bar))
+        expected = plain(floors, args, [], 10000)
+    assert found.complaints == []
     check(found.values, expected)
