@@ -2,8 +2,8 @@
 
 These are the parts of which routes are made. What a part samples it declares for the sampler, in
 `infer=`: an `offset` is what the data rather tell of a site, so that this less the offset hangs
-together little with other sites, and a `unit` how closely they tell it, where that depends on other
-sites; what is `held` stays where it is while a mode is searched.
+together little with other sites; a `unit` goes in proportion with the SD with which they tell it,
+where that depends on other sites; what is `held` stays where it is while a mode is searched.
 """
 
 from typing import Any, NamedTuple
@@ -520,8 +520,9 @@ def accuracy(
     steeps = jnp.exp(of_recipes(design, priors, steepness, log_steep, told))
     told = in_middle(middle.accuracy, left + of_points(steeps, design) * x, design)
     moves = in_middle(middle.accuracy, per_accuracy, design)
-    unit = jnp.where(moves > 0, moves, 1.0)
-    _, levels = level_of(design, priors, "logit_level", told, unit)
+    # Of a recipe in which a task was not measured there is no middle.
+    moves = jnp.where(moves > 0, moves, 1.0)
+    _, levels = level_of(design, priors, "logit_level", told, moves)
     steep, level = of_points(steeps, design), of_points(levels, design)
     walk = with_unfinished(design, priors, "accuracy", walk, left + steep * x)
 

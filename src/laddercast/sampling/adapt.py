@@ -16,7 +16,6 @@ from laddercast.sampling.density import (
     Sites,
     forward,
     inverse,
-    normal_prior,
     prior_in,
     unit_of,
 )
@@ -56,11 +55,11 @@ def _find(model: Model) -> Callable[[jax.Array, Data], Found]:
         less, loc, scale, units = {}, {}, {}, {}
         for name, value in trace.unconstrained.items():
             site = trace.sites[name]
-            prior = normal_prior(site["fn"])
-            if prior is not None:
-                offset, unit = site["infer"].get("offset", 0.0), unit_of(site)
+            offset, unit = site["infer"].get("offset", 0.0), unit_of(site)
+            prior = prior_in(site, offset, unit, value)
+            if prior.loc is not None:
                 less[name] = (value - offset) / unit
-                loc[name], scale[name] = prior_in(site, offset, unit, value)
+                loc[name], scale[name] = prior
                 units[name] = jnp.broadcast_to(unit, jnp.shape(value))
         return Found(trace.unconstrained, less, loc, scale, units)
 

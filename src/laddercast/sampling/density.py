@@ -5,7 +5,7 @@ unconstrained value is what its transform makes of its coordinate, times its uni
 
 What a model may declare where it samples a site, in `infer=`:
 `offset`: an array that depends on sites sampled before; data tell of the site less this.
-`unit`: another, above 0, in proportion to how closely data tell of the site.
+`unit`: another, above 0; the SD with which data tell of the site goes with it in proportion.
 `followed`: true for what sites that are sampled after it could have stood for as well.
 `held`: true for what stays where it is while a mode is searched, as scales of hierarchies do.
 An observed distribution may have `expected_data(sds)`, data that lie so many SDs off.

@@ -255,15 +255,12 @@ def test_accuracies_are_made_smooth_as_far_as_they_are_noise() -> None:
     design, observed, labels, _ = ladder_design(read_ladder(table, tasks))
     middle = design.middle
     of = {name: list(labels.task).index(name) for name in true}
-    given, found = observed.accuracy, middle.measured
+    given, found, order = observed.accuracy, middle.measured, np.argsort(design.log_tokens)
     for name, at_most in {"at chance": 0.5, "known": 1.05}.items():
-        task = of[name]
-        order = np.argsort(design.log_tokens)
-        before, after = (x[order, task] - true[name] for x in (given, found))
+        before, after = (x[order, of[name]] - true[name] for x in (given, found))
         assert np.sqrt(np.mean(after**2)) < at_most * np.sqrt(np.mean(before**2))
-    chance, known_task = of["at chance"], of["known"]
-    assert (middle.sd[:, chance] < 0.8 * np.sqrt(0.25 * 0.75 / 400)).all()
-    np.testing.assert_allclose(found[:, known_task], given[:, known_task], atol=2e-3)
+    assert (middle.sd[:, of["at chance"]] < 0.8 * np.sqrt(0.25 * 0.75 / 400)).all()
+    np.testing.assert_allclose(found[:, of["known"]], given[:, of["known"]], atol=2e-3)
 
 
 def test_a_long_run_has_few_points_and_its_end_is_one_of_them(small_table: pd.DataFrame) -> None:
